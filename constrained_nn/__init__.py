@@ -1,0 +1,47 @@
+"""constrained-nn: neural networks that cannot break the rules.
+
+Public names resolve on first use (PEP 562), so that importing a part never loads more than that part needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_EXPORTS = {
+    "AffineSubspace": "sets",
+    "Box": "sets",
+    "Constrained": "layers",
+    "ControlBarrier": "certificates",
+    "Fixed": "layers",
+    "Halfspace": "sets",
+    "HardNetAffine": "layers",
+    "LeastViolation": "layers",
+    "Nan": "layers",
+    "Polyhedron": "sets",
+    "Raise": "layers",
+    "Solution": "solvers",
+    "Status": "solvers",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})
+
+
+if TYPE_CHECKING:
+    from constrained_nn.certificates import ControlBarrier
+    from constrained_nn.layers import Constrained, Fixed, HardNetAffine, LeastViolation, Nan, Raise
+    from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
+    from constrained_nn.solvers import Solution, Status

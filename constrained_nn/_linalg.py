@@ -1,0 +1,259 @@
+"""Batched linear algebra with proved derivatives: thin QR, minimum-norm solve, svec coordinates.
+
+Every function takes `(*batch, ...)`, synchronises nothing, and raises nothing for a singular element:
+a row that depends on the rows above it is left out of the factor and reported in `independent`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# Up to this many rows an unrolled Gram-Schmidt beats the batched LAPACK loop (7 elementwise kernels a row).
+_UNROLLED_ROWS = 3
+
+
+def branchless(*tensors: Tensor) -> bool:
+    """Whether control flow must not depend on values: under compile, export, `torch.func` or fake tensors."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or any(isinstance(t, torch._subclasses.FakeTensor) for t in tensors)
+    )
+
+
+def default_rank_rtol(dtype: torch.dtype) -> float:
+    """Sine of the angle to the span of the rows above, under which a row counts as dependent."""
+    return 1e3 * torch.finfo(dtype).eps
+
+
+def matvec(A: Float[Tensor, "*#batch m n"], x: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
+    """`A x`, batched; one matrix product for a shared `A`, elementwise for a small one."""
+    if A.ndim == 2:
+        return x @ A.mT
+    if A.shape[-1] <= 4:  # below this size a batched product costs more than it computes
+        return (A * x.unsqueeze(-2)).sum(-1)
+    return (A @ x.unsqueeze(-1)).squeeze(-1)
+
+
+def rmatvec(A: Float[Tensor, "*#batch m n"], w: Float[Tensor, "*#batch m"]) -> Float[Tensor, "*batch n"]:
+    """`Aᵀ w`, batched."""
+    return matvec(A.mT, w)
+
+
+def outer_sum_to(
+    w: Float[Tensor, "*batch m"], x: Float[Tensor, "*batch n"], shape: torch.Size
+) -> Float[Tensor, "*small m n"]:
+    """`w xᵀ`, summed over the batch dimensions that `shape` does not have."""
+    if len(shape) == 2:
+        batch = torch.broadcast_shapes(w.shape[:-1], x.shape[:-1])
+        w, x = w.expand(*batch, w.shape[-1]), x.expand(*batch, x.shape[-1])
+        return w.reshape(-1, w.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+    return (w.unsqueeze(-1) * x.unsqueeze(-2)).sum_to_size(shape)
+
+
+class ThinQR(NamedTuple):
+    """`Aᵀ = Q R` with dependent rows left out (their column of `Q` is 0, their diagonal of `R` is 1)."""
+
+    Q: Float[Tensor, "*batch n m"]
+    R: Float[Tensor, "*batch m m"]
+    independent: Bool[Tensor, "*batch m"]
+
+
+def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -> ThinQR:
+    """QR of `Aᵀ` for `m` rows in `n` dimensions.
+
+    QR of `Aᵀ` and not Cholesky of `A Aᵀ`: the latter squares the condition number and loses half the digits.
+    Row `j` is dependent when its distance to the span of rows `0..j-1` is at most `rank_rtol` times its norm.
+    """
+    m, n = A.shape[-2:]
+    rtol = default_rank_rtol(A.dtype) if rank_rtol is None else rank_rtol
+    if m <= _UNROLLED_ROWS:
+        return _gram_schmidt(A, rtol)
+    # With m > n the trailing rows are dependent by counting; pad with zero columns to keep one shape.
+    At = A.mT if m <= n else torch.cat([A.mT, A.new_zeros(*A.shape[:-2], m - n, m)], dim=-2)
+    Q, R = torch.linalg.qr(At)
+    diagonal = R.diagonal(dim1=-2, dim2=-1)
+    independent = diagonal.abs() > rtol * torch.linalg.vector_norm(A, dim=-1)
+    keep = independent.unsqueeze(-2)
+    R = torch.where(keep & keep.mT, R, torch.eye(m, dtype=A.dtype, device=A.device))
+    return ThinQR(torch.where(keep, Q[..., :n, :], 0.0), R, independent)
+
+
+def _gram_schmidt(A: Tensor, rtol: float) -> ThinQR:
+    """Classical Gram-Schmidt, applied twice ("twice is enough" for orthogonality to machine precision)."""
+    m = A.shape[-2]
+    columns: list[Tensor] = []
+    R: list[list[Tensor]] = []
+    independent: list[Tensor] = []
+    zero = A.new_zeros(()).expand(A.shape[:-2])
+    for j in range(m):
+        v = a = A[..., j, :]
+        entries = [zero] * m
+        for _ in range(2 if j else 0):
+            projections = [(q * v).sum(-1, keepdim=True) for q in columns]
+            for i, (q, c) in enumerate(zip(columns, projections, strict=True)):
+                v = v - c * q
+                entries[i] = entries[i] + c.squeeze(-1)
+        norm = torch.linalg.vector_norm(v, dim=-1)
+        own = norm if j == 0 else torch.linalg.vector_norm(a, dim=-1)
+        ok = norm > (rtol * own if j else 0.0)
+        entries[j] = torch.where(ok, norm, 1.0)
+        columns.append(v * (ok / entries[j]).unsqueeze(-1))
+        # A dependent row must not enter the triangular solve of the others.
+        R.append([torch.where(ok, e, 0.0) if i < j else e for i, e in enumerate(entries)])
+        independent.append(ok)
+    return ThinQR(
+        torch.stack(columns, -1),
+        torch.stack([torch.stack(r, -1) for r in R], -1),
+        torch.stack(independent, -1),
+    )
+
+
+def _solve_triangular(R: Tensor, r: Tensor, *, transposed: bool) -> Tensor:
+    """`R⁻ᵀ r` (transposed) or `R⁻¹ r`, batched, with an unrolled substitution for few rows."""
+    m = R.shape[-1]
+    if m <= _UNROLLED_ROWS:
+        z: list[Tensor] = [r] * m
+        for j in range(m) if transposed else reversed(range(m)):
+            s = r[..., j]
+            for i in range(j) if transposed else range(j + 1, m):
+                s = s - (R[..., i, j] if transposed else R[..., j, i]) * z[i]
+            z[j] = s / R[..., j, j]
+        return torch.stack(z, -1)
+    if R.ndim == 2 and r.ndim > 1:  # zᵀ R = rᵀ, or zᵀ Rᵀ = rᵀ
+        return torch.linalg.solve_triangular(R if transposed else R.mT, r, upper=transposed, left=False)
+    T = R.mT if transposed else R
+    return torch.linalg.solve_triangular(T, r.unsqueeze(-1), upper=not transposed).squeeze(-1)
+
+
+def _pinv_apply(qr: ThinQR, r: Tensor) -> Tensor:
+    """`A⁺ r = Q R⁻ᵀ r`."""
+    return matvec(qr.Q, _solve_triangular(qr.R, torch.where(qr.independent, r, 0.0), transposed=True))
+
+
+def _pinv_transpose_apply(qr: ThinQR, g: Tensor) -> Tensor:
+    """`A⁺ᵀ g = R⁻¹ Qᵀ g`."""
+    w = _solve_triangular(qr.R, rmatvec(qr.Q, g), transposed=False)
+    return torch.where(qr.independent, w, 0.0)
+
+
+class _MinNormSolve(torch.autograd.Function):
+    """`x = A⁺ r` with `dx = A⁺(dr − dA x) + (I − A⁺A) dAᵀ λ`, `λ = A⁺ᵀ x` (A of full row rank)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, r: Tensor, Q: Tensor, R: Tensor, independent: Tensor) -> Tensor:
+        return _pinv_apply(ThinQR(Q, R, independent), r)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        A, r, Q, R, independent, x = ctx.saved_tensors
+        factor = ThinQR(Q, R, independent)
+        w = min_norm_adjoint(A, grad, factor)
+        grad_A = None
+        if ctx.needs_input_grad[0]:
+            multiplier = min_norm_adjoint(A, x, factor)
+            grad_A = outer_sum_to(-w, x, A.shape) + outer_sum_to(multiplier, grad - rmatvec(A, w), A.shape)
+        return grad_A, w.sum_to_size(r.shape) if ctx.needs_input_grad[1] else None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, dA, dr, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        A, r, Q, R, independent, x = ctx.saved_tensors
+        factor = ThinQR(Q, R, independent)
+        inner = torch.zeros_like(r) if dr is None else dr
+        if dA is None:
+            return min_norm_solve(A, inner, factor)
+        step = rmatvec(dA, min_norm_adjoint(A, x, factor))
+        return min_norm_solve(A, inner - matvec(dA, x) - matvec(A, step), factor) + step
+
+
+class _MinNormAdjoint(torch.autograd.Function):
+    """`w = A⁺ᵀ g` with `dw = A⁺ᵀ(dg − dAᵀ w) + A⁺ᵀA⁺ dA (g − Aᵀ w)` (A of full row rank)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, g: Tensor, Q: Tensor, R: Tensor, independent: Tensor) -> Tensor:
+        return _pinv_transpose_apply(ThinQR(Q, R, independent), g)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        A, g, Q, R, independent, w = ctx.saved_tensors
+        factor = ThinQR(Q, R, independent)
+        s = min_norm_solve(A, grad, factor)
+        grad_A = None
+        if ctx.needs_input_grad[0]:
+            t = min_norm_adjoint(A, s, factor)
+            grad_A = outer_sum_to(-w, s, A.shape) + outer_sum_to(t, g - rmatvec(A, w), A.shape)
+        return grad_A, s.sum_to_size(g.shape) if ctx.needs_input_grad[1] else None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, dA, dg, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        A, g, Q, R, independent, w = ctx.saved_tensors
+        factor = ThinQR(Q, R, independent)
+        inner = torch.zeros_like(g) if dg is None else dg
+        if dA is None:
+            return min_norm_adjoint(A, inner, factor)
+        tangent = min_norm_adjoint(A, inner - rmatvec(dA, w), factor)
+        s = min_norm_solve(A, matvec(dA, g - rmatvec(A, w)), factor)
+        return tangent + min_norm_adjoint(A, s, factor)
+
+
+def min_norm_solve(
+    A: Float[Tensor, "*#batch m n"], r: Float[Tensor, "*#batch m"], factor: ThinQR | None = None
+) -> Float[Tensor, "*batch n"]:
+    """Minimum-norm solution `x = A⁺ r` of `A x = r`, exact for rows of full rank.
+
+    Differentiable in `A` and `r` to any order; under `torch.compile` by plain operations. Dependent rows are
+    left out (see `ThinQR.independent`), as if they were not there.
+    """
+    if torch.compiler.is_compiling():
+        return _pinv_apply(thin_qr(A) if factor is None else factor, r)
+    factor = thin_qr(A.detach()) if factor is None else factor
+    return _MinNormSolve.apply(A, r, *factor)  # pyright: ignore[reportReturnType]
+
+
+def min_norm_adjoint(
+    A: Float[Tensor, "*#batch m n"], g: Float[Tensor, "*#batch n"], factor: ThinQR | None = None
+) -> Float[Tensor, "*batch m"]:
+    """`w = A⁺ᵀ g`, the least-squares solution of `Aᵀ w = g`; differentiable in `A` and `g` to any order."""
+    if torch.compiler.is_compiling():
+        return _pinv_transpose_apply(thin_qr(A) if factor is None else factor, g)
+    factor = thin_qr(A.detach()) if factor is None else factor
+    return _MinNormAdjoint.apply(A, g, *factor)  # pyright: ignore[reportReturnType]
+
+
+def svec(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch k"]:
+    """Upper triangle by rows, off-diagonal entries times √2, so that `⟨svec S, svec T⟩ = tr(S T)`."""
+    n = S.shape[-1]
+    i, j = torch.triu_indices(n, n, device=S.device)
+    scale = torch.where(i == j, 1.0, math.sqrt(2.0)).to(S.dtype)
+    return S[..., i, j] * scale
+
+
+def smat(v: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n n"]:
+    """Symmetric matrix of an `svec` vector of length `k = n (n + 1) / 2`."""
+    n = (math.isqrt(8 * v.shape[-1] + 1) - 1) // 2
+    i, j = torch.triu_indices(n, n, device=v.device)
+    index = torch.empty(n, n, dtype=torch.long, device=v.device)
+    order = torch.arange(v.shape[-1], device=v.device)
+    index[i, j] = order
+    index[j, i] = order
+    scale = torch.full((n, n), math.sqrt(0.5), dtype=v.dtype, device=v.device).fill_diagonal_(1.0)
+    return v[..., index] * scale

@@ -1,0 +1,181 @@
+"""HardNet-Aff: linear constraints by a closed form."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from constrained_nn._linalg import ThinQR, branchless, matvec, min_norm_solve, thin_qr
+from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
+from constrained_nn.solvers import Solution, Status, project_polyhedron
+
+LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
+
+
+def feasibility_rtol(dtype: torch.dtype) -> float:
+    """Largest `residual / |A||y|` that counts as satisfied: 1e-9 in float64, 1e-4 in float32."""
+    return 1e-9 if dtype == torch.float64 else 1e-4
+
+
+class HardNetAffine(ProjectionLayer[LinearSet]):
+    """Closed-form enforcement of linear constraints (HardNet-Aff).
+
+    `y + A⁺ (clamp(A y, lower, upper) − A y)`: every violated row moves to its nearest bound, every satisfied row
+    keeps its value. It is the Euclidean projection for one row, for orthogonal rows and for equalities only;
+    otherwise it is oblique, with a Jacobian as large as `cond(A)`.
+
+    Guarantee: rows of full rank are satisfied to `1e-9 |A||y|` in float64 and `1e-4 |A||y|` in float32, checked on
+    the value that is returned. Where the rank condition fails (dependent, opposite or near-parallel rows, more
+    rows than outputs) the element is the exact Euclidean projection, with status `FALLBACK`. Crossed bounds and
+    empty sets are flagged `INFEASIBLE`. Piecewise affine in `y`; at a bound the derivative is that of the
+    inside (the row counts as satisfied). The derivative of a fallback element is that of the projection onto
+    its active rows.
+
+    Args:
+        on_failure: `Raise() | Nan() | LeastViolation()`; default as in `ProjectionLayer`.
+        compute_dtype: Compute in this dtype and round the result back.
+        rank_rtol: Sine of the angle to the span of the rows above under which a row counts as dependent;
+            default 1000 units of rounding.
+
+    Returns:
+        `forward(y, set)`: enforced decision `(*batch, n)`.
+
+    Raises:
+        SetTypeError: The set is not linear.
+        ShapeError: `y` does not fit the set.
+        InfeasibleError: In eval mode, an element has no feasible point.
+        ConvergenceError: In eval mode, an element failed for another reason.
+
+    Example:
+        >>> import torch
+        >>> A = torch.tensor([[1.0, 1.0]])
+        >>> HardNetAffine()(torch.tensor([2.0, 1.0]), Polyhedron(A, upper=torch.tensor([1.0])))
+        tensor([1., 0.])
+
+    References:
+        HardNet (arXiv 2410.10807), Eq. 5; Propositions 6 and 7 for its geometry.
+    """
+
+    accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (Polyhedron, AffineSubspace, Halfspace, Box)
+    guarantee: ClassVar[str] = "exact for rows of full rank, else exact Euclidean projection"
+
+    def __init__(self, *, on_failure=None, compute_dtype=None, rank_rtol: float | None = None) -> None:
+        super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
+        self.rank_rtol = rank_rtol
+
+    def factor(self, set: LinearSet) -> ThinQR:
+        """Thin QR of `Aᵀ`, computed once for a constant matrix."""
+        return thin_qr(_rows(set).A.detach(), rank_rtol=self.rank_rtol)
+
+    def enforce(self, y: Float[Tensor, "*batch n"], set: LinearSet, factor: ThinQR | None) -> Solution:
+        rows = _rows(set)
+        batch = torch.broadcast_shapes(y.shape[:-1], rows.batch_shape)
+        y = y.expand(*batch, y.shape[-1])
+        if branchless(y, rows.A):
+            return self._careful(y, rows, factor)
+        if rows.A.shape[-2] <= rows.A.shape[-1]:
+            qr = self._factor(rows.A) if factor is None else factor
+            value = _closed_form(y, rows, qr)
+            violation, satisfied = _audit(value, rows)
+            if bool((satisfied & qr.independent.all(-1)).all()):
+                return Solution(value, *_no_steps(batch, y.device), violation)
+        return self._careful(y, rows, factor)
+
+    def _factor(self, A: Tensor) -> ThinQR:
+        return thin_qr(A if torch.compiler.is_compiling() else A.detach(), rank_rtol=self.rank_rtol)
+
+    def _careful(self, y: Tensor, rows: Polyhedron, factor: ThinQR | None) -> Solution:
+        """Closed form where it applies, projection elsewhere; bad elements replaced before any kernel."""
+        batch = y.shape[:-1]
+        finite = _finite(y, rows)
+        sane_y = torch.where(finite.unsqueeze(-1), y, 0.0)
+        sane = rows
+        if branchless(y, rows.A) or not bool(finite.all()):
+            sane = Polyhedron(
+                torch.where(finite[..., None, None], rows.A, 0.0),
+                torch.where(finite.unsqueeze(-1), rows.lower, -torch.inf),
+                torch.where(finite.unsqueeze(-1), rows.upper, torch.inf),
+            )
+            factor = None
+        status, steps = _no_steps(batch, y.device)
+        if rows.A.shape[-2] <= rows.A.shape[-1]:
+            qr = self._factor(sane.A) if factor is None else factor
+            value = _closed_form(sane_y, sane, qr)
+            violation, satisfied = _audit(value, sane)
+            closed = satisfied & qr.independent.all(-1).expand(batch) & finite
+        else:
+            value, closed = sane_y, torch.zeros(batch, dtype=torch.bool, device=y.device)
+            violation = sane.violation(sane_y.detach())
+        rest = ~closed & finite
+        if branchless(y, rows.A):
+            solution = project_polyhedron(sane_y, sane.A, sane.lower, sane.upper)
+            value = torch.where(rest.unsqueeze(-1), solution.value, value)
+        elif bool(rest.any()):
+            pick = _pick(rest, sane_y, sane)
+            solution = project_polyhedron(*pick)
+            value = value.masked_scatter(rest.unsqueeze(-1), solution.value)
+            status = status.masked_scatter(rest, _as_fallback(solution.status))
+            steps = steps.masked_scatter(rest, solution.steps)
+            violation = violation.masked_scatter(rest, solution.violation)
+            status = torch.where(finite, status, int(Status.NONFINITE_INPUT))
+            return Solution(value, status.to(torch.int8), steps, torch.where(finite, violation, torch.inf))
+        else:
+            solution = None
+        if solution is not None:
+            status = torch.where(rest, _as_fallback(solution.status), status)
+            steps = torch.where(rest, solution.steps, steps)
+            violation = torch.where(rest, solution.violation, violation)
+        status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
+        return Solution(value, status, steps, torch.where(finite, violation, torch.inf))
+
+
+def _rows(set: LinearSet) -> Polyhedron:
+    return set if isinstance(set, Polyhedron) else Polyhedron.of(set)
+
+
+def _closed_form(y: Tensor, rows: Polyhedron, qr: ThinQR) -> Tensor:
+    """Eq. 5: `y + A⁺ (clamp(A y) − A y)`."""
+    Ay = matvec(rows.A, y)
+    return y + min_norm_solve(rows.A, torch.clamp(Ay, rows.lower, rows.upper) - Ay, qr)
+
+
+@torch.no_grad()
+def _audit(value: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor]:
+    """Violation of what is returned, and whether it is within rounding. NaN compares as not satisfied."""
+    Ay = matvec(rows.A, value)
+    residual = (Ay - torch.clamp(Ay, rows.lower, rows.upper)).abs()
+    limit = feasibility_rtol(value.dtype) * matvec(rows.A.abs(), value.abs())
+    # clamp() with crossed bounds returns `upper`, so a crossed row shows only against `lower`
+    ok = (residual <= limit) & (Ay >= rows.lower - limit)
+    return residual.amax(-1), ok.all(-1)
+
+
+def _finite(y: Tensor, rows: Polyhedron) -> Tensor:
+    """Elements without NaN, with finite `y` and `A`, and no bound at the wrong infinity."""
+    bounds = (rows.lower < torch.inf) & (rows.upper > -torch.inf)
+    return y.isfinite().all(-1) & rows.A.isfinite().all(-1).all(-1) & bounds.all(-1)
+
+
+def _no_steps(batch: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    return (
+        torch.zeros(batch, dtype=torch.int8, device=device),
+        torch.zeros(batch, dtype=torch.int32, device=device),
+    )
+
+
+def _as_fallback(status: Tensor) -> Tensor:
+    return torch.where(status == int(Status.OK), int(Status.FALLBACK), status).to(torch.int8)
+
+
+def _pick(mask: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The masked elements as one flat batch; a shared matrix stays shared."""
+    batch = mask.shape
+
+    def take(t: Tensor, core: int) -> Tensor:
+        return t if t.ndim == core else t.expand(*batch, *t.shape[t.ndim - core :])[mask]
+
+    return take(y, 1), take(rows.A, 2), take(rows.lower, 1), take(rows.upper, 1)

@@ -1,0 +1,38 @@
+"""Structural types by which plants, barriers and controllers meet; nothing here imports an environment."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class ControlAffine(Protocol):
+    """A plant `dx/dt = drift(t, x, w) + actuation(t, x) u`."""
+
+    @property
+    def state_dim(self) -> int: ...
+
+    @property
+    def input_dim(self) -> int: ...
+
+    def drift(self, t: Any, x: Tensor, w: Tensor | None = None) -> Tensor: ...
+
+    def actuation(self, t: Any, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class BarrierFunction(Protocol):
+    """`h(x)` `(*batch, k)` with gradient `(*batch, k, n)`; `h >= 0` is safe."""
+
+    def value(self, x: Tensor) -> Tensor: ...
+
+    def gradient(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class FusedBarrierFunction(BarrierFunction, Protocol):
+    """A barrier that also knows `h`, `∇h·drift` and `∇h·actuation` of its plant, in fewer operations."""
+
+    def lie_derivatives(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...

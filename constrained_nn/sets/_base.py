@@ -1,0 +1,160 @@
+"""Contracts of constraint sets: what a constraint is, never how it is enforced."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TypeVar, dataclass_transform
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from constrained_nn.errors import ShapeError
+
+SetT = TypeVar("SetT", bound="ConstraintSet")
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def constraint_set(cls: type[SetT]) -> type[SetT]:
+    """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export)."""
+    cls = dataclass(frozen=True, eq=False)(cls)
+    torch.export.register_dataclass(cls, serialized_type_name=f"constrained_nn.{cls.__name__}")
+    return cls
+
+
+class ConstraintSet(ABC):
+    """Set of admissible decisions `y`, a frozen value of tensors built afresh in `forward`.
+
+    Guarantee: `residual(y)` is zero exactly on the set. Constructors check dimensions, dtype and device
+    only; `validate()` checks values and so synchronises a GPU.
+    """
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Dimension `n` of the decision."""
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> torch.Size:
+        """Broadcast batch shape of the tensors that define the set."""
+
+    @abstractmethod
+    def residual(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        """Signed amounts by which the constraints are missed, zero exactly on the set."""
+
+    @abstractmethod
+    def scale(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        """Size of the terms in each residual, `|A||y| + |b|` for affine rows; the unit of rounding."""
+
+    def violation(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+        """Largest `|residual|`, in the units of the rows."""
+        return _max_abs(self.residual(y))
+
+    def relative_violation(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+        """Largest `|residual| / scale`, without unit."""
+        residual = self.residual(y).abs()
+        return _max_abs(residual / self.scale(y).clamp_min(torch.finfo(residual.dtype).tiny))
+
+    def contains(self, y: Float[Tensor, "*batch n"], *, atol: float) -> Bool[Tensor, "*batch"]:
+        """Whether `violation(y) <= atol`; NaN is never contained. The tolerance has no default on purpose."""
+        return self.violation(y) <= atol
+
+    def validate(self) -> None:
+        """Check the values (finite data, lower <= upper); raises `ValueError`. Synchronises a GPU."""
+        for field in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and value.isnan().any():
+                where = value.isnan().nonzero()[0].tolist()
+                raise ValueError(
+                    f"{type(self).__name__}.validate: expected {field.name} without NaN, got NaN at index "
+                    f"{where}. Check the function that builds the set."
+                )
+
+
+def _max_abs(rows: Tensor) -> Tensor:
+    if rows.shape[-1] == 0:
+        return rows.new_zeros(rows.shape[:-1])
+    return rows.abs().amax(-1)
+
+
+class ProjectableSet(ConstraintSet):
+    """A set whose Euclidean projection is a closed form or a one-dimensional root."""
+
+    @abstractmethod
+    def project(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        """The nearest point of the set in the Euclidean norm."""
+
+
+class IntervalSet(ConstraintSet):
+    """{y : lower <= value(y) <= upper}: equalities, boxes, polyhedra and smooth nonlinear sets."""
+
+    lower: Tensor
+    upper: Tensor
+
+    @abstractmethod
+    def value(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        """The constrained quantities."""
+
+    @abstractmethod
+    def jacobian(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m n"]:
+        """Derivative of `value` at `y`."""
+
+    def residual(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        value = self.value(y)
+        return value - torch.clamp(value, self.lower, self.upper)
+
+    def scale(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        value = self.value(y)
+        bound = torch.where(value < self.lower, self.lower, self.upper)
+        bound = torch.where(bound.isfinite(), bound, 0.0).abs()
+        return (self.jacobian(y).abs() @ y.abs().unsqueeze(-1)).squeeze(-1) + bound
+
+    def validate(self) -> None:
+        super().validate()
+        crossed = self.lower > self.upper
+        if crossed.any():
+            index = tuple(crossed.nonzero()[0].tolist())
+            lower, upper = (t.expand(crossed.shape)[index].item() for t in (self.lower, self.upper))
+            raise ValueError(
+                f"{type(self).__name__}.validate: expected lower <= upper, got lower = {lower:g} and upper = "
+                f"{upper:g} at index {list(index)}. No point satisfies such a row; swap or widen the bounds."
+            )
+
+
+def are_tensors(*values: object) -> bool:
+    """False inside a pytree transform, which rebuilds the class around placeholders."""
+    return all(isinstance(v, Tensor) for v in values)
+
+
+def check_match(where: str, first: str, reference: Tensor, /, **others: Tensor) -> None:
+    """Same dtype and device for all tensors of a set, and floating point."""
+    if not reference.is_floating_point():
+        raise ShapeError(
+            f"{where}: expected {first} of a floating dtype, got {reference.dtype}. "
+            f"Convert it, for example with `.double()`."
+        )
+    for name, tensor in others.items():
+        if tensor.dtype != reference.dtype:
+            raise ShapeError(
+                f"{where}: expected {name} of dtype {reference.dtype} like {first}, got {tensor.dtype}. "
+                f"Convert one of them with `.to(...)`."
+            )
+        if tensor.device != reference.device:
+            raise ShapeError(
+                f"{where}: expected {name} on device {reference.device} like {first}, got {tensor.device}. "
+                f"Move one of them with `.to(...)`."
+            )
+
+
+def check_batch(where: str, **shapes: torch.Size) -> torch.Size:
+    """The common batch shape; raises `ShapeError` when the shapes do not broadcast."""
+    try:
+        return torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        listing = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise ShapeError(
+            f"{where}: expected batch shapes that broadcast, got {listing}. "
+            f"Batch dimensions come first; add one with `.unsqueeze(0)`."
+        ) from None

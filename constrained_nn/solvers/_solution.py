@@ -1,0 +1,93 @@
+"""What a solver or a layer returns: a value and, for each element, what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Status(IntEnum):
+    """What became of one batch element. `OK` and `FALLBACK` are results; everything else is a failure."""
+
+    OK = 0
+    FALLBACK = 1
+    MAX_STEPS = 2
+    INFEASIBLE = 3
+    SINGULAR = 4
+    NONFINITE_INPUT = 5
+
+    @property
+    def advice(self) -> str:
+        """What the status means and what to try next."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.OK: "The element satisfies its constraints to the stated tolerance.",
+    Status.FALLBACK: (
+        "The closed form does not apply (dependent or too many rows); the element is the exact Euclidean "
+        "projection instead."
+    ),
+    Status.MAX_STEPS: "The tolerance was not reached. Raise max_steps or atol, or rescale the rows.",
+    Status.INFEASIBLE: (
+        "No point satisfies all rows; the value is a least-violation point. Relax a bound, or drop a row."
+    ),
+    Status.SINGULAR: (
+        "The rows are too nearly dependent to be satisfied in this precision. Merge parallel rows "
+        "(`Polyhedron.merged()`), or compute in float64 (`compute_dtype=torch.float64`)."
+    ),
+    Status.NONFINITE_INPUT: (
+        "The input or the set holds NaN, or an infinity where none is allowed. Check the network's output "
+        "and the function that builds the set."
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Value with a per-element account of how it came about.
+
+    Args:
+        value: The enforced decision `(*batch, n)`; a least-violation point where the status says failure.
+        status: `Status` codes `(*batch)`, int8.
+        steps: Iterations spent `(*batch)`, int32; 0 for a closed form.
+        violation: Largest violated row of `value` `(*batch)`, measured after the fact, in row units.
+        multipliers: Row multipliers `(*batch, m)` of a projection, for a warm start; `None` if it has none.
+    """
+
+    value: Float[Tensor, "*batch n"]
+    status: Int[Tensor, "*batch"]
+    steps: Int[Tensor, "*batch"]
+    violation: Float[Tensor, "*batch"]
+    multipliers: Float[Tensor, "*batch m"] | None = None
+
+    @property
+    def ok(self) -> Bool[Tensor, "*batch"]:
+        """Elements that satisfy their constraints."""
+        return self.status <= int(Status.FALLBACK)
+
+    def counts(self) -> dict[Status, int]:
+        """Number of elements of each status that occurs; synchronises a GPU."""
+        found = torch.bincount(self.status.flatten().long(), minlength=len(Status)).tolist()
+        return {Status(code): n for code, n in enumerate(found) if n}
+
+    def describe_failures(self) -> str:
+        """One line on the first failed element of each kind, with what to do; empty when all is well."""
+        lines = []
+        for status, n in self.counts().items():
+            if status <= Status.FALLBACK:
+                continue
+            index = tuple((self.status == status).nonzero()[0].tolist())
+            violation = self.violation[index].item()
+            lines.append(
+                f"{n} of {self.status.numel()} elements {status.name} (first at index {list(index)}, violation "
+                f"{violation:.3g}). {status.advice}"
+            )
+        return " ".join(lines)
+
+
+torch.export.register_dataclass(Solution, serialized_type_name="constrained_nn.Solution")

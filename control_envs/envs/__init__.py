@@ -1,0 +1,1 @@
+"""Thin Gymnasium shells over tasks."""

@@ -1,0 +1,304 @@
+"""Fixed-step simulation: integrators, zero-order hold, sub-steps, and `rollout`.
+
+The same functions serve NumPy and torch; in torch a rollout is differentiable and never detaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from control_envs._array import namespace
+from control_envs.dynamics import Dynamics
+from control_envs.errors import NonFiniteError, ShapeError
+
+Array = Any
+
+
+class Integrator(Protocol):
+    """One step of length `dt` (scalar or `(*batch, 1)`) with the input held constant."""
+
+    def step(
+        self, plant: Dynamics, t: Array, x: Array, u: Array, w: Array | None, dt: Array, xp: Any
+    ) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Euler:
+    """Explicit Euler, order 1."""
+
+    def step(self, plant, t, x, u, w, dt, xp):
+        return x + dt * plant.derivative(t, x, u, w, xp=xp)
+
+
+@dataclass(frozen=True)
+class RK4:
+    """Classical Runge-Kutta, order 4, in `substeps` equal steps."""
+
+    substeps: int = 1
+
+    def step(self, plant, t, x, u, w, dt, xp):
+        h = dt / self.substeps
+        for i in range(self.substeps):
+            s = t + i * h
+            k1 = plant.derivative(s, x, u, w, xp=xp)
+            k2 = plant.derivative(s + 0.5 * h, x + (0.5 * h) * k1, u, w, xp=xp)
+            k3 = plant.derivative(s + 0.5 * h, x + (0.5 * h) * k2, u, w, xp=xp)
+            k4 = plant.derivative(s + h, x + h * k3, u, w, xp=xp)
+            x = x + (h / 6.0) * (k1 + 2.0 * (k2 + k3) + k4)
+        return x
+
+
+@dataclass(frozen=True)
+class InputLimitedSubsteps:
+    """Sub-steps that shrink as the input grows: `min(dt limit / max|u_i|, time left)`.
+
+    The controller is evaluated again at every sub-step. Elements that need a sub-step are gathered, so a step
+    that needs none costs one comparison (and one synchronisation of a GPU).
+
+    Args:
+        limit: Largest input that is held for a whole `dt`, in the unit of the input.
+        max_count: Sub-steps of one `dt` after which an element is given up (`Trajectory.complete` is False).
+    """
+
+    limit: float
+    max_count: int = 1000
+
+
+@dataclass(frozen=True)
+class SubStep:
+    """What an observer sees: one held input. `index` are the elements it applies to (None: all)."""
+
+    step: int
+    index: Array | None
+    t: Array
+    x: Array
+    u: Array
+    dt: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A simulated batch.
+
+    Args:
+        t: Times `(T+1,)` [s], NumPy.
+        x: States `(*batch, T+1, n)`.
+        u: Inputs `(*batch, T, m)`, the first of each step where there are sub-steps.
+        integrals: Time integrals of the `running` functions, `(*batch)` each, by the left-endpoint rule.
+        worst: Largest value over all sub-steps and the end of the `extremes` functions.
+        complete: Elements `(*batch)` that stayed finite and within the allowed number of sub-steps.
+    """
+
+    t: np.ndarray
+    x: Array
+    u: Array
+    integrals: Mapping[str, Array] = field(default_factory=dict)
+    worst: Mapping[str, Array] = field(default_factory=dict)
+    complete: Array = None
+
+
+def rollout(
+    plant: Dynamics,
+    controller: Callable[..., Any],
+    x0: Array,
+    *,
+    dt: float,
+    horizon: int,
+    integrator: Integrator | None = None,
+    substeps: InputLimitedSubsteps | None = None,
+    disturbance: Callable[[Array, Array], Array] | None = None,
+    running: Mapping[str, Callable[[Array, Array, Array], Array]] | None = None,
+    extremes: Mapping[str, Callable[[Array, Array, Array], Array]] | None = None,
+    observers: Sequence[Callable[[SubStep], None]] = (),
+    t0: float = 0.0,
+) -> Trajectory:
+    """Simulate `horizon` steps of `dt` under `u = controller(t, x)`, held over each (sub-)step.
+
+    Args:
+        plant: The dynamics.
+        controller: Function `(t, x) -> u`; `t` is a float, or `(k,)` in sub-steps.
+        x0: Start states `(*batch, n)`, NumPy or torch; with sub-steps `(batch, n)`.
+        dt: Step [s].
+        horizon: Number of steps.
+        integrator: Default RK4; with `substeps`, each sub-step is one integrator step.
+        substeps: Rule for sub-steps, or None.
+        disturbance: Function `(t, x) -> w`, or None.
+        running: Functions `(t, x, u) -> (*batch)` whose time integral is wanted.
+        extremes: Functions `(t, x, u) -> (*batch)` whose largest value is wanted (no gradient).
+        observers: Called with every `SubStep`.
+        t0: Start time [s].
+
+    Returns:
+        A `Trajectory`; differentiable in `x0`, plant parameters and controller when `x0` is a tensor.
+
+    Raises:
+        ShapeError: `x0` or an input has the wrong size.
+        NonFiniteError: `x0` is NaN or infinite.
+    """
+    xp = namespace(x0)
+    _check_start(plant, x0, substeps, xp)
+    simulation = _Simulation(
+        plant, controller, integrator or RK4(), disturbance, running or {}, extremes or {}, observers, xp
+    )
+    return simulation.run(x0, dt, horizon, substeps, t0)
+
+
+@dataclass
+class _Simulation:
+    plant: Dynamics
+    controller: Callable[..., Any]
+    integrator: Integrator
+    disturbance: Callable[[Array, Array], Array] | None
+    running: Mapping[str, Callable[[Array, Array, Array], Array]]
+    extremes: Mapping[str, Callable[[Array, Array, Array], Array]]
+    observers: Sequence[Callable[[SubStep], None]]
+    xp: Any
+
+    def run(
+        self, x0: Array, dt: float, horizon: int, substeps: InputLimitedSubsteps | None, t0: float
+    ) -> Trajectory:
+        xp, x = self.xp, x0
+        states, inputs = [x0], []
+        self.integrals = {name: xp.zeros_like(x0[..., 0]) for name in self.running}
+        self.worst = {name: xp.zeros_like(x0[..., 0]) - xp.inf for name in self.extremes}
+        given_up = xp.zeros_like(x0[..., 0], dtype=bool if xp is np else xp.bool)
+        u = None
+        for k in range(horizon):
+            t = t0 + k * dt
+            u = self._input(t, x)
+            if substeps is None:
+                x = self._advance(k, None, t, x, u, dt, dt)
+            else:
+                x, unfinished = self._substepped(k, t, x, u, dt, substeps)
+                given_up = given_up if unfinished is None else self._set(given_up, unfinished, True)
+            inputs.append(u)
+            states.append(x)
+        if u is not None:
+            self._record_extremes(None, t0 + horizon * dt, x, u)
+        stacked = xp.stack(states, -2)
+        complete = xp.isfinite(stacked).all(-1).all(-1) & ~given_up
+        empty = x0[..., None, : self.plant.input_dim][..., :0, :]
+        return Trajectory(
+            t0 + dt * np.arange(horizon + 1),
+            stacked,
+            xp.stack(inputs, -2) if inputs else empty,
+            self.integrals,
+            self.worst,
+            complete,
+        )
+
+    def _input(self, t: Array, x: Array) -> Array:
+        u = self.controller(t, x)
+        if u.shape[-1] != self.plant.input_dim:
+            raise ShapeError(
+                f"rollout: expected controller(t, x) of shape (*batch, {self.plant.input_dim}), got "
+                f"{tuple(u.shape)}. {type(self.plant).__name__} has inputs "
+                f"{', '.join(q.name for q in self.plant.input)}."
+            )
+        return u
+
+    def _substepped(self, k, t, x, u, dt, rule):
+        """One step of `dt`; elements with a large input are gathered and finished in shorter ones."""
+        xp = self.xp
+        size = abs(u).max(-1) if xp is np else u.detach().abs().amax(-1)
+        held = _shorten(dt, size, rule.limit, dt, xp)
+        open_ = held < dt
+        if not bool(open_.any()):
+            return self._advance(k, None, t, x, u, dt, dt), None
+        x = self._advance(k, None, t, x, u, held[..., None], held)
+        index = _nonzero(open_, xp)
+        left = dt - held[index]
+        for _ in range(rule.max_count - 1):
+            if not len(index):
+                return x, None
+            here = x[index]
+            now = t + (dt - left)
+            u = self._input(now, here)
+            size = abs(u).max(-1) if xp is np else u.detach().abs().amax(-1)
+            held = _shorten(dt, size, rule.limit, left, xp)
+            x = self._set(x, index, self._advance(k, index, now, here, u, held[..., None], held))
+            left = left - held
+            more = left > 1e-12 * dt
+            index, left = index[more], left[more]
+        return x, index if len(index) else None
+
+    def _advance(self, k, index, t, x, u, dt, held):
+        """Hold `u` for `dt`: observe, integrate the running functions, step."""
+        for observer in self.observers:
+            observer(SubStep(k, index, t, x, u, held))
+        for name, function in self.running.items():
+            amount = held * function(t, x, u)
+            old = self.integrals[name]
+            self.integrals[name] = old + amount if index is None else self._add(old, index, amount)
+        self._record_extremes(index, t, x, u)
+        w = None if self.disturbance is None else self.disturbance(t, x)
+        return self.integrator.step(self.plant, t, x, u, w, dt, self.xp)
+
+    def _record_extremes(self, index, t, x, u) -> None:
+        xp = self.xp
+        for name, function in self.extremes.items():
+            if xp is np:
+                value = function(t, x, u)
+            else:
+                with xp.no_grad():
+                    value = function(t, x, u)
+            old = self.worst[name]
+            if index is None:
+                self.worst[name] = xp.maximum(old, value)
+            else:
+                self.worst[name] = self._set(old, index, xp.maximum(old[index], value))
+
+    def _set(self, array, index, rows):
+        if self.xp is np:
+            array = array.copy()
+            array[index] = rows
+            return array
+        if not hasattr(rows, "shape"):
+            rows = self.xp.full_like(array[index], rows)
+        return array.index_copy(0, index, rows)
+
+    def _add(self, array, index, rows):
+        if self.xp is np:
+            array = array.copy()
+            array[index] += rows
+            return array
+        return array.index_add(0, index, rows)
+
+
+def _shorten(dt: float, size: Array, limit: float, left: Array, xp: Any) -> Array:
+    """`min(dt limit / size, left)`; a zero or NaN input is held for all the time that is left."""
+    held = dt * limit / xp.where(size > limit, size, limit)
+    left = left if hasattr(left, "shape") else held * 0.0 + left
+    return xp.where(held < left, held, left)
+
+
+def _nonzero(mask: Array, xp: Any) -> Array:
+    return np.flatnonzero(mask) if xp is np else mask.nonzero(as_tuple=True)[0]
+
+
+def _check_start(plant: Dynamics, x0: Array, substeps: InputLimitedSubsteps | None, xp: Any) -> None:
+    if x0.ndim < 1 or x0.shape[-1] != plant.state_dim:
+        raise ShapeError(
+            f"rollout: expected x0 of shape (*batch, {plant.state_dim}), got {tuple(x0.shape)}. "
+            f"{type(plant).__name__} has states {', '.join(q.name for q in plant.state)}."
+        )
+    if substeps is not None and x0.ndim != 2:
+        raise ShapeError(
+            f"rollout: expected x0 of shape (batch, {plant.state_dim}) for sub-steps, got {tuple(x0.shape)}. "
+            f"Flatten the batch dimensions, or add one with `x0[None]`."
+        )
+    bad = ~xp.isfinite(x0)
+    if not _is_fake(x0) and bool(bad.any()):
+        where = tuple(int(i[0]) for i in (np.nonzero(bad) if xp is np else bad.nonzero(as_tuple=True)))
+        raise NonFiniteError(
+            f"rollout: expected finite start states, got {float(x0[where])} at index {list(where)} "
+            f"({plant.state[where[-1]].name}). Remove that element, or repair what made it."
+        )
+
+
+def _is_fake(x: Array) -> bool:
+    return type(x).__name__ == "FakeTensor"

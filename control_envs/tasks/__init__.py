@@ -1,0 +1,26 @@
+"""Tasks: one gym-free file each, discovered by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from control_envs.errors import UnknownTaskError
+from control_envs.tasks._base import Task, TaskConstraint
+from control_envs.tasks.unicycle_obstacles import EllipseBarrier, UnicycleObstacles
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (UnicycleObstacles,)}
+
+
+def make_task(name: str) -> Task:
+    """The task of this name with its published constants.
+
+    Raises:
+        UnknownTaskError: No task has this name; the message suggests the nearest.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)
+        raise UnknownTaskError(f"unknown task '{name}'. Did you mean '{near[0]}'? Tasks: {', '.join(TASKS)}.")
+    return TASKS[name]()
+
+
+__all__ = ["TASKS", "EllipseBarrier", "Task", "TaskConstraint", "UnicycleObstacles", "make_task"]
