@@ -49,7 +49,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         """Precomputed factor of a constant set (pass it to `solve`), or `None` if the layer has no use for it."""
         return None
 
-    def solve(self, y: Float[Tensor, "*batch n"], set: SetT, *, factor: Any = None) -> Solution:
+    def solve(self, y: Float[Tensor, "*#batch n"], set: SetT, *, factor: Any = None) -> Solution:
         """Enforce and report, element by element; never raises for a value.
 
         Args:
@@ -75,7 +75,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         return replace(solution, value=value, violation=violation)
 
     def forward(
-        self, y: Float[Tensor, "*batch n"], set: SetT, *, factor: Any = None
+        self, y: Float[Tensor, "*#batch n"], set: SetT, *, factor: Any = None
     ) -> Float[Tensor, "*batch n"]:
         """The enforced decision `(*batch, n)`; failed elements go to the failure policy."""
         solution = self.solve(y, set, factor=factor)

@@ -71,7 +71,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         """Thin QR of `Aᵀ`, computed once for a constant matrix."""
         return thin_qr(_rows(set).A.detach(), rank_rtol=self.rank_rtol)
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: LinearSet, factor: ThinQR | None) -> Solution:
+    def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: ThinQR | None) -> Solution:
         rows = _rows(set)
         batch = torch.broadcast_shapes(y.shape[:-1], rows.batch_shape)
         y = y.expand(*batch, y.shape[-1])

@@ -41,23 +41,23 @@ class ConstraintSet(ABC):
         """Broadcast batch shape of the tensors that define the set."""
 
     @abstractmethod
-    def residual(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         """Signed amounts by which the constraints are missed, zero exactly on the set."""
 
     @abstractmethod
-    def scale(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         """Size of the terms in each residual, `|A||y| + |b|` for affine rows; the unit of rounding."""
 
-    def violation(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    def violation(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch"]:
         """Largest `|residual|`, in the units of the rows."""
         return _max_abs(self.residual(y))
 
-    def relative_violation(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    def relative_violation(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch"]:
         """Largest `|residual| / scale`, without unit."""
         residual = self.residual(y).abs()
         return _max_abs(residual / self.scale(y).clamp_min(torch.finfo(residual.dtype).tiny))
 
-    def contains(self, y: Float[Tensor, "*batch n"], *, atol: float) -> Bool[Tensor, "*batch"]:
+    def contains(self, y: Float[Tensor, "*#batch n"], *, atol: float) -> Bool[Tensor, "*batch"]:
         """Whether `violation(y) <= atol`; NaN is never contained. The tolerance has no default on purpose."""
         return self.violation(y) <= atol
 
@@ -83,7 +83,7 @@ class ProjectableSet(ConstraintSet):
     """A set whose Euclidean projection is a closed form or a one-dimensional root."""
 
     @abstractmethod
-    def project(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         """The nearest point of the set in the Euclidean norm."""
 
 
@@ -94,18 +94,18 @@ class IntervalSet(ConstraintSet):
     upper: Tensor
 
     @abstractmethod
-    def value(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         """The constrained quantities."""
 
     @abstractmethod
-    def jacobian(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m n"]:
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m n"]:
         """Derivative of `value` at `y`."""
 
-    def residual(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)
         return value - torch.clamp(value, self.lower, self.upper)
 
-    def scale(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)
         bound = torch.where(value < self.lower, self.lower, self.upper)
         bound = torch.where(bound.isfinite(), bound, 0.0).abs()

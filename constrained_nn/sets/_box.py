@@ -64,11 +64,11 @@ class Box(IntervalSet, ProjectableSet):
     def batch_shape(self) -> torch.Size:
         return torch.broadcast_shapes(self.lower.shape[:-1], self.upper.shape[:-1])
 
-    def value(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         return y
 
-    def jacobian(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "n n"]:
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "n n"]:
         return torch.eye(self.dim, dtype=y.dtype, device=y.device)
 
-    def project(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         return torch.clamp(y, self.lower, self.upper)

@@ -73,13 +73,13 @@ class Halfspace(IntervalSet, ProjectableSet):
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.offset.unsqueeze(-1)
 
-    def value(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch 1"]:
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1"]:
         return (self.normal * y).sum(-1, keepdim=True)
 
-    def jacobian(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch 1 n"]:
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
         return self.normal.unsqueeze(-2)
 
-    def project(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         excess = torch.relu(self.value(y) - self.upper)
         squared = (self.normal * self.normal).sum(-1, keepdim=True)
         return y - self.normal * (excess / torch.where(squared > 0, squared, 1.0))

@@ -84,10 +84,10 @@ class Polyhedron(IntervalSet):
     def batch_shape(self) -> torch.Size:
         return torch.broadcast_shapes(self.A.shape[:-2], self.lower.shape[:-1], self.upper.shape[:-1])
 
-    def value(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return matvec(self.A, y)
 
-    def jacobian(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*#batch m n"]:
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch m n"]:
         return self.A
 
     @classmethod
@@ -187,11 +187,11 @@ class AffineSubspace(IntervalSet, ProjectableSet):
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.b
 
-    def value(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return matvec(self.A, y)
 
-    def jacobian(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*#batch m n"]:
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch m n"]:
         return self.A
 
-    def project(self, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         return y + min_norm_solve(self.A, self.b - matvec(self.A, y))

@@ -1,0 +1,68 @@
+"""Fixtures and options of the whole suite.
+
+`pytest` is the plain pass. `pytest --typed` runs the same tests with every jaxtyping annotation of both packages
+checked at run time; tests marked `untyped` are left out there, because the checker's wrappers cannot be traced
+by `torch.compile`, `torch.export` and `torch.func`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--typed", action="store_true", help="check jaxtyping annotations at run time")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "untyped: traced by torch, left out of the pass with --typed")
+    torch.set_num_threads(1)
+    if config.getoption("--typed"):
+        from jaxtyping import install_import_hook
+
+        install_import_hook(["constrained_nn", "control_envs"], "beartype.beartype")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    typed = config.getoption("--typed")
+    by_hand = "slow" in config.getoption("-m")
+    kept, left_out = [], []
+    for item in items:
+        excluded = (typed and item.get_closest_marker("untyped")) or (
+            not by_hand and item.get_closest_marker("slow")
+        )
+        (left_out if excluded else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A torch generator with the same seed for every test."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A NumPy generator with the same seed for every test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def float64():
+    """float64 as the default dtype for one test, for modules that are built without a dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler(request: pytest.FixtureRequest):
+    """Compiled functions of one test do not count against the recompile limit of the next."""
+    yield
+    if request.node.get_closest_marker("untyped"):
+        torch.compiler.reset()

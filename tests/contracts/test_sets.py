@@ -1,0 +1,233 @@
+"""What every constraint set promises."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from constrained_nn.sets import ProjectableSet
+from tests.cases import SetCase, every
+from tests.fake_cuda import fake_cuda, on_cuda
+from tests.oracles import (
+    element,
+    finite_difference,
+    is_shared,
+    nearest_point,
+    numpy,
+    tensor_fields,
+    with_tensors,
+)
+
+BATCH = 6
+projectable = every(SetCase, where=lambda row: issubclass(row.kind, ProjectableSet))
+
+
+def draw(case: SetCase, generator: torch.Generator, spread: float = 3.0):
+    set = case.build(generator, (BATCH,))
+    return set, spread * torch.randn(BATCH, set.dim, generator=generator, dtype=torch.float64)
+
+
+@every(SetCase)
+def test_violation_is_that_of_the_oracle(case: SetCase, generator: torch.Generator) -> None:
+    set, far = draw(case, generator)
+    inside = case.inside(set).expand(BATCH, set.dim)
+    for y in (far, inside, inside + 1e-3 * far):
+        expected = [case.violation(element(set, i), numpy(y[i])) for i in range(BATCH)]
+        expected = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(set.violation(y), expected, rtol=1e-9, atol=1e-12)
+
+
+@every(SetCase)
+def test_residual_is_zero_iff_contained(case: SetCase, generator: torch.Generator) -> None:
+    set, far = draw(case, generator)
+    inside = case.inside(set).expand(BATCH, set.dim)
+    limit = 8 * torch.finfo(torch.float64).eps * set.scale(inside).amax()
+    assert (set.violation(inside) <= limit).all()
+    assert set.contains(inside, atol=float(limit)).all()
+    outside = torch.tensor([case.violation(element(set, i), numpy(far[i])) > 1e-9 for i in range(BATCH)])
+    assert outside.any(), "the row draws no point outside"
+    assert torch.equal((set.residual(far) != 0).any(-1), outside)
+    assert torch.equal(~set.contains(far, atol=1e-9), outside)
+
+
+@every(SetCase)
+def test_nan_is_never_contained(case: SetCase, generator: torch.Generator) -> None:
+    set, _ = draw(case, generator)
+    y = case.inside(set).expand(BATCH, set.dim).clone()
+    y[2] = torch.nan
+    held = set.contains(y, atol=1e-6)
+    assert not held[2]
+    assert held.sum() == BATCH - 1
+
+
+@every(SetCase)
+def test_relative_violation_has_no_unit(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    expected = (set.residual(y).abs() / set.scale(y)).amax(-1)
+    torch.testing.assert_close(set.relative_violation(y), expected)
+    assert (set.relative_violation(y)[set.violation(y) > 0] > 0).all()
+
+
+@every(SetCase)
+def test_batch_equals_loop(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    one_by_one = [element(set, i) for i in range(BATCH)]
+    loop = torch.stack([s.residual(y[i]) for i, s in enumerate(one_by_one)])
+    torch.testing.assert_close(set.residual(y), loop, rtol=1e-12, atol=1e-13)
+    if isinstance(set, ProjectableSet):
+        loop = torch.stack([s.project(y[i]) for i, s in enumerate(one_by_one)])  # pyright: ignore
+        torch.testing.assert_close(set.project(y), loop, rtol=1e-12, atol=1e-13)
+
+
+@every(SetCase)
+def test_batch_shapes_broadcast(case: SetCase, generator: torch.Generator) -> None:
+    single = case.build(generator, ())
+    y = torch.randn(2, 3, single.dim, generator=generator, dtype=torch.float64)
+    assert single.batch_shape == ()
+    assert single.violation(y).shape == (2, 3)
+    batched = case.build(generator, (3,))
+    assert batched.violation(y).shape == (2, 3)
+    assert batched.violation(y[0, 0]).shape == batched.batch_shape
+    if isinstance(batched, ProjectableSet):
+        assert batched.project(y).shape == y.shape
+
+
+@every(SetCase)
+def test_poisoned_element_leaves_the_others_alone(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    healthy = torch.arange(BATCH) != 2
+    bad_y = y.clone()
+    bad_y[2] = torch.nan
+    poisoned = [(set, bad_y)]
+    for name in tensor_fields(set):
+        if not is_shared(set, name):
+            value = getattr(set, name).clone()
+            value[2] = torch.nan
+            poisoned.append((with_tensors(set, **{name: value}), y))
+    for other, point in poisoned:
+        assert torch.equal(other.violation(point)[healthy], set.violation(y)[healthy])
+        assert not other.contains(point, atol=1e30)[2] or other.violation(point)[2].isfinite()
+        if isinstance(set, ProjectableSet):
+            point = point.clone().requires_grad_()
+            projected = other.project(point)  # pyright: ignore[reportAttributeAccessIssue]
+            expected = set.project(y)
+            torch.testing.assert_close(projected[healthy], expected[healthy], rtol=1e-12, atol=0)
+            (gradient,) = torch.autograd.grad(projected[healthy].sum(), point)
+            assert gradient[healthy].isfinite().all()
+
+
+@every(SetCase)
+def test_round_trips(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    leaves, spec = tree_flatten(set)
+    for other in (pickle.loads(pickle.dumps(set)), copy.deepcopy(set), tree_unflatten(leaves, spec)):
+        assert type(other) is case.kind
+        assert torch.equal(other.residual(y), set.residual(y))
+
+
+@every(SetCase)
+def test_float32_stays_float32(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    small = with_tensors(set, **{name: getattr(set, name).float() for name in tensor_fields(set)})
+    assert small.violation(y.float()).dtype == torch.float32
+    torch.testing.assert_close(small.violation(y.float()).double(), set.violation(y), rtol=1e-4, atol=1e-4)
+    if isinstance(small, ProjectableSet):
+        assert small.project(y.float()).dtype == torch.float32
+
+
+@pytest.mark.untyped
+@every(SetCase)
+def test_no_hidden_synchronization(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    with fake_cuda():
+        other, point = on_cuda(set), on_cuda(y)
+        results = [other.residual(point), other.violation(point), other.scale(point)]
+        if isinstance(other, ProjectableSet):
+            results.append(other.project(point))
+        assert all(r.device.type == "cuda" for r in results)
+
+
+@pytest.mark.untyped
+@every(SetCase)
+def test_passes_through_vmap_and_compile(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    for name in ["violation", *(["project"] if isinstance(set, ProjectableSet) else [])]:
+        expected = getattr(set, name)(y)
+        mapped = torch.func.vmap(lambda point, name=name: getattr(case_set, name)(point))
+        case_set = element(set, 0)
+        torch.testing.assert_close(mapped(y), getattr(case_set, name)(y), rtol=1e-12, atol=1e-13)
+        compiled = torch.compile(
+            lambda s, point, name=name: getattr(s, name)(point), backend="aot_eager", fullgraph=True
+        )
+        torch.testing.assert_close(compiled(set, y), expected, rtol=1e-12, atol=1e-13)
+
+
+@projectable
+def test_projection_is_idempotent_and_in_the_set(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    projected = set.project(y)
+    assert not torch.equal(projected, y)
+    assert (set.violation(projected) <= case.atol * set.scale(projected).amax()).all()
+    torch.testing.assert_close(set.project(projected), projected, rtol=0, atol=10 * case.atol)
+
+
+@projectable
+def test_projection_is_firmly_nonexpansive(case: SetCase, generator: torch.Generator) -> None:
+    set, x = draw(case, generator)
+    y = x + torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    px, py = set.project(x), set.project(y)
+    moved, gap = (px - py).square().sum(-1), ((px - py) * (x - y)).sum(-1)
+    assert (moved <= gap + 1e-10).all()
+    assert (moved > 0).any()
+
+
+@projectable
+def test_projection_is_that_of_cvxpy(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    projected = set.project(y)
+    for i in range(3):
+        single = element(set, i)
+        expected = nearest_point(numpy(y[i]), lambda z, single=single: case.rows(single, z))
+        torch.testing.assert_close(projected[i], torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+
+
+@projectable
+def test_edges(case: SetCase) -> None:
+    for edge in case.edges():
+        result = edge.set.project(edge.y)
+        torch.testing.assert_close(result, edge.expected, rtol=1e-12, atol=1e-12, msg=edge.name)
+
+
+@projectable
+def test_gradients(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    names = [n for n in tensor_fields(set) if getattr(set, n).isfinite().all()]
+    inputs = [getattr(set, n).clone().requires_grad_() for n in names]
+
+    def project(y: Tensor, *tensors: Tensor) -> Tensor:
+        return with_tensors(set, **dict(zip(names, tensors, strict=True))).project(y)
+
+    y = y.clone().requires_grad_()
+    assert torch.autograd.gradcheck(project, (y, *inputs), atol=1e-6)
+    if case.smooth:
+        assert torch.autograd.gradgradcheck(project, (y, *inputs), atol=1e-5)
+    jacobian = torch.autograd.functional.jacobian(lambda p: project(p, *inputs).reshape(-1), y)
+    expected = finite_difference(lambda p: project(p, *inputs), y)
+    torch.testing.assert_close(jacobian.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.untyped
+@projectable
+def test_transforms_agree(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    single = element(set, 0)
+    backward = torch.func.vmap(torch.func.jacrev(single.project))(y)
+    forward = torch.func.vmap(torch.func.jacfwd(single.project))(y)
+    expected = torch.stack([torch.autograd.functional.jacobian(single.project, point) for point in y])
+    torch.testing.assert_close(backward, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(forward, expected, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,108 @@
+"""Independent answers: other algorithms, other libraries, one element at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from itertools import combinations
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def core_dims(kind: type, field: str) -> int:
+    """Number of dimensions of a set's tensor without its batch, read from its annotation."""
+    annotation = typing.get_type_hints(kind)[field]
+    return sum(not name.startswith("*") for name in annotation.dim_str.split())
+
+
+def is_shared(set: Any, field: str) -> bool:
+    """Whether a tensor of a set is the same for all elements."""
+    return getattr(set, field).ndim == core_dims(type(set), field)
+
+
+def tensor_fields(set: Any) -> list[str]:
+    """Names of the tensors of a set."""
+    return [f.name for f in dataclasses.fields(set) if isinstance(getattr(set, f.name), Tensor)]
+
+
+def element(set: Any, index: int) -> Any:
+    """One element of a set with one batch dimension."""
+    picked = {name: getattr(set, name)[index] for name in tensor_fields(set) if not is_shared(set, name)}
+    return dataclasses.replace(set, **picked)
+
+
+def with_tensors(set: Any, **tensors: Tensor) -> Any:
+    """The same set with other tensors."""
+    return dataclasses.replace(set, **tensors)
+
+
+def numpy(t: Tensor) -> np.ndarray:
+    return t.detach().numpy()
+
+
+def nearest_point(y: np.ndarray, constraints: typing.Callable[[cp.Variable], list]) -> np.ndarray:
+    """Euclidean projection by cvxpy's interior-point solver, to about 1e-8."""
+    z = cp.Variable(y.shape[-1])
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(z - y)), constraints(z))
+    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
+    assert z.value is not None
+    return z.value
+
+
+def interval_rows(A: np.ndarray, lower: np.ndarray, upper: np.ndarray, z: cp.Variable) -> list:
+    """`lower <= A z <= upper` for cvxpy, without its infinite sides."""
+    below, above = np.isfinite(lower), np.isfinite(upper)
+    out: list = []
+    if below.any():
+        out.append(A[below] @ z >= lower[below])
+    if above.any():
+        out.append(A[above] @ z <= upper[above])
+    return out
+
+
+def interval_violation(value: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """How far values are outside their bounds."""
+    return max(0.0, float(np.max(lower - value)), float(np.max(value - upper)))
+
+
+def nearest_in_polyhedron(y: np.ndarray, A: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Euclidean projection by trying every set of active rows with `lstsq`; to rounding, for a few rows."""
+    sides = [(i, b) for i in range(len(A)) for b in {lower[i], upper[i]} if np.isfinite(b)]
+    best, distance = None, np.inf
+    for count in range(min(len(sides), y.size) + 1):
+        for chosen in combinations(sides, count):
+            index = [i for i, _ in chosen]
+            if len(set(index)) < count:
+                continue
+            residual = np.array([b for _, b in chosen]) - A[index] @ y
+            z = y + (np.linalg.lstsq(A[index], residual, rcond=1e-12)[0] if count else 0.0)
+            slack = 1e-9 * (1.0 + np.abs(A) @ np.abs(z))
+            if ((A @ z >= lower - slack) & (A @ z <= upper + slack)).all():
+                gap = float(np.linalg.norm(z - y))
+                if gap < distance:
+                    best, distance = z, gap
+    assert best is not None, "the set is empty"
+    return best
+
+
+def hardnet_affine(y: np.ndarray, A: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Proposition 6 as an optimization: of the feasible points with the nearest row values, the nearest one."""
+    target = np.clip(A @ y, lower, upper)
+    return y + np.linalg.lstsq(A, target - A @ y, rcond=None)[0]
+
+
+def finite_difference(function, x: Tensor, step: float = 1e-6) -> Tensor:
+    """Central differences of a vector function, one column for each input."""
+    flat = x.detach().reshape(-1)
+    columns = []
+    for i in range(flat.numel()):
+        change = torch.zeros_like(flat)
+        change[i] = step
+        plus = function((flat + change).reshape(x.shape)).detach()
+        minus = function((flat - change).reshape(x.shape)).detach()
+        columns.append(((plus - minus) / (2 * step)).reshape(-1))
+    return torch.stack(columns, -1)
