@@ -1,0 +1,13 @@
+"""Published experiments, one file each, and what runs them."""
+
+from constrained_nn.experiments._protocol import (
+    Column,
+    Comparison,
+    Experiment,
+    Published,
+    Row,
+    available,
+    load,
+)
+
+__all__ = ["Column", "Comparison", "Experiment", "Published", "Row", "available", "load"]

@@ -1,0 +1,88 @@
+"""`constrained-nn reproduce`: published tables, measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constrained_nn.cli._shell import INTERRUPTED, fail, parse_integers
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="Experiment, such as safe-control.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Run every experiment.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished cells, go on with the rest.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an earlier run left.")] = False,
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder with the authors' published arrays, to compare with.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, such as 1,2,3 or 1:6.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Only these rows, separated by commas.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Tiny budgets, to see that it runs.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
+    runs: Annotated[Path, typer.Option(help="Folder for checkpoints and cells.")] = Path("runs/reproduce"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
+) -> None:
+    """Measure published tables again: our numbers beside the published ones.
+
+    Writes NAME.json (with command, seeds, commit and machine) and NAME.md. A run that is interrupted goes on
+    with --resume and ends with the same numbers. Exit code 0: done; 1: a cell failed or a comparison with
+    published arrays disagrees; 2: bad input.
+    """
+    from constrained_nn.errors import FileFormatError, UnknownNameError
+    from constrained_nn.experiments import available, load
+
+    if (name is None) == (not every):
+        fail(f"expected one experiment or --all. Experiments: {', '.join(available()) or 'none'}.")
+    if reference is not None and not reference.is_dir():
+        fail(f"--reference: expected a folder, got {reference}.")
+    if resume and fresh:
+        fail("--resume and --fresh exclude each other.")
+    if fast and out == Path("docs/results"):
+        out, runs = Path("runs/fast"), runs / "fast"
+    bad = False
+    try:
+        chosen = [load(one) for one in (available() if every else [str(name)])]
+        import torch
+
+        torch.set_num_threads(threads)
+        for experiment in chosen:
+            bad |= _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs)
+    except (FileFormatError, UnknownNameError, ValueError) as error:
+        fail(error)
+    except OSError as error:
+        fail(f"could not write: {error}. Finished cells are kept; free some space and pass --resume.")
+    except KeyboardInterrupt:
+        fail(f"interrupted. Finished cells are kept in {runs}; go on with --resume.", INTERRUPTED)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs) -> bool:
+    from constrained_nn._files import write_atomically, write_json
+    from constrained_nn.experiments._reproduce import reproduce
+    from constrained_nn.experiments._table import markdown
+
+    options = [f"--seeds {seeds}"] * bool(seeds) + [f"--rows {rows}"] * bool(rows) + ["--fast"] * fast
+    result = reproduce(
+        experiment.fast() if fast else experiment,
+        runs=runs / experiment.name,
+        seeds=parse_integers(seeds, "--seeds") if seeds else None,
+        rows=[row.strip() for row in rows.split(",")] if rows else None,
+        resume=resume,
+        fresh=fresh,
+        reference=reference,
+        report=typer.echo,
+    )
+    result["command"] = " ".join(["constrained-nn reproduce", experiment.name, *options])
+    write_json(out / f"{experiment.name}.json", result)
+    page = write_atomically(out / f"{experiment.name}.md", markdown(result))
+    typer.echo(f"wrote {page} and {page.with_suffix('.json').name}")
+    disagrees = [c for c in result["reference"] if not c["agrees"]]
+    for c in disagrees:
+        typer.echo(f"differs from the published arrays: {c['what']}: {c['ours']} against {c['reference']}")
+    return bool(disagrees) or any(cell["status"] != "done" for cell in result["cells"])

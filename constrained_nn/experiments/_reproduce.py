@@ -1,0 +1,196 @@
+"""Runs an experiment cell by cell, keeps what is finished, and writes the table beside the published one."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from constrained_nn._files import write_json
+from constrained_nn.errors import FileFormatError, UnknownNameError
+from constrained_nn.experiments._protocol import Experiment, Row
+from constrained_nn.experiments._provenance import commit, machine, versions
+
+Report = Callable[[str], None]
+
+
+def reproduce(
+    experiment: Experiment,
+    *,
+    runs: Path,
+    seeds: Sequence[int] | None = None,
+    rows: Sequence[str] | None = None,
+    resume: bool = False,
+    fresh: bool = False,
+    reference: Path | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """All cells of an experiment, as a table of JSON values.
+
+    Args:
+        runs: Folder for the cells; each has its own folder in it, with what a later resumption needs.
+        seeds: Seeds of the seeded rows; default those of the experiment.
+        rows: Names of the rows to run; default all.
+        resume: Reuse finished cells and go on with interrupted ones.
+        fresh: Throw away what an earlier run left in `runs`.
+        reference: Folder with published arrays to compare with.
+        report: Called with one line of progress at a time.
+
+    Raises:
+        UnknownNameError: A row does not exist.
+        FileFormatError: `runs` holds cells and neither `resume` nor `fresh` is given, or they were made
+            with other settings.
+        ValueError: A seed occurs twice.
+    """
+    chosen = _choose_rows(experiment, rows)
+    seeds = tuple(experiment.seeds if seeds is None else seeds)
+    if len(set(seeds)) != len(seeds):
+        twice = next(s for s in seeds if seeds.count(s) > 1)
+        raise ValueError(f"reproduce: expected every seed once, got seed {twice} twice. Leave one out.")
+    cells = [(row, seed) for row in chosen for seed in (seeds if row.seeded else (None,))]
+    _prepare(experiment, runs, resume=resume, fresh=fresh)
+    results = []
+    for i, (row, seed) in enumerate(cells, start=1):
+        directory = runs / _cell_name(row.name, seed)
+        result = _finished(directory)
+        label = f"[{i}/{len(cells)}] {experiment.name}: {_title(row, seed)}"
+        if result is None:
+            report(f"{label} ...")
+            result = _run_cell(experiment, row, seed, directory)
+            report(f"{label}: {_outcome(experiment, result)}")
+        else:
+            report(f"{label}: kept from an earlier run")
+        results.append(result)
+    comparisons = [] if reference is None else experiment.compare(reference, report)
+    return {
+        "name": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "seeds": list(seeds),
+        "settings": json.loads(_canonical(experiment)),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+        "columns": [{"name": c.name, "label": c.label, "format": c.format} for c in experiment.columns],
+        "rows": [_summary(experiment, row, [r for r in results if r["row"] == row.name]) for row in chosen],
+        "cells": results,
+        "reference": [
+            {"what": c.what, "ours": number(c.ours), "reference": number(c.reference), "atol": c.atol}
+            | {"agrees": c.agrees}
+            for c in comparisons
+        ],
+        "notes": list(experiment.notes),
+    }
+
+
+def number(value: float) -> float | str:
+    """A JSON number, or the name of a value that JSON cannot hold."""
+    value = float(value)
+    return value if math.isfinite(value) else str(value)
+
+
+def _choose_rows(experiment: Experiment, names: Sequence[str] | None) -> list[Row]:
+    if names is None:
+        return list(experiment.rows)
+    known = {row.name: row for row in experiment.rows}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(f"{experiment.name} has no row '{name}'. Rows: {', '.join(known)}.")
+    return [row for row in experiment.rows if row.name in names]
+
+
+def _canonical(experiment: Experiment) -> str:
+    return json.dumps(experiment.settings(), sort_keys=True, allow_nan=False)
+
+
+def _prepare(experiment: Experiment, runs: Path, *, resume: bool, fresh: bool) -> None:
+    """Make the folder, and see to it that cells of different settings never meet in one table."""
+    if fresh and runs.exists():
+        shutil.rmtree(runs)
+    saved = runs / "settings.json"
+    if saved.exists():
+        if not resume:
+            raise FileFormatError(
+                f"{runs} holds an earlier run of {experiment.name}. Pass --resume to go on with it, --fresh to "
+                f"throw it away, or --runs to work elsewhere."
+            )
+        before, now = json.loads(saved.read_text()), json.loads(_canonical(experiment))
+        if before != now:
+            changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+            raise FileFormatError(
+                f"{runs} was made with other settings ({', '.join(changed)}). Its cells cannot be mixed with new "
+                f"ones. Pass --fresh to throw them away, or --runs to work elsewhere."
+            )
+    write_json(saved, json.loads(_canonical(experiment)))
+
+
+def _finished(directory: Path) -> dict[str, Any] | None:
+    """The result that is kept in a cell's folder; a failed or damaged one is run again."""
+    try:
+        result = json.loads((directory / "cell.json").read_text())
+        return result if result["status"] == "done" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _run_cell(experiment: Experiment, row: Row, seed: int | None, directory: Path) -> dict[str, Any]:
+    directory.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    result: dict[str, Any] = {"row": row.name, "seed": seed}
+    try:
+        metrics = experiment.run(row.name, seed, directory)
+    except Exception as error:  # one bad cell must not cost the others
+        result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    else:
+        result |= {"status": "done", "metrics": {k: number(v) for k, v in metrics.items()}}
+    result["seconds"] = round(time.perf_counter() - start, 2)
+    write_json(directory / "cell.json", result)
+    return result
+
+
+def _summary(experiment: Experiment, row: Row, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation over the finished seeds, and which are not finished."""
+    done = [r for r in results if r["status"] == "done"]
+    ours: dict[str, Any] = {}
+    for column in experiment.columns:
+        values = [r["metrics"][column.name] for r in done if column.name in r["metrics"]]
+        if not values:
+            continue
+        finite = all(isinstance(v, float | int) for v in values)
+        mean = statistics.fmean(values) if finite else "not finite"
+        std = statistics.stdev(values) if finite and len(values) > 1 else None
+        ours[column.name] = {"mean": mean, "std": std, "count": len(values)}
+    return {
+        "name": row.name,
+        "label": row.label,
+        "ours": ours,
+        "published": {k: {"mean": p.value, "std": p.std} for k, p in row.published.items()},
+        "cells": len(results),
+        "failed": [r["seed"] for r in results if r["status"] != "done"],
+        "note": row.note,
+    }
+
+
+def _cell_name(row: str, seed: int | None) -> str:
+    return row if seed is None else f"{row}-seed{seed}"
+
+
+def _title(row: Row, seed: int | None) -> str:
+    return row.label if seed is None else f"{row.label}, seed {seed}"
+
+
+def _outcome(experiment: Experiment, result: dict[str, Any]) -> str:
+    if result["status"] != "done":
+        return f"failed ({result['error']})"
+    metrics = result["metrics"]
+    shown = [
+        f"{c.label} {c_value:{c.format}}"
+        for c in experiment.columns
+        if isinstance(c_value := metrics.get(c.name), float | int)
+    ]
+    return f"{', '.join(shown)} ({result['seconds']:.0f} s)"

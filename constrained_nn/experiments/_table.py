@@ -1,0 +1,83 @@
+"""Result tables as Markdown for the documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """One page: the table with the published numbers beside ours, then how it was made."""
+    lines = [f"# {result['title']}", "", f"Published numbers: {result['source']}.", ""]
+    lines += [*_table(result), ""]
+    lines += [f"{row['label']}: {row['note']}" + "\n" for row in result["rows"] if row["note"]]
+    lines += [f"{note}\n" for note in result["notes"]]
+    failed = [
+        f"- {cell['row']}" + ("" if cell["seed"] is None else f", seed {cell['seed']}") + f": {cell['error']}"
+        for cell in result["cells"]
+        if cell["status"] != "done"
+    ]
+    if failed:
+        lines += ["Cells that failed, and are in no mean:", "", *failed, ""]
+    if result["reference"]:
+        lines += _reference(result["reference"])
+    seeds = ", ".join(map(str, result["seeds"]))
+    machine, versions = result["machine"], result["versions"]
+    lines += [
+        f"Mean ± sample standard deviation over seeds {seeds}."
+        if len(result["seeds"]) > 1
+        else f"Seed {seeds}; no deviation from a single seed.",
+        "",
+        f"Made by `{result['command']}` at commit `{result['commit'][:12]}` on {machine['processor']}, "
+        f"{machine['cores']} cores, {machine['system']}, "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    columns, rows = result["columns"], result["rows"]
+    compared = {c["name"]: any(c["name"] in row["published"] for row in rows) for c in columns}
+    heads = ["method"]
+    for column in columns:
+        heads += [column["label"], "published"] if compared[column["name"]] else [column["label"]]
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for row in rows:
+        cells = [row["label"]]
+        for column in columns:
+            name = column["name"]
+            cells.append(_ours(row, column))
+            if compared[name]:
+                entry = row["published"].get(name)
+                cells.append("" if entry is None else _mean(entry, column["format"]))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _ours(row: dict[str, Any], column: dict[str, Any]) -> str:
+    entry = row["ours"].get(column["name"])
+    failed = len(row["failed"])
+    if entry is None:
+        return "failed" if failed else "–"
+    text = _mean(entry, column["format"])
+    return f"{text} ({failed} of {row['cells']} failed)" if failed else text
+
+
+def _mean(entry: dict[str, Any], format: str) -> str:
+    if isinstance(entry["mean"], str):
+        return entry["mean"]
+    spread = "" if entry["std"] is None else f" ± {entry['std']:{format}}"
+    return f"{entry['mean']:{format}}{spread}"
+
+
+def _reference(comparisons: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| compared with published arrays | ours | published | tolerance | agrees |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for c in comparisons:
+        ours, theirs = (f"{v:.6g}" if isinstance(v, float | int) else v for v in (c["ours"], c["reference"]))
+        lines.append(
+            f"| {c['what']} | {ours} | {theirs} | {c['atol']:g} | {'yes' if c['agrees'] else '**no**'} |"
+        )
+    return [*lines, ""]

@@ -1,0 +1,170 @@
+"""The reproduction driver: tables, resumption, failures, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from constrained_nn import experiments
+from constrained_nn.cli import reproduce as cli
+from constrained_nn.errors import FileFormatError, UnknownNameError
+from constrained_nn.experiments import Column, Comparison, Experiment, Published, Row
+from constrained_nn.experiments._reproduce import reproduce
+from constrained_nn.experiments._table import markdown
+
+
+class Walk(Experiment):
+    """A sum of pseudo-random numbers in steps, with a checkpoint after each, that can be made to break."""
+
+    name = "walk"
+    title = "Random walk"
+    source = "Nobody (1900), Table 1"
+    columns = (Column("end", "end [m]"), Column("steps", "steps", ".0f"))
+    rows = (
+        Row("still", "Still", {"end": Published(0.0)}, seeded=False),
+        Row("walk", "Walk", {"end": Published(12.5, 0.5)}, note="published with another generator."),
+    )
+    seeds = (1, 2)
+    notes = ("Ten steps.",)
+
+    def __init__(self, budget: int = 10, interrupt_at: int | None = None, broken: int | None = None) -> None:
+        self.budget, self.interrupt_at, self.broken = budget, interrupt_at, broken
+        self.taken = 0
+
+    def settings(self):
+        return {"budget": self.budget}
+
+    def run(self, row, seed, directory: Path):
+        if row == "still":
+            return {"end": 0.0, "steps": 0}
+        if seed == self.broken:
+            raise ArithmeticError("the ground gave way")
+        saved = directory / "checkpoint.json"
+        step, x = json.loads(saved.read_text()) if saved.exists() else (0, 0.1 * seed)
+        while step < self.budget:
+            if self.taken == self.interrupt_at:
+                raise KeyboardInterrupt
+            step, x = step + 1, (x * 997.0 + 0.123) % 13.0
+            self.taken += 1
+            saved.write_text(json.dumps((step, x)))
+        return {"end": x, "steps": step}
+
+    def compare(self, reference, progress):
+        return [Comparison("the first step", 1.0, float((reference / "first.txt").read_text()), 1e-9)]
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def test_table_holds_ours_and_published_side_by_side(tmp_path):
+    result = reproduce(Walk(), runs=tmp_path, report=quiet)
+    result["command"] = "constrained-nn reproduce walk"
+    page = markdown(result)
+    assert "| method | end [m] | published | steps |" in page
+    assert "12.50 ± 0.50" in page
+    assert result["seeds"] == [1, 2]
+    assert result["machine"]["cores"] >= 1
+    assert len(result["commit"]) >= 7
+    mean = sum(c["metrics"]["end"] for c in result["cells"] if c["row"] == "walk") / 2
+    assert result["rows"][1]["ours"]["end"]["mean"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("stop", [0, 3, 10, 14, 19])
+def test_resumed_run_has_the_same_numbers(tmp_path, stop):
+    whole = reproduce(Walk(), runs=tmp_path / "whole", report=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(Walk(interrupt_at=stop), runs=tmp_path / "cut", report=quiet)
+    resumed_walk = Walk()
+    resumed = reproduce(resumed_walk, runs=tmp_path / "cut", resume=True, report=quiet)
+    assert resumed["rows"] == whole["rows"]
+    assert [c["metrics"] for c in resumed["cells"]] == [c["metrics"] for c in whole["cells"]]
+    assert resumed_walk.taken == 20 - stop  # nothing was computed twice
+
+
+def test_failed_cell_is_shown_and_tried_again(tmp_path):
+    result = reproduce(Walk(broken=2), runs=tmp_path, report=quiet)
+    result["command"] = "constrained-nn reproduce walk"
+    assert result["rows"][1]["failed"] == [2]
+    page = markdown(result)
+    assert "(1 of 2 failed)" in page
+    assert "walk, seed 2: ArithmeticError: the ground gave way" in page
+    again = reproduce(Walk(), runs=tmp_path, resume=True, report=quiet)
+    assert again["rows"][1]["failed"] == []
+
+
+def test_earlier_work_is_neither_lost_nor_mixed(tmp_path):
+    reproduce(Walk(), runs=tmp_path, report=quiet)
+    with pytest.raises(FileFormatError, match="--resume"):
+        reproduce(Walk(), runs=tmp_path, report=quiet)
+    with pytest.raises(FileFormatError, match=r"other settings \(budget\)"):
+        reproduce(Walk(budget=11), runs=tmp_path, resume=True, report=quiet)
+    assert reproduce(Walk(budget=11), runs=tmp_path, fresh=True, report=quiet)["settings"] == {"budget": 11}
+
+
+def test_damaged_cell_is_run_again(tmp_path):
+    whole = reproduce(Walk(), runs=tmp_path, report=quiet)
+    (tmp_path / "walk-seed1" / "cell.json").write_text('{"status": "do')
+    assert reproduce(Walk(), runs=tmp_path, resume=True, report=quiet)["rows"] == whole["rows"]
+
+
+def test_bad_requests(tmp_path):
+    with pytest.raises(UnknownNameError, match="Rows: still, walk"):
+        reproduce(Walk(), runs=tmp_path, rows=["run"], report=quiet)
+    with pytest.raises(ValueError, match="seed 1 twice"):
+        reproduce(Walk(), runs=tmp_path, seeds=[1, 2, 1], report=quiet)
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """The command with the walk as its only experiment."""
+    walk = Walk()
+    monkeypatch.setattr(experiments, "available", lambda: ["walk"])
+    monkeypatch.setattr(experiments, "load", lambda name: walk)
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(cli.command)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments)), walk
+
+
+def test_command_writes_both_files(shell, tmp_path):
+    run, _ = shell
+    done = run("walk", "--seeds", "1:3")
+    assert done.exit_code == 0, done.output
+    saved = json.loads((tmp_path / "docs/results/walk.json").read_text())
+    assert saved["command"] == "constrained-nn reproduce walk --seeds 1:3"
+    assert (tmp_path / "docs/results/walk.md").read_text() == markdown(saved)
+
+
+def test_command_compares_with_published_arrays(shell, tmp_path):
+    run, _ = shell
+    (tmp_path / "first.txt").write_text("1.0")
+    assert run("walk", "--reference", ".").exit_code == 0
+    (tmp_path / "first.txt").write_text("1.1")
+    differs = run("walk", "--resume", "--reference", ".")
+    assert differs.exit_code == 1
+    assert "differs from the published arrays: the first step" in differs.output
+
+
+def test_command_exit_codes(shell):
+    run, walk = shell
+    for arguments in [(), ("walk", "--all"), ("walk", "--reference", "nowhere"), ("walk", "--seeds", "1,x")]:
+        refused = run(*arguments)
+        assert refused.exit_code == 2, refused.output
+        assert refused.output.count("\n") == 1
+    walk.interrupt_at = 12
+    stopped = run("walk")
+    assert stopped.exit_code == 130
+    assert "--resume" in stopped.output
+    walk.interrupt_at, walk.broken = None, 2
+    assert run("walk", "--resume").exit_code == 1
+
+
+def test_unknown_experiment_suggests_the_nearest(monkeypatch):
+    monkeypatch.setattr(experiments._protocol, "available", lambda: ["safe-control"])
+    with pytest.raises(UnknownNameError, match="Did you mean 'safe-control'"):
+        experiments.load("save-control")
