@@ -7,14 +7,17 @@ a row that depends on the rows above it is left out of the factor and reported i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Up to this many rows an unrolled Gram-Schmidt beats the batched LAPACK loop (7 elementwise kernels a row).
+# Up to this size plain arithmetic on components beats batched kernels: at batch 1,000 a product costs 1 µs, a
+# sum over an axis of two 25 µs, a batched matrix product 17 µs, a batched QR 150 µs.
 _UNROLLED_ROWS = 3
+_UNROLLED_COLUMNS = 4
 
 
 def branchless(*tensors: Tensor) -> bool:
@@ -32,11 +35,9 @@ def default_rank_rtol(dtype: torch.dtype) -> float:
 
 
 def matvec(A: Float[Tensor, "*#batch m n"], x: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-    """`A x`, batched; one matrix product for a shared `A`, elementwise for a small one."""
+    """`A x`, batched; one matrix product for a shared `A`."""
     if A.ndim == 2:
         return x @ A.mT
-    if A.shape[-1] <= 4:  # below this size a batched product costs more than it computes
-        return (A * x.unsqueeze(-2)).sum(-1)
     return (A @ x.unsqueeze(-1)).squeeze(-1)
 
 
@@ -72,7 +73,7 @@ def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -
     """
     m, n = A.shape[-2:]
     rtol = default_rank_rtol(A.dtype) if rank_rtol is None else rank_rtol
-    if m <= _UNROLLED_ROWS:
+    if _is_small(A):
         return _gram_schmidt(A, rtol)
     # With m > n the trailing rows are dependent by counting; pad with zero columns to keep one shape.
     At = A.mT if m <= n else torch.cat([A.mT, A.new_zeros(*A.shape[:-2], m - n, m)], dim=-2)
@@ -84,46 +85,66 @@ def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -
     return ThinQR(torch.where(keep, Q[..., :n, :], 0.0), R, independent)
 
 
+def _is_small(A: Tensor) -> bool:
+    return A.shape[-2] <= _UNROLLED_ROWS and A.shape[-1] <= _UNROLLED_COLUMNS
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    total = a[0] * b[0]
+    for p, q in zip(a[1:], b[1:], strict=True):
+        total = total + p * q
+    return total
+
+
 def _gram_schmidt(A: Tensor, rtol: float) -> ThinQR:
-    """Classical Gram-Schmidt, applied twice ("twice is enough" for orthogonality to machine precision)."""
+    """Classical Gram-Schmidt by components, applied twice ("twice is enough" for orthogonality)."""
     m = A.shape[-2]
-    columns: list[Tensor] = []
+    columns: list[list[Tensor]] = []
     R: list[list[Tensor]] = []
     independent: list[Tensor] = []
-    zero = A.new_zeros(()).expand(A.shape[:-2])
-    for j in range(m):
-        v = a = A[..., j, :]
+    zero, one = A.new_zeros(A.shape[:-2]), A.new_ones(())
+    for row in A.unbind(-2):
+        v = row.unbind(-1)
+        j = len(columns)
         entries = [zero] * m
         for _ in range(2 if j else 0):
-            projections = [(q * v).sum(-1, keepdim=True) for q in columns]
+            projections = [_dot(q, v) for q in columns]
             for i, (q, c) in enumerate(zip(columns, projections, strict=True)):
-                v = v - c * q
-                entries[i] = entries[i] + c.squeeze(-1)
-        norm = torch.linalg.vector_norm(v, dim=-1)
-        own = norm if j == 0 else torch.linalg.vector_norm(a, dim=-1)
-        ok = norm > (rtol * own if j else 0.0)
-        entries[j] = torch.where(ok, norm, 1.0)
-        columns.append(v * (ok / entries[j]).unsqueeze(-1))
-        # A dependent row must not enter the triangular solve of the others.
-        R.append([torch.where(ok, e, 0.0) if i < j else e for i, e in enumerate(entries)])
+                v = [vk - c * qk for vk, qk in zip(v, q, strict=True)]
+                entries[i] = entries[i] + c
+        norm = _dot(v, v).sqrt()
+        # |a|² = |v|² + Σ entries², so for a small rtol this is norm > rtol |a|
+        ok = norm > (sum((e.abs() for e in entries[1:j]), entries[0].abs()) * rtol if j else 0.0)
+        entries[j] = torch.where(ok, norm, one)
+        columns.append([vk * (ok / entries[j]) for vk in v] if j else [vk / entries[j] for vk in v])
+        R.append(entries)
         independent.append(ok)
-    return ThinQR(
-        torch.stack(columns, -1),
-        torch.stack([torch.stack(r, -1) for r in R], -1),
-        torch.stack(independent, -1),
-    )
+    return ThinQR(_stack_columns(columns), _stack_columns(R), torch.stack(independent, -1))
+
+
+def _stack_columns(columns: list[list[Tensor]]) -> Tensor:
+    k = len(columns[0])
+    flat = torch.stack([column[i] for i in range(k) for column in columns], -1)
+    return flat.unflatten(-1, (k, len(columns)))
+
+
+def product(A: Tensor, x: Tensor) -> Tensor:
+    """`A x` like `matvec`, fastest without a graph: by components when `A` is small."""
+    if A.ndim == 2 or A.shape[-1] > _UNROLLED_COLUMNS or A.shape[-2] > _UNROLLED_COLUMNS:
+        return matvec(A, x)
+    parts = x.unbind(-1)
+    return torch.stack([_dot(row.unbind(-1), parts) for row in A.unbind(-2)], -1)
 
 
 def _solve_triangular(R: Tensor, r: Tensor, *, transposed: bool) -> Tensor:
     """`R⁻ᵀ r` (transposed) or `R⁻¹ r`, batched, with an unrolled substitution for few rows."""
     m = R.shape[-1]
     if m <= _UNROLLED_ROWS:
-        z: list[Tensor] = [r] * m
+        z = list(r.unbind(-1))
         for j in range(m) if transposed else reversed(range(m)):
-            s = r[..., j]
             for i in range(j) if transposed else range(j + 1, m):
-                s = s - (R[..., i, j] if transposed else R[..., j, i]) * z[i]
-            z[j] = s / R[..., j, j]
+                z[j] = z[j] - (R[..., i, j] if transposed else R[..., j, i]) * z[i]
+            z[j] = z[j] / R[..., j, j]
         return torch.stack(z, -1)
     if R.ndim == 2 and r.ndim > 1:  # zᵀ R = rᵀ, or zᵀ Rᵀ = rᵀ
         return torch.linalg.solve_triangular(R if transposed else R.mT, r, upper=transposed, left=False)
@@ -131,15 +152,14 @@ def _solve_triangular(R: Tensor, r: Tensor, *, transposed: bool) -> Tensor:
     return torch.linalg.solve_triangular(T, r.unsqueeze(-1), upper=not transposed).squeeze(-1)
 
 
-def _pinv_apply(qr: ThinQR, r: Tensor) -> Tensor:
+def pinv_apply(qr: ThinQR, r: Tensor) -> Tensor:
     """`A⁺ r = Q R⁻ᵀ r`."""
-    return matvec(qr.Q, _solve_triangular(qr.R, torch.where(qr.independent, r, 0.0), transposed=True))
+    return product(qr.Q, _solve_triangular(qr.R, r * qr.independent, transposed=True))
 
 
-def _pinv_transpose_apply(qr: ThinQR, g: Tensor) -> Tensor:
+def pinv_transpose_apply(qr: ThinQR, g: Tensor) -> Tensor:
     """`A⁺ᵀ g = R⁻¹ Qᵀ g`."""
-    w = _solve_triangular(qr.R, rmatvec(qr.Q, g), transposed=False)
-    return torch.where(qr.independent, w, 0.0)
+    return _solve_triangular(qr.R, product(qr.Q.mT, g), transposed=False) * qr.independent
 
 
 class _MinNormSolve(torch.autograd.Function):
@@ -149,7 +169,7 @@ class _MinNormSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(A: Tensor, r: Tensor, Q: Tensor, R: Tensor, independent: Tensor) -> Tensor:
-        return _pinv_apply(ThinQR(Q, R, independent), r)
+        return pinv_apply(ThinQR(Q, R, independent), r)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -185,7 +205,7 @@ class _MinNormAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(A: Tensor, g: Tensor, Q: Tensor, R: Tensor, independent: Tensor) -> Tensor:
-        return _pinv_transpose_apply(ThinQR(Q, R, independent), g)
+        return pinv_transpose_apply(ThinQR(Q, R, independent), g)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -224,7 +244,7 @@ def min_norm_solve(
     left out (see `ThinQR.independent`), as if they were not there.
     """
     if torch.compiler.is_compiling():
-        return _pinv_apply(thin_qr(A) if factor is None else factor, r)
+        return pinv_apply(thin_qr(A) if factor is None else factor, r)
     factor = thin_qr(A.detach()) if factor is None else factor
     return _MinNormSolve.apply(A, r, *factor)  # pyright: ignore[reportReturnType]
 
@@ -234,8 +254,10 @@ def min_norm_adjoint(
 ) -> Float[Tensor, "*batch m"]:
     """`w = A⁺ᵀ g`, the least-squares solution of `Aᵀ w = g`; differentiable in `A` and `g` to any order."""
     if torch.compiler.is_compiling():
-        return _pinv_transpose_apply(thin_qr(A) if factor is None else factor, g)
+        return pinv_transpose_apply(thin_qr(A) if factor is None else factor, g)
     factor = thin_qr(A.detach()) if factor is None else factor
+    if not torch.is_grad_enabled():
+        return pinv_transpose_apply(factor, g)
     return _MinNormAdjoint.apply(A, g, *factor)  # pyright: ignore[reportReturnType]
 
 

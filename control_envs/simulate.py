@@ -56,12 +56,11 @@ class RK4:
 class InputLimitedSubsteps:
     """Sub-steps that shrink as the input grows: `min(dt limit / max|u_i|, time left)`.
 
-    The controller is evaluated again at every sub-step. Elements that need a sub-step are gathered, so a step
-    that needs none costs one comparison (and one synchronisation of a GPU).
+    The controller is evaluated again at every sub-step, and every element of a batch takes its own.
 
     Args:
         limit: Largest input that is held for a whole `dt`, in the unit of the input.
-        max_count: Sub-steps of one `dt` after which an element is given up (`Trajectory.complete` is False).
+        max_count: Extra sub-steps of a run after which an element is given up (`Trajectory.complete` is False).
     """
 
     limit: float
@@ -70,9 +69,13 @@ class InputLimitedSubsteps:
 
 @dataclass(frozen=True)
 class SubStep:
-    """What an observer sees: one held input. `index` are the elements it applies to (None: all)."""
+    """What an observer sees: one held input.
 
-    step: int
+    `index` are the elements it applies to (None: all); `step` is the number of the control interval, `(k,)`
+    with sub-steps, where every element advances at its own pace.
+    """
+
+    step: Array
     index: Array | None
     t: Array
     x: Array
@@ -87,7 +90,7 @@ class Trajectory:
     Args:
         t: Times `(T+1,)` [s], NumPy.
         x: States `(*batch, T+1, n)`.
-        u: Inputs `(*batch, T, m)`, the first of each step where there are sub-steps.
+        u: Inputs `(*batch, T, m)`, the last of each step where there are sub-steps.
         integrals: Time integrals of the `running` functions, `(*batch)` each, by the left-endpoint rule.
         worst: Largest value over all sub-steps and the end of the `extremes` functions.
         complete: Elements `(*batch)` that stayed finite and within the allowed number of sub-steps.
@@ -120,7 +123,7 @@ def rollout(
 
     Args:
         plant: The dynamics.
-        controller: Function `(t, x) -> u`; `t` is a float, or `(k,)` in sub-steps.
+        controller: Function `(t, x) -> u`; `t` is a float, or `(k,)` with sub-steps.
         x0: Start states `(*batch, n)`, NumPy or torch; with sub-steps `(batch, n)`.
         dt: Step [s].
         horizon: Number of steps.
@@ -161,35 +164,81 @@ class _Simulation:
     def run(
         self, x0: Array, dt: float, horizon: int, substeps: InputLimitedSubsteps | None, t0: float
     ) -> Trajectory:
-        xp, x = self.xp, x0
-        states, inputs = [x0], []
+        xp = self.xp
         self.integrals = {name: xp.zeros_like(x0[..., 0]) for name in self.running}
         self.worst = {name: xp.zeros_like(x0[..., 0]) - xp.inf for name in self.extremes}
-        given_up = xp.zeros_like(x0[..., 0], dtype=bool if xp is np else xp.bool)
-        u = None
+        if horizon == 0:
+            x, u = x0[..., None, :], x0[..., None, : self.plant.input_dim][..., :0, :]
+            given_up = xp.zeros_like(x0[..., 0], dtype=_bool(xp))
+        elif substeps is None:
+            x, u = self._fixed(x0, dt, horizon, t0)
+            given_up = xp.zeros_like(x0[..., 0], dtype=_bool(xp))
+        else:
+            x, u, given_up = self._substepped(x0, dt, horizon, substeps, t0)
+        if horizon:
+            self._record_extremes(None, t0 + horizon * dt, x[..., -1, :], u[..., -1, :])
+        complete = xp.isfinite(x).all(-1).all(-1) & ~given_up
+        times = t0 + dt * np.arange(horizon + 1)
+        return Trajectory(times, x, u, self.integrals, self.worst, complete)
+
+    def _fixed(self, x: Array, dt: float, horizon: int, t0: float) -> tuple[Array, Array]:
+        states, inputs = [x], []
         for k in range(horizon):
             t = t0 + k * dt
             u = self._input(t, x)
-            if substeps is None:
-                x = self._advance(k, None, t, x, u, dt, dt)
-            else:
-                x, unfinished = self._substepped(k, t, x, u, dt, substeps)
-                given_up = given_up if unfinished is None else self._set(given_up, unfinished, True)
+            x = self._advance(k, None, t, x, u, dt, dt)
             inputs.append(u)
             states.append(x)
-        if u is not None:
-            self._record_extremes(None, t0 + horizon * dt, x, u)
-        stacked = xp.stack(states, -2)
-        complete = xp.isfinite(stacked).all(-1).all(-1) & ~given_up
-        empty = x0[..., None, : self.plant.input_dim][..., :0, :]
-        return Trajectory(
-            t0 + dt * np.arange(horizon + 1),
-            stacked,
-            xp.stack(inputs, -2) if inputs else empty,
-            self.integrals,
-            self.worst,
-            complete,
-        )
+        return self.xp.stack(states, -2), self.xp.stack(inputs, -2)
+
+    def _substepped(
+        self, x0: Array, dt: float, horizon: int, rule: InputLimitedSubsteps, t0: float
+    ) -> tuple[Array, Array, Array]:
+        """Every element advances at its own pace: in each round all of them hold one input.
+
+        Nobody can be finished before round `horizon`, so the batch stays whole (and nothing synchronises) until
+        then; after that the elements that lag are gathered. `column[b, k]` is the round that ended step k.
+        """
+        xp, batch = self.xp, x0.shape[0]
+        states, inputs = [x0], []
+        active = None  # None: all elements
+        x = x0
+        left = xp.zeros_like(x0[..., 0]) + dt
+        step = xp.zeros_like(x0[..., 0], dtype=xp.int64)
+        device = {} if xp is np else {"device": x0.device}
+        column = xp.zeros((batch, horizon + 1), dtype=xp.int64, **device)
+        for count in range(1, horizon + rule.max_count + 1):
+            t = t0 + (step + 1) * dt - left
+            u = self._input(t, x)
+            size = abs(u).max(-1) if xp is np else u.detach().abs().amax(-1)
+            held = _shorten(dt, size, rule.limit, left, xp)
+            x = self._advance(step, active, t, x, u, held[..., None], held)
+            left = left - held
+            step = step + 1  # the column that this round may end
+            rows = slice(None) if active is None else active
+            column = _mark(column, rows, step, count, batch, xp)
+            done = left <= 1e-12 * dt
+            step = step - 1 + xp.where(done, 1, 0)
+            left = xp.where(done, dt, left)
+            states.append(x if active is None else self._set(states[-1], active, x))
+            inputs.append(u if active is None else self._set(inputs[-1], active, u))
+            if count >= horizon:
+                open_ = _nonzero(step < horizon, xp)
+                if len(open_) < len(step):
+                    active = open_ if active is None else active[open_]
+                    x, left, step = x[open_], left[open_], step[open_]
+                if not len(step):
+                    break
+        given_up = xp.zeros_like(x0[..., 0], dtype=_bool(xp))
+        if active is not None and len(active):
+            given_up = self._set(given_up, active, True)
+        elif active is None:
+            given_up = ~given_up
+        states, inputs = xp.stack(states, 1), xp.stack(inputs, 1)
+        if states.shape[1] == horizon + 1:
+            return states, inputs, given_up
+        element = xp.arange(batch, **device)[:, None]
+        return states[element, column], inputs[element, column[:, 1:] - 1], given_up
 
     def _input(self, t: Array, x: Array) -> Array:
         u = self.controller(t, x)
@@ -201,35 +250,10 @@ class _Simulation:
             )
         return u
 
-    def _substepped(self, k, t, x, u, dt, rule):
-        """One step of `dt`; elements with a large input are gathered and finished in shorter ones."""
-        xp = self.xp
-        size = abs(u).max(-1) if xp is np else u.detach().abs().amax(-1)
-        held = _shorten(dt, size, rule.limit, dt, xp)
-        open_ = held < dt
-        if not bool(open_.any()):
-            return self._advance(k, None, t, x, u, dt, dt), None
-        x = self._advance(k, None, t, x, u, held[..., None], held)
-        index = _nonzero(open_, xp)
-        left = dt - held[index]
-        for _ in range(rule.max_count - 1):
-            if not len(index):
-                return x, None
-            here = x[index]
-            now = t + (dt - left)
-            u = self._input(now, here)
-            size = abs(u).max(-1) if xp is np else u.detach().abs().amax(-1)
-            held = _shorten(dt, size, rule.limit, left, xp)
-            x = self._set(x, index, self._advance(k, index, now, here, u, held[..., None], held))
-            left = left - held
-            more = left > 1e-12 * dt
-            index, left = index[more], left[more]
-        return x, index if len(index) else None
-
-    def _advance(self, k, index, t, x, u, dt, held):
+    def _advance(self, step, index, t, x, u, dt, held):
         """Hold `u` for `dt`: observe, integrate the running functions, step."""
         for observer in self.observers:
-            observer(SubStep(k, index, t, x, u, held))
+            observer(SubStep(step, index, t, x, u, held))
         for name, function in self.running.items():
             amount = held * function(t, x, u)
             old = self.integrals[name]
@@ -267,6 +291,21 @@ class _Simulation:
             array[index] += rows
             return array
         return array.index_add(0, index, rows)
+
+
+def _mark(column: Array, rows: Any, step: Array, count: int, batch: int, xp: Any) -> Array:
+    """Note the round that (so far) ends `step` of each row; the last note of a step stays."""
+    if xp is np:
+        column[np.arange(batch)[rows], step] = count
+        return column
+    if isinstance(rows, slice):
+        return column.scatter_(1, step[:, None], count)
+    column[rows, step] = count
+    return column
+
+
+def _bool(xp: Any) -> Any:
+    return bool if xp is np else xp.bool
 
 
 def _shorten(dt: float, size: Array, limit: float, left: Array, xp: Any) -> Array:

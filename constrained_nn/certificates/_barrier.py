@@ -51,6 +51,7 @@ class ControlBarrier:
         self.barrier = barrier
         self.plant = plant
         self.rate = rate
+        self._fused = isinstance(barrier, FusedBarrierFunction)
 
     def value(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch k"]:
         """`h(x)`; nonnegative is safe."""
@@ -62,8 +63,8 @@ class ControlBarrier:
 
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Polyhedron:
         """Safe inputs at `x`: rows `A u <= upper`."""
-        if isinstance(self.barrier, FusedBarrierFunction):
-            h, drift, actuation = self.barrier.lie_derivatives(x)
+        if self._fused:
+            h, drift, actuation = self.barrier.lie_derivatives(x)  # pyright: ignore[reportAttributeAccessIssue]
         else:
             h, gradient = self.barrier.value(x), self.barrier.gradient(x)
             drift = matvec(gradient, self.plant.drift(t, x))

@@ -8,7 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import ThinQR, branchless, matvec, min_norm_solve, thin_qr
+from constrained_nn._linalg import (
+    ThinQR,
+    branchless,
+    matvec,
+    min_norm_adjoint,
+    min_norm_solve,
+    outer_sum_to,
+    pinv_apply,
+    product,
+    rmatvec,
+    thin_qr,
+)
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
 from constrained_nn.solvers import Solution, Status, project_polyhedron
@@ -138,20 +149,83 @@ def _rows(set: LinearSet) -> Polyhedron:
 
 
 def _closed_form(y: Tensor, rows: Polyhedron, qr: ThinQR) -> Tensor:
-    """Eq. 5: `y + A⁺ (clamp(A y) − A y)`."""
-    Ay = matvec(rows.A, y)
-    return y + min_norm_solve(rows.A, torch.clamp(Ay, rows.lower, rows.upper) - Ay, qr)
+    """Eq. 5: `y + A⁺ (clamp(A y, lower, upper) − A y)`."""
+    if torch.compiler.is_compiling():
+        Ay = matvec(rows.A, y)
+        return y + min_norm_solve(rows.A, torch.clamp(Ay, rows.lower, rows.upper) - Ay, qr)
+    return _ClosedForm.apply(y, rows.A, rows.lower, rows.upper, *qr)  # pyright: ignore[reportReturnType]
+
+
+class _ClosedForm(torch.autograd.Function):
+    """Eq. 5 as one node: with `w = A⁺ᵀ g`, `x = P(y) − y` and `V` the violated rows,
+
+    `ȳ = g − Aᵀ V w`, `bound̄ = V w`, `Ā = −w xᵀ − V w yᵀ + A⁺ᵀx (g − Aᵀ w)ᵀ`.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y, A, lower, upper, Q, R, independent):
+        Ay = product(A, y)
+        return y + pinv_apply(ThinQR(Q, R, independent), torch.clamp(Ay, lower, upper) - Ay)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        y, A, lower, upper, Q, R, independent, value = ctx.saved_tensors
+        qr = ThinQR(Q, R, independent)
+        Ay = product(A, y)
+        below, above = Ay < lower, Ay > upper
+        w = min_norm_adjoint(A, grad, qr)
+        violated = w * (below | above)
+        grad_A = None
+        if ctx.needs_input_grad[1]:
+            step = value - y
+            grad_A = -outer_sum_to(w, step, A.shape) - outer_sum_to(violated, y, A.shape)
+            if A.shape[-2] < A.shape[-1]:  # for a square A the last term is zero
+                rest = grad - rmatvec(A, w)
+                grad_A = grad_A + outer_sum_to(min_norm_adjoint(A, step, qr), rest, A.shape)
+        return (
+            (grad - product(A.mT, violated)).sum_to_size(y.shape),
+            grad_A,
+            (w * below).sum_to_size(lower.shape) if ctx.needs_input_grad[2] else None,
+            (w * above).sum_to_size(upper.shape) if ctx.needs_input_grad[3] else None,
+            None,
+            None,
+            None,
+        )
+
+    @staticmethod
+    def jvp(ctx, dy, dA, dlower, dupper, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        y, A, lower, upper, Q, R, independent, value = ctx.saved_tensors
+        qr = ThinQR(Q, R, independent)
+        Ay = product(A, y)
+        below, above = Ay < lower, Ay > upper
+        dy = torch.zeros_like(y) if dy is None else dy
+        dr = -product(A, dy)  # of the violated rows, whose residual is bound − A y
+        if dlower is not None:
+            dr = dr + dlower * below
+        if dupper is not None:
+            dr = dr + dupper * above
+        if dA is None:
+            return dy + min_norm_solve(A, dr * (below | above), qr)
+        dr = (dr - matvec(dA, y)) * (below | above)
+        step = value - y
+        tilt = rmatvec(dA, min_norm_adjoint(A, step, qr))
+        return dy + tilt + min_norm_solve(A, dr - matvec(dA, step) - matvec(A, tilt), qr)
 
 
 @torch.no_grad()
 def _audit(value: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor]:
     """Violation of what is returned, and whether it is within rounding. NaN compares as not satisfied."""
-    Ay = matvec(rows.A, value)
-    residual = (Ay - torch.clamp(Ay, rows.lower, rows.upper)).abs()
-    limit = feasibility_rtol(value.dtype) * matvec(rows.A.abs(), value.abs())
-    # clamp() with crossed bounds returns `upper`, so a crossed row shows only against `lower`
-    ok = (residual <= limit) & (Ay >= rows.lower - limit)
-    return residual.amax(-1), ok.all(-1)
+    Ay = product(rows.A, value)
+    excess = torch.maximum(Ay - rows.upper, rows.lower - Ay)
+    limit = product(rows.A.abs(), value.abs()) * feasibility_rtol(value.dtype)
+    return excess.amax(-1).clamp_min(0.0), (excess <= limit).all(-1)
 
 
 def _finite(y: Tensor, rows: Polyhedron) -> Tensor:

@@ -82,7 +82,9 @@ class Polyhedron(IntervalSet):
 
     @property
     def batch_shape(self) -> torch.Size:
-        return torch.broadcast_shapes(self.A.shape[:-2], self.lower.shape[:-1], self.upper.shape[:-1])
+        return check_batch(
+            "Polyhedron", A=self.A.shape[:-2], lower=self.lower.shape[:-1], upper=self.upper.shape[:-1]
+        )
 
     def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return matvec(self.A, y)

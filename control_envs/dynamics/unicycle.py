@@ -41,14 +41,15 @@ class Unicycle(ControlAffine):
 
     def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
-        theta, v, omega = x[..., 2], x[..., 3], x[..., 4]
-        return xp.stack([v * xp.cos(theta), v * xp.sin(theta), omega, u[..., 0], u[..., 1]], -1)
+        return xp.concatenate([self._velocity(x, xp), x[..., 4:], u], -1)
 
     def drift(self, t: Array, x: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
-        theta, v, omega = x[..., 2], x[..., 3], x[..., 4]
-        zero = xp.zeros_like(v)
-        return xp.stack([v * xp.cos(theta), v * xp.sin(theta), omega, zero, zero], -1)
+        return xp.concatenate([self._velocity(x, xp), x[..., 4:], xp.zeros_like(x[..., 3:])], -1)
+
+    def _velocity(self, x: Array, xp: Any) -> Array:
+        """`v (cos θ, sin θ)`, the cosine as a shifted sine: one array operation for both."""
+        return x[..., 3:4] * xp.sin(x[..., 2:3] + constant([0.5 * np.pi, 0.0], x, xp))
 
     def actuation(self, t: Array, x: Array, *, xp: Any = None) -> Array:
         return constant(_ACTUATION, x, xp or namespace(x))
