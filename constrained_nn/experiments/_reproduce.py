@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from constrained_nn._files import write_json
+from constrained_nn._provenance import commit, machine, versions
 from constrained_nn.errors import FileFormatError, UnknownNameError
 from constrained_nn.experiments._protocol import Experiment, Row
-from constrained_nn._provenance import commit, machine, versions
 
 Report = Callable[[str], None]
 

@@ -1,0 +1,32 @@
+"""Training loops, the methods that they compare, and runs on disk."""
+
+from constrained_nn.training._config import TrainConfig
+from constrained_nn.training._dc3 import DC3Controller
+from constrained_nn.training._evaluate import Evaluation, evaluate, simulate
+from constrained_nn.training._methods import (
+    METHODS,
+    Method,
+    barrier_of,
+    make_backbone,
+    make_method,
+)
+from constrained_nn.training._run import Run, load_run, read_config, read_result
+from constrained_nn.training._train import train
+
+__all__ = [
+    "METHODS",
+    "DC3Controller",
+    "Evaluation",
+    "Method",
+    "Run",
+    "TrainConfig",
+    "barrier_of",
+    "evaluate",
+    "load_run",
+    "make_backbone",
+    "make_method",
+    "read_config",
+    "read_result",
+    "simulate",
+    "train",
+]

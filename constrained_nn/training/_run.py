@@ -1,0 +1,175 @@
+"""A training run on disk: settings, checkpoint, log, policy, result."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from constrained_nn._files import write_json
+from constrained_nn.control import Controller
+from constrained_nn.errors import FileFormatError
+from constrained_nn.training._config import TrainConfig
+from constrained_nn.training._methods import Method, make_backbone, make_method
+from control_envs.tasks import Task, make_task
+
+CONFIG, CHECKPOINT, POLICY = "config.json", "checkpoint.safetensors", "policy.safetensors"
+METRICS, RESULT = "metrics.jsonl", "result.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run: what it is (`config`), and what it made of its task (`controller`).
+
+    Args:
+        directory: Where its files are.
+        config: Its settings.
+        task: The task.
+        method: The method with its options.
+        backbone: The network.
+        controller: The policy `(t, x) -> u` around the network.
+    """
+
+    directory: Path
+    config: TrainConfig
+    task: Task
+    method: Method
+    backbone: nn.Sequential
+    controller: Controller
+
+
+def new_run(directory: Path, config: TrainConfig, *, device: str = "cpu") -> Run:
+    """A run with fresh weights; writes nothing."""
+    task = make_task(config.task)
+    method = make_method(config.method, config.options)
+    x = torch.zeros(1, task.plant.state_dim, dtype=config.torch_dtype)
+    features = task.features(0.0, x).shape[-1]
+    backbone = make_backbone(
+        features, task.plant.input_dim, config.hidden, config.seed, config.torch_dtype
+    ).to(device)
+    controller = method.controller(task, backbone)  # pyright: ignore[reportArgumentType]
+    return Run(Path(directory), config, task, method, backbone, controller.to(device))
+
+
+def load_run(directory: str | Path, *, device: str = "cpu") -> Run:
+    """A finished run with its trained weights, in eval mode.
+
+    Raises:
+        FileFormatError: The folder or a file of it is missing, damaged, or does not belong to the run.
+    """
+    directory = Path(directory)
+    run = new_run(directory, read_config(directory), device=device)
+    if run.method.learns:
+        tensors, _ = read_tensors(directory / POLICY)
+        load_weights(run.backbone, tensors, directory / POLICY)
+    run.controller.eval()
+    return run
+
+
+def read_config(directory: Path) -> TrainConfig:
+    """The settings of a run.
+
+    Raises:
+        FileFormatError: The file is missing or damaged.
+    """
+    path = directory / CONFIG
+    try:
+        return TrainConfig.from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise FileFormatError(
+            f"{directory}: expected a run with a {CONFIG}, found none. Train one: `constrained-nn train`."
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(f"{path}: damaged settings ({error}). Train the run again.") from None
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """What a run measured.
+
+    Raises:
+        FileFormatError: The file is missing or damaged.
+    """
+    path = directory / RESULT
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileFormatError(
+            f"{directory}: expected a finished run with a {RESULT}, found none. "
+            f"Finish it with `constrained-nn train --resume`, or simulate it."
+        ) from None
+    except ValueError as error:
+        raise FileFormatError(f"{path}: damaged ({error}). Simulate the run again.") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """One safetensors file with its JSON metadata, whole or absent.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the old file is left as it was.
+    """
+    data = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        {"json": json.dumps(metadata)},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file written by `write_tensors`.
+
+    Raises:
+        FileFormatError: The file is missing, truncated, or of another kind.
+    """
+    if not path.exists():
+        raise FileFormatError(f"{path}: no such file. Train the run, or go on with `--resume`.")
+    try:
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportArgumentType]
+            metadata = json.loads((file.metadata() or {})["json"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise FileFormatError(f"{path}: damaged or not a checkpoint of this toolkit ({error}).") from None
+
+
+def load_weights(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load the weights and refuse any that do not fit.
+
+    Raises:
+        FileFormatError: Names or shapes differ from the network of the settings, or a weight is not finite.
+    """
+    try:
+        backbone.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise FileFormatError(
+            f"{path}: the weights do not fit the network of {CONFIG} ({' '.join(str(error).split())[:200]})."
+        ) from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise FileFormatError(f"{path}: weight {name} holds NaN or infinity. Train the run again.")
+
+
+def write_result(run: Run, metrics: Mapping[str, float], **more: Any) -> None:
+    """`result.json`: metrics, settings and where they come from."""
+    finite = {name: value if abs(value) < float("inf") else None for name, value in metrics.items()}
+    write_json(run.directory / RESULT, {"metrics": finite, "config": run.config.to_json(), **more})
