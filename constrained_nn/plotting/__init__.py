@@ -1,0 +1,6 @@
+"""Figures from results."""
+
+from constrained_nn.plotting._style import COLORS, new_figure
+from constrained_nn.plotting._trajectories import animate_trajectories, plot_trajectories
+
+__all__ = ["COLORS", "animate_trajectories", "new_figure", "plot_trajectories"]

@@ -10,6 +10,7 @@ from constrained_nn.training._methods import (
     make_backbone,
     make_method,
 )
+from constrained_nn.training._parallel import train_many
 from constrained_nn.training._run import Run, load_run, read_config, read_result
 from constrained_nn.training._train import train
 
@@ -29,4 +30,5 @@ __all__ = [
     "read_result",
     "simulate",
     "train",
+    "train_many",
 ]

@@ -22,6 +22,8 @@ class TrainConfig:
         batch: Start states a step.
         learning_rate: Step size of Adam.
         final_learning_rate: Its last value, reached along a cosine; default: constant.
+        max_gradient_norm: Clip the gradient of the mean cost to this norm; default: no clipping. A few start
+            states near a singular `A` have gradients a hundred times those of the others.
         seed: Seed of the initial weights and of the order of the start states.
         hidden: Widths of the hidden layers of the backbone.
         dtype: `"float64"` or `"float32"`.
@@ -35,6 +37,7 @@ class TrainConfig:
     batch: int = 100
     learning_rate: float = 1e-4
     final_learning_rate: float | None = None
+    max_gradient_norm: float | None = None
     seed: int = 1
     hidden: tuple[int, ...] = (200, 200)
     dtype: Literal["float32", "float64"] = "float64"

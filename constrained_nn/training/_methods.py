@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -241,7 +242,7 @@ def make_backbone(
         torch.manual_seed(seed)
         widths = (features, *hidden, outputs)
         layers: list[nn.Module] = []
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (a, b) in enumerate(itertools.pairwise(widths)):
             layers += [nn.Linear(a, b, dtype=dtype)] + ([nn.ReLU()] if i < len(hidden) else [])
         network = nn.Sequential(*layers)
         for layer in network:

@@ -136,9 +136,12 @@ def _step(run: Run, optimizer: torch.optim.Optimizer, step: int, device: str) ->
             f"train: expected a finite loss and gradient, got {loss.item()} and {norm.item()} at step {step}. "
             f"The checkpoint of the last evaluation is kept; lower the learning rate."
         )
+    if run.config.max_gradient_norm is not None:  # of the mean; the loss is a sum, as published
+        parameters = run.backbone.parameters()
+        torch.nn.utils.clip_grads_with_norm_(parameters, run.config.max_gradient_norm * len(x0), norm)
     optimizer.step()
     cost = trajectory.integrals["cost"].detach()
-    return {"loss": loss.item() / len(x0), "cost": cost.mean().item(), "gradient": norm.item()}
+    return {"loss": loss.item() / len(x0), "cost": cost.mean().item(), "gradient": norm.item() / len(x0)}
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:

@@ -1,0 +1,65 @@
+"""`constrained-nn compare`: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constrained_nn.cli._options import Threads, prepare_torch
+
+
+def command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs of one task.")],
+    figure: Annotated[Path | None, typer.Option(help="Write a figure of all trajectories.")] = None,
+    gif: Annotated[Path | None, typer.Option(help="Write an animation of all methods.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Compare runs of one task on the same start states: a table, and figures if asked."""
+    prepare_torch("cpu", threads)
+    from constrained_nn._files import write_atomically
+    from constrained_nn.cli._shell import fail
+    from constrained_nn.cli._table import COLUMNS, metrics_table
+    from constrained_nn.training import evaluate, load_run
+
+    loaded = {str(path): load_run(path) for path in runs}
+    tasks = {run.config.task for run in loaded.values()}
+    if len(tasks) > 1:
+        fail(f"compare: expected runs of one task, got {', '.join(sorted(tasks))}.")
+    results, states = {}, {}
+    for path, run in loaded.items():
+        label = run.config.method if _unique(loaded, run.config.method) else Path(path).name
+        starts = run.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
+        evaluation = evaluate(run.task, run.controller.double(), starts)
+        results[label] = evaluation.metrics
+        states[label] = evaluation.trajectory.x.numpy()
+    metrics_table(results, title=f"{next(iter(tasks))}: the published test states")
+    task = next(iter(loaded.values())).task
+    if latex is not None:
+        headings = [heading.replace("\n", " ").replace("#", r"\#") for _, heading, _ in COLUMNS]
+        rows = [
+            " & ".join([label, *(form.format(m[name]) for name, _, form in COLUMNS)]) + r" \\"
+            for label, m in results.items()
+        ]
+        body = "\n".join(
+            [
+                rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}",
+                " & ".join(["method", *headings]) + r" \\ \hline",
+                *rows,
+                r"\end{tabular}",
+            ]
+        )
+        typer.echo(f"wrote {write_atomically(latex, body + chr(10))}")
+    if figure is not None or gif is not None:
+        from constrained_nn.plotting import animate_trajectories, plot_trajectories
+
+        if figure is not None:
+            typer.echo(f"wrote {plot_trajectories(figure, task, states)}")
+        if gif is not None:
+            typer.echo(f"wrote {animate_trajectories(gif, task, states)}")
+
+
+def _unique(loaded: dict, method: str) -> bool:
+    return sum(run.config.method == method for run in loaded.values()) == 1

@@ -1,0 +1,80 @@
+"""`constrained-nn demo`: the main job, start to finish."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constrained_nn.cli._options import Quiet
+
+LEARNED = {"hardnet": 400, "none": 300, "soft": 300, "dc3": 200}  # method -> gradient steps
+FIXED = ("nominal", "cbf-qp")
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Runs trained at once, one thread each.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier demo finished.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="A tenth of the steps, to see that it runs.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train HardNet-Aff and its rivals on the unicycle among obstacles, and compare them.
+
+    A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all trajectories and
+    an animation.
+    """
+    from constrained_nn._files import write_json
+    from constrained_nn.cli._progress import training_progress
+    from constrained_nn.cli._shell import fail
+    from constrained_nn.cli._table import metrics_table
+    from constrained_nn.plotting import animate_trajectories, plot_trajectories
+    from constrained_nn.training import TrainConfig, evaluate, load_run, train_many
+
+    if out.exists() and not resume:
+        if any(out.iterdir()) and not (out / "hardnet" / "config.json").exists():
+            fail(f"--out: expected an empty folder or an earlier demo, found other files in {out}.")
+        shutil.rmtree(out)
+    configs = {
+        method: TrainConfig(
+            task="unicycle-obstacles",
+            method=method,
+            steps=max(1, steps // 10) if fast else steps,
+            learning_rate=1e-3,
+            final_learning_rate=1e-5,
+            max_gradient_norm=200.0,
+            seed=seed,
+            eval_every=50,
+        )
+        for method, steps in [*LEARNED.items(), *((name, 0) for name in FIXED)]
+    }
+    steps = {name: config.steps for name, config in configs.items() if config.steps}
+    with training_progress(steps, quiet=quiet) as progress:
+        train_many(
+            configs,
+            out,
+            processes=processes,
+            resume=resume,
+            command=f"constrained-nn demo --seed {seed}",
+            progress=progress,
+        )
+    import torch
+
+    torch.set_num_threads(1)
+    results, states = {}, {}
+    for name in ("nominal", "none", "soft", "dc3", "cbf-qp", "hardnet"):
+        run = load_run(out / name)
+        task = run.task
+        evaluation = evaluate(task, run.controller, task.published_starts()["test"])  # pyright: ignore
+        results[name] = evaluation.metrics
+        states[name] = evaluation.trajectory.x.numpy()
+    costs = {name: f"cost {metrics['cost']:.1f}, " for name, metrics in results.items()}
+    figure = plot_trajectories(out / "trajectories.png", task, states, subtitles=costs)
+    shown = {name: states[name] for name in ("none", "soft", "hardnet")}
+    animation = animate_trajectories(out / "trajectories.gif", task, shown)
+    write_json(out / "result.json", {"results": results, "seed": seed, "steps": steps})
+    metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
+    typer.echo(f"figure: {figure}\nanimation: {animation}\nnumbers: {out / 'result.json'}")

@@ -1,0 +1,50 @@
+"""`constrained-nn simulate`: run a trained controller in closed loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constrained_nn.cli._options import Device, RunFolder, Threads, prepare_torch
+from constrained_nn.cli._shell import fail
+
+
+def command(
+    run: RunFolder,
+    starts: Annotated[str, typer.Option(help="test: the published test states; fresh: new ones.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="Number of fresh start states.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of fresh start states.")] = 0,
+    figure: Annotated[
+        Path | None, typer.Option(help="Write a figure of the trajectories (.png, .pdf).")
+    ] = None,
+    gif: Annotated[Path | None, typer.Option(help="Write an animation (.gif).")] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Simulate a run's controller in float64 and print what it cost and whether it was safe."""
+    prepare_torch(device, threads)
+    import numpy as np
+    import torch
+
+    from constrained_nn.cli._table import metrics_table
+    from constrained_nn.training import evaluate, load_run
+
+    if starts not in ("test", "fresh"):
+        fail(f"--starts: expected test or fresh, got '{starts}'.")
+    loaded = load_run(run, device=device)
+    if starts == "test":
+        x0 = loaded.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        x0 = loaded.task.sample_starts(np.random.default_rng(seed), count)
+    evaluation = evaluate(loaded.task, loaded.controller.double(), torch.as_tensor(x0, device=device))
+    metrics_table({loaded.config.method: evaluation.metrics}, title=f"{len(x0)} {starts} start states")
+    states = {loaded.config.method: evaluation.trajectory.x.cpu().numpy()}
+    if figure is not None or gif is not None:
+        from constrained_nn.plotting import animate_trajectories, plot_trajectories
+
+        if figure is not None:
+            typer.echo(f"wrote {plot_trajectories(figure, loaded.task, states)}")
+        if gif is not None:
+            typer.echo(f"wrote {animate_trajectories(gif, loaded.task, states)}")
