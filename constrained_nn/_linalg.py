@@ -57,6 +57,18 @@ def outer_sum_to(
     return (w.unsqueeze(-1) * x.unsqueeze(-2)).sum_to_size(shape)
 
 
+def nearest_between(
+    value: Float[Tensor, "*#batch m"], lower: Float[Tensor, "*#batch m"], upper: Float[Tensor, "*#batch m"]
+) -> Float[Tensor, "*batch m"]:
+    """`clamp(value, lower, upper)` that keeps the derivative of an equality, `lower = upper`.
+
+    `torch.clamp` gives a value below two equal bounds no derivative in either of them. On a bound the derivative
+    is that of the inside; an equality has none, and takes that of `upper`.
+    """
+    inside = torch.where(value < lower, lower, value)
+    return torch.where((value > upper) | (lower >= upper), upper, inside)
+
+
 class ThinQR(NamedTuple):
     """`Aᵀ = Q R` with dependent rows left out (their column of `Q` is 0, their diagonal of `R` is 1)."""
 

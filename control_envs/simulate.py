@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from control_envs.errors import NonFiniteError, ShapeError
 Array = Any
 
 
+@runtime_checkable
 class Integrator(Protocol):
     """One step of length `dt` (scalar or `(*batch, 1)`) with the input held constant."""
 

@@ -1,8 +1,8 @@
 """Fixtures and options of the whole suite.
 
 `pytest` is the plain pass. `pytest --typed` runs the same tests with every jaxtyping annotation of both packages
-checked at run time; tests marked `untyped` are left out there, because the checker's wrappers cannot be traced
-by `torch.compile`, `torch.export` and `torch.func`.
+checked at run time; tests marked `untyped` are left out there: the checker's wrappers cannot be traced by
+`torch.compile`, `torch.export` and `torch.func`, and they catch wrong types before our own errors do.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "untyped: traced by torch, left out of the pass with --typed")
+    config.addinivalue_line("markers", "untyped: traced by torch or wrong on purpose; left out of --typed")
     torch.set_num_threads(1)
     if config.getoption("--typed"):
         from jaxtyping import install_import_hook
 
-        install_import_hook(["constrained_nn", "control_envs"], "beartype.beartype")
+        import tests.runtime_types  # noqa: F401  (the hook finds the checker by its name)
+
+        install_import_hook(["constrained_nn", "control_envs"], "tests.runtime_types.checked")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

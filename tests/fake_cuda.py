@@ -18,12 +18,17 @@ from torch.overrides import TorchFunctionMode
 from tests.oracles import tensor_fields, with_tensors
 
 
-class _IndexByOperators(TorchFunctionMode):
-    """Square brackets as `select`, `slice` and `index`: builds without CUDA refuse them on a fake GPU."""
+class _ByOperators(TorchFunctionMode):
+    """Square brackets, `~` and `to(device)` by operators: builds without CUDA refuse them on a fake GPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.__getitem__ and args[0].device.type == "cuda":
-            return _index(*args)
+        if isinstance(args[0] if args else None, Tensor) and args[0].device.type == "cuda":
+            if func is Tensor.__getitem__:
+                return _index(*args)
+            if func is Tensor.__invert__:
+                return torch.ops.aten.bitwise_not(args[0])
+            if func is Tensor.to and len(args) == 2 and isinstance(args[1], str | torch.device):
+                return torch.ops.aten._to_copy(args[0], device=torch.device(args[1]))
         return func(*args, **(kwargs or {}))
 
 
@@ -65,7 +70,7 @@ def _used_after_ellipsis(index: tuple) -> int:
 @contextmanager
 def fake_cuda() -> Iterator[None]:
     """Tensors made inside with `on_cuda` live on a fake GPU."""
-    with FakeTensorMode(), _IndexByOperators():
+    with FakeTensorMode(), _ByOperators():
         yield
 
 

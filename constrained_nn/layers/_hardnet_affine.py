@@ -14,6 +14,7 @@ from constrained_nn._linalg import (
     matvec,
     min_norm_adjoint,
     min_norm_solve,
+    nearest_between,
     outer_sum_to,
     pinv_apply,
     product,
@@ -152,7 +153,7 @@ def _closed_form(y: Tensor, rows: Polyhedron, qr: ThinQR) -> Tensor:
     """Eq. 5: `y + A⁺ (clamp(A y, lower, upper) − A y)`."""
     if torch.compiler.is_compiling():
         Ay = matvec(rows.A, y)
-        return y + min_norm_solve(rows.A, torch.clamp(Ay, rows.lower, rows.upper) - Ay, qr)
+        return y + min_norm_solve(rows.A, nearest_between(Ay, rows.lower, rows.upper) - Ay, qr)
     return _ClosedForm.apply(y, rows.A, rows.lower, rows.upper, *qr)  # pyright: ignore[reportReturnType]
 
 
@@ -179,7 +180,7 @@ class _ClosedForm(torch.autograd.Function):
         y, A, lower, upper, Q, R, independent, value = ctx.saved_tensors
         qr = ThinQR(Q, R, independent)
         Ay = product(A, y)
-        below, above = Ay < lower, Ay > upper
+        below, above = _moved(Ay, lower, upper)
         w = min_norm_adjoint(A, grad, qr)
         violated = w * (below | above)
         grad_A = None
@@ -204,7 +205,7 @@ class _ClosedForm(torch.autograd.Function):
         y, A, lower, upper, Q, R, independent, value = ctx.saved_tensors
         qr = ThinQR(Q, R, independent)
         Ay = product(A, y)
-        below, above = Ay < lower, Ay > upper
+        below, above = _moved(Ay, lower, upper)
         dy = torch.zeros_like(y) if dy is None else dy
         dr = -product(A, dy)  # of the violated rows, whose residual is bound − A y
         if dlower is not None:
@@ -217,6 +218,12 @@ class _ClosedForm(torch.autograd.Function):
         step = value - y
         tilt = rmatvec(dA, min_norm_adjoint(A, step, qr))
         return dy + tilt + min_norm_solve(A, dr - matvec(dA, step) - matvec(A, tilt), qr)
+
+
+def _moved(Ay: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows whose value becomes `lower`, and those whose value becomes `upper`; an equality always moves."""
+    below = Ay < lower
+    return below, (Ay > upper) | ((lower >= upper) & ~below)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from constrained_nn.errors import ConvergenceError, InfeasibleError
 from constrained_nn.solvers import Solution, Status
 
 
+@runtime_checkable
 class FailurePolicy(Protocol):
     """Turns a `Solution` into the tensor that `forward` returns."""
 

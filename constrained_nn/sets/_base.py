@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from constrained_nn._linalg import nearest_between
 from constrained_nn.errors import ShapeError
 
 SetT = TypeVar("SetT", bound="ConstraintSet")
@@ -103,7 +104,7 @@ class IntervalSet(ConstraintSet):
 
     def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)
-        return value - torch.clamp(value, self.lower, self.upper)
+        return value - nearest_between(value, self.lower, self.upper)
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)

@@ -156,15 +156,16 @@ def test_no_hidden_synchronization(case: SetCase, generator: torch.Generator) ->
 @every(SetCase)
 def test_passes_through_vmap_and_compile(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
+    single = element(set, 0)
     for name in ["violation", *(["project"] if isinstance(set, ProjectableSet) else [])]:
-        expected = getattr(set, name)(y)
-        mapped = torch.func.vmap(lambda point, name=name: getattr(case_set, name)(point))
-        case_set = element(set, 0)
-        torch.testing.assert_close(mapped(y), getattr(case_set, name)(y), rtol=1e-12, atol=1e-13)
-        compiled = torch.compile(
-            lambda s, point, name=name: getattr(s, name)(point), backend="aot_eager", fullgraph=True
-        )
-        torch.testing.assert_close(compiled(set, y), expected, rtol=1e-12, atol=1e-13)
+        mapped = torch.func.vmap(getattr(single, name))(y)
+        torch.testing.assert_close(mapped, getattr(single, name)(y), rtol=1e-12, atol=1e-13)
+
+        def call(s, point: Tensor, name: str = name) -> Tensor:
+            return getattr(s, name)(point)
+
+        compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(set, y), call(set, y), rtol=1e-12, atol=1e-13)
 
 
 @projectable
@@ -201,6 +202,18 @@ def test_edges(case: SetCase) -> None:
     for edge in case.edges():
         result = edge.set.project(edge.y)
         torch.testing.assert_close(result, edge.expected, rtol=1e-12, atol=1e-12, msg=edge.name)
+
+
+@every(SetCase)
+def test_residual_gradients(case: SetCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    names = [n for n in tensor_fields(set) if getattr(set, n).isfinite().all()]
+    inputs = [t.clone().requires_grad_() for t in (y, *(getattr(set, n) for n in names))]
+
+    def residual(y: Tensor, *tensors: Tensor) -> Tensor:
+        return with_tensors(set, **dict(zip(names, tensors, strict=True))).residual(y)
+
+    assert torch.autograd.gradcheck(residual, inputs, atol=1e-6)
 
 
 @projectable

@@ -1,0 +1,74 @@
+"""What every certificate function promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from tests.cases import CertificateCase, every
+from tests.oracles import element, finite_difference, numpy
+
+BATCH = 6
+
+
+@every(CertificateCase)
+def test_value_is_that_of_the_oracle(case: CertificateCase, generator: torch.Generator) -> None:
+    x = case.states(generator, 20)
+    expected = np.stack([case.value(state) for state in numpy(x)])
+    np.testing.assert_allclose(numpy(case.make().value(x)), expected, rtol=1e-6, atol=1e-6)
+
+
+@every(CertificateCase)
+def test_gradient_is_that_of_the_value(case: CertificateCase, generator: torch.Generator) -> None:
+    certificate, x = case.make(), case.states(generator, BATCH)
+    for state in x:
+        expected = finite_difference(certificate.value, state)
+        found = certificate.gradient(state).reshape(expected.shape)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@every(CertificateCase)
+def test_condition_bounds_the_derivative_along_the_motion(
+    case: CertificateCase, generator: torch.Generator
+) -> None:
+    """An input is in the set exactly where the certificate's own inequality holds for `dx/dt` of the plant."""
+    certificate, x = case.make(), case.states(generator, 40)
+    u = 20.0 * torch.randn(40, case.plant.input_dim, generator=generator, dtype=torch.float64)
+    set = certificate.condition(0.0, x)
+    step = 1e-5
+    held = 0
+    for i in range(len(x)):
+        motion = numpy(case.plant.derivative(0.0, x[i], u[i]))
+        state = numpy(x[i])
+        rate = (case.value(state + step * motion) - case.value(state - step * motion)) / (2 * step)
+        margin = case.margin(case.value(state), rate)
+        if np.abs(margin).min() < 1e-2:
+            continue
+        expected = bool((margin >= 0).all())
+        held += expected
+        assert bool(element(set, i).contains(u[i], atol=1e-6)) == expected
+    assert 0 < held < len(x), "the row draws only safe, or only unsafe, inputs"
+
+
+@every(CertificateCase)
+def test_batch_equals_loop_and_quarantine(case: CertificateCase, generator: torch.Generator) -> None:
+    certificate, x = case.make(), case.states(generator, BATCH)
+    u = torch.randn(BATCH, case.plant.input_dim, generator=generator, dtype=torch.float64)
+    violation = certificate.condition(0.0, x).violation(u)
+    loop = torch.stack([certificate.condition(0.0, x[i]).violation(u[i]) for i in range(BATCH)])
+    torch.testing.assert_close(violation, loop, rtol=1e-9, atol=1e-9)
+    bad = x.clone()
+    bad[2] = torch.nan
+    poisoned = certificate.condition(0.0, bad)
+    healthy = torch.arange(BATCH) != 2
+    torch.testing.assert_close(poisoned.violation(u)[healthy], violation[healthy], rtol=1e-12, atol=1e-12)
+    assert not poisoned.contains(u, atol=1e30)[2]
+
+
+@every(CertificateCase)
+def test_condition_is_differentiable_in_the_state(case: CertificateCase, generator: torch.Generator) -> None:
+    certificate, x = case.make(), case.states(generator, 2).requires_grad_()
+    u = torch.randn(2, case.plant.input_dim, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x: certificate.condition(0.0, x).violation(u), (x,), atol=1e-4, rtol=1e-4
+    )
