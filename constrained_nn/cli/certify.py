@@ -1,0 +1,104 @@
+"""`constrained-nn certify`: evidence on a trained controller, in a file that `check` checks."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from constrained_nn.cli._shell import fail
+
+
+class Grade(str, Enum):
+    proof = "proof"
+    sampled = "sampled"
+    all = "all"
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+    grade: Annotated[Grade, typer.Option(help="Which claims to make.")] = Grade.all,
+    starts: Annotated[
+        int | None, typer.Option(min=1, help="Recorded runs; default the task's published test states, or 84.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Fresh start states of the sampled claim.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fresh start states.")] = 0,
+    confidence: Annotated[float, typer.Option(min=0.9, max=1 - 1e-9, help="Of each bound.")] = 0.99,
+    out: Annotated[Path | None, typer.Option(help="File; default RUN/certificate.json.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
+) -> None:
+    """Certify a controller: layer rows in exact arithmetic (proof), the closed loop by sampling (sampled).
+
+    Exit code 0: every claim holds; 1: a counterexample was found (printed, and kept in the file); 2: bad input
+    or inconclusive.
+    """
+    import torch
+
+    from constrained_nn.evidence import certify, fresh_starts, write
+    from constrained_nn.verify import Outcome, check_claims
+
+    torch.set_num_threads(threads)
+    subject = load_subject(run)
+    target = out or run / "certificate.json"
+    words = ["constrained-nn certify", str(run), f"--grade {grade.value}", f"--runs {runs}", f"--seed {seed}"]
+    words += [f"--confidence {confidence!r}"] + ([f"--starts {starts}"] if starts else [])
+    try:
+        published = getattr(subject.task, "published_starts", None)
+        if starts is None and published is not None:
+            recorded = published()["test"]
+        else:
+            recorded = fresh_starts(subject.task, starts or 84, seed)
+        certificate = certify(
+            subject,
+            grades=frozenset(["proof", "sampled"] if grade is Grade.all else [grade.value]),
+            seed=seed,
+            runs=runs,
+            confidence=confidence,
+            starts=recorded,
+            command=" ".join(words),
+        )
+        write(certificate, target)
+    except OSError as error:
+        fail(f"could not write {target}: {error.strerror}. Free some space, or name another file with --out.")
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        fail(error)
+    findings = check_claims(certificate)
+    for finding in findings:
+        if finding.statement:
+            typer.echo(finding.statement)
+        typer.echo(f"{finding.grade}: {finding.text}")
+    typer.echo(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    outcomes = {finding.outcome for finding in findings}
+    for outcome in (Outcome.COUNTEREXAMPLE, Outcome.INCONCLUSIVE):
+        if outcome in outcomes:
+            raise typer.Exit(int(outcome))
+
+
+def load_subject(run: Path) -> Any:
+    """The trained controller of a run folder, as the subject of a claim."""
+    import hashlib
+
+    import torch
+
+    from constrained_nn.evidence import Subject
+    from constrained_nn.training import load_run
+
+    try:
+        loaded = load_run(run)
+        weights = run / "policy.safetensors"
+        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "none"
+    except OSError as error:
+        fail(f"{run} cannot be read: {error.strerror}.")
+    except (ValueError, TypeError, LookupError) as error:
+        fail(error)
+    loaded.controller.eval()
+    return Subject(
+        loaded.task,
+        loaded.controller,
+        dtype=getattr(torch, loaded.config.get("dtype", "float64")),
+        method=loaded.method,
+        weights=weights.name if weights.exists() else "none",
+        sha256=sha256,
+    )

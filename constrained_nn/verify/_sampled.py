@@ -1,0 +1,188 @@
+"""Grade `sampled`: counts, worst margins and Clopper-Pearson bounds, recomputed from the recorded runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from flint import arb, ctx, fmpq
+
+from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
+from constrained_nn.verify._rows import tolerance
+
+CONFIDENCE = (0.9, 1 - 1e-9)  # below: not worth stating; above: the bound says nothing
+TIGHT = 1e-9  # a stated bound may exceed the exact one by this relative amount
+
+KEYS = (
+    "kind", "grade", "statement", "assumptions", "verdict", "rtol", "confidence", "runs", "starts_sha256",
+    "collisions", "violations", "incomplete", "collision_bound", "violation_bound", "worst", "data",
+)  # fmt: skip
+WORST = ("margin", "margin_run", "margin_start", "excess", "excess_run", "excess_start")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Account of the recorded runs.
+
+    Args:
+        runs: Number of runs.
+        collisions: Runs with `g > 0` at some sub-step.
+        violations: Runs with a row above the tolerance at some held input.
+        incomplete: Runs that were given up or left the finite numbers; they count in both bounds.
+        counterexample: Description of the worst run, or None.
+    """
+
+    runs: int
+    collisions: int
+    violations: int
+    incomplete: int
+    counterexample: str | None
+
+    @property
+    def verdict(self) -> str:
+        if self.counterexample is not None:
+            return "counterexample"
+        return "consistent" if not self.incomplete else "inconclusive"
+
+
+def clopper_pearson(events: int, runs: int, confidence: float) -> float:
+    """Upper bound of the probability of an event seen `events` times in `runs`, at this confidence.
+
+    The smallest float `p` with `I_p(events + 1, runs − events) >= confidence` in ball arithmetic.
+    """
+    if events >= runs:
+        return 1.0
+    low, high = 0.0, 1.0
+    while (middle := 0.5 * (low + high)) not in (low, high):
+        low, high = (low, middle) if _is_bound(middle, events, runs, confidence) else (middle, high)
+    return high
+
+
+def _is_bound(p: float, events: int, runs: int, confidence: float) -> bool:
+    """Whether `P(more than events | p) >= confidence` is proved; False when it is not."""
+    if p >= 1.0 or events >= runs:
+        return p >= 1.0
+    before, goal = ctx.prec, fmpq(*confidence.as_integer_ratio())
+    try:
+        for precision in (128, 256, 512, 1024):
+            ctx.prec = precision
+            tail = arb(p).beta_lower(arb(events + 1), arb(runs - events), regularized=True)
+            if tail >= arb(goal):
+                return True
+            if tail < arb(goal):
+                return False
+        return False
+    finally:
+        ctx.prec = before
+
+
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
+    """Counts, worst runs and bounds from the recorded runs; each must be what the claim states.
+
+    Raises:
+        FileFormatError: The claim does not follow from its own data.
+    """
+    runs = integer(claim["runs"], "runs", least=1)
+    text(claim["starts_sha256"], "starts_sha256")
+    data = mapping(claim["data"], ("margin", "excess", "complete"), "data")
+    margin = decode(data["margin"], "data.margin", runs, infinite=True)
+    excess = decode(data["excess"], "data.excess", runs, infinite=True)
+    complete = text(data["complete"], "data.complete")
+    if len(complete) != runs or set(complete) - {"0", "1"}:
+        raise FileFormatError(f"data.complete: expected a 0 or 1 for each of {runs} runs.")
+    rtol = tolerance(claim, certificate["controller"])
+
+    whole = [c == "1" for c in complete]
+    collisions = sum(m < 0 for m, c in zip(margin, whole, strict=True) if c)
+    violations = sum(e > rtol for e, c in zip(excess, whole, strict=True) if c)
+    incomplete = runs - sum(whole)
+    found = {"collisions": collisions, "violations": violations, "incomplete": incomplete}
+    worst = _check_worst(claim, certificate, margin, excess)
+    counterexample = None
+    if collisions or violations:
+        which, quantity, value = (
+            ("margin", "g <= 0 fails, margin", worst["margin"])
+            if collisions
+            else ("excess", "a row fails, relative excess", worst["excess"])
+        )
+        state = ", ".join(
+            f"{n.split()[0]} = {v!r}"
+            for n, v in zip(certificate["task"]["state"], worst[f"{which}_start"], strict=True)
+        )
+        counterexample = (
+            f"{collisions} of {runs} runs collide, {violations} violate a row; worst run {worst[f'{which}_run']}: "
+            f"{quantity} {value:.6g}, from {state}"
+        )
+    result = Sampled(runs, collisions, violations, incomplete, counterexample)
+    for name, value in found.items():
+        if integer(claim[name], name) != value:
+            if counterexample is not None:
+                return result  # a counterexample stands, whatever the claim says of it
+            raise FileFormatError(f"{name}: the claim says {claim[name]}, the data give {value}.")
+    _check_bounds(claim, result)
+    return result
+
+
+def _check_worst(
+    claim: dict[str, Any], certificate: dict[str, Any], margin: list[float], excess: list[float]
+) -> dict[str, Any]:
+    worst = mapping(claim["worst"], WORST, "worst")
+    dim = len(certificate["task"]["state"])
+    found: dict[str, Any] = {}
+    for name, values, extreme in (("margin", margin, min(margin)), ("excess", excess, max(excess))):
+        stated = decode_one(worst[name], f"worst.{name}", infinite=True)
+        run = integer(worst[f"{name}_run"], f"worst.{name}_run", most=len(values) - 1)
+        if stated != extreme or run != values.index(extreme):
+            raise FileFormatError(
+                f"worst.{name}: the claim says {stated!r} in run {run}, the data give {extreme!r} in run "
+                f"{values.index(extreme)}."
+            )
+        found[name], found[f"{name}_run"] = stated, run
+        found[f"{name}_start"] = decode(worst[f"{name}_start"], f"worst.{name}_start", dim)
+    return found
+
+
+def _check_bounds(claim: dict[str, Any], found: Sampled) -> None:
+    confidence = decode_one(claim["confidence"], "confidence")
+    if not CONFIDENCE[0] <= confidence <= CONFIDENCE[1]:
+        raise FileFormatError(
+            f"confidence: expected from {CONFIDENCE[0]} to 1 - 1e-9, got {confidence!r}. Outside, a bound says "
+            f"nothing."
+        )
+    for name, events in (("collision_bound", found.collisions), ("violation_bound", found.violations)):
+        stated = decode_one(claim[name], name)
+        bad = events + found.incomplete
+        if not _is_bound(stated, bad, found.runs, confidence):
+            raise FileFormatError(
+                f"{name}: the claim says {stated!r}, but {bad} of {found.runs} runs give no less than "
+                f"{clopper_pearson(bad, found.runs, confidence)!r} at confidence {confidence!r}."
+            )
+        if stated > math.nextafter(0.0, 1.0) and _is_bound(stated * (1 - TIGHT), bad, found.runs, confidence):
+            raise FileFormatError(
+                f"{name}: the claim says {stated!r}, which is not the Clopper-Pearson bound."
+            )
+
+
+def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
+    """The claim in words, made from its numbers."""
+    task = certificate["task"]
+    collision, violation, confidence = (
+        decode_one(claim[name], name) for name in ("collision_bound", "violation_bound", "confidence")
+    )
+    return (
+        f"In {claim['runs']} simulated runs of {task['name']} (version {task['version']}) from fresh start states, "
+        f"{claim['collisions']} had g > 0 at a sub-step, {claim['violations']} a row above "
+        f"{decode_one(claim['rtol'], 'rtol')!r} (|A||u| + |bound|), {claim['incomplete']} did not finish. For a start "
+        f"state of the same distribution: P(collision) <= {collision!r}, P(violation) <= {violation!r}, each with "
+        f"confidence {confidence!r}."
+    )
+
+
+ASSUMPTIONS = (
+    "Start states are independent draws of the task's own distribution, and were not used in training.",
+    "The runs are simulated: the plant equals its model, and an input is held between two evaluations.",
+    "g is evaluated at every sub-step and at the end, in floating point; nothing is claimed in between.",
+    "The seed was chosen before the runs; choosing among seeds by their result voids the confidence.",
+)
