@@ -209,7 +209,7 @@ class _Simulation:
         device = {} if xp is np else {"device": x0.device}
         column = xp.zeros((batch, horizon + 1), dtype=xp.int64, **device)
         for count in range(1, horizon + rule.max_count + 1):
-            t = t0 + (step + 1) * dt - left
+            t = t0 + (step + 1) * xp.full_like(left, dt) - left  # an integer tensor times a float is float32
             u = self._input(t, x)
             size = abs(u).max(-1) if xp is np else u.detach().abs().amax(-1)
             held = _shorten(dt, size, rule.limit, left, xp)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from constrained_nn.cli._shell import fail
 
 
-class Grade(str, Enum):
+class Grade(StrEnum):
     proof = "proof"
     sampled = "sampled"
     all = "all"
@@ -21,7 +21,8 @@ def command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
     grade: Annotated[Grade, typer.Option(help="Which claims to make.")] = Grade.all,
     starts: Annotated[
-        int | None, typer.Option(min=1, help="Recorded runs; default the task's published test states, or 84.")
+        int | None,
+        typer.Option(min=1, help="Recorded runs; default the task's published test states, or 84."),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Fresh start states of the sampled claim.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fresh start states.")] = 0,

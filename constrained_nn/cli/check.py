@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from constrained_nn.cli._shell import fail
 
 
-class Accept(str, Enum):
+class Accept(StrEnum):
     proof = "proof"
     sampled = "sampled"
 
@@ -19,7 +19,9 @@ class Accept(str, Enum):
 def command(
     file: Annotated[Path, typer.Argument(help="Certificate written by `certify`.")],
     accept: Annotated[Accept, typer.Option(help="Weakest grade that may count as holding.")] = Accept.proof,
-    replay: Annotated[bool, typer.Option("--replay", help="Also repeat the runs (needs the run's folder).")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Also repeat the runs (needs the run's folder).")
+    ] = False,
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run to repeat; default the certificate's own folder.")
     ] = None,

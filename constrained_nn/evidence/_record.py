@@ -25,10 +25,12 @@ class _Recorder:
         count = len(sub.x)
         A, lower, upper = self.subject.rows(sub.t, sub.x)
         values = {"x": sub.x, "A": A, "lower": lower, "upper": upper, "u": sub.u}
-        chunk = {name: np.array(value.double()) for name, value in values.items()}
+        chunk = {name: value.double().numpy(force=True) for name, value in values.items()}
         for name, value in (("t", sub.t), ("dt", sub.dt)):
-            chunk[name] = np.array(torch.as_tensor(value, dtype=torch.float64).expand(count))
-        chunk["run"] = np.arange(self.runs) if sub.index is None else np.array(sub.index)
+            chunk[name] = torch.as_tensor(value, dtype=torch.float64).expand(count).numpy(force=True)
+        chunk["run"] = (
+            np.arange(self.runs) if sub.index is None else torch.as_tensor(sub.index).numpy(force=True)
+        )
         self.chunks.append(chunk)
 
     def by_run(self) -> dict[str, np.ndarray]:

@@ -70,7 +70,9 @@ def sample(subject: Subject, runs: int, seed: int) -> Sample:
         margins.append(-worst.amax(-1))
         excesses.append(rows.excess)
         completes.append(torch.as_tensor(trajectory.complete))
-    margin, excess, complete = (np.array(torch.cat(parts)) for parts in (margins, excesses, completes))
+    margin, excess, complete = (
+        torch.cat(parts).numpy(force=True) for parts in (margins, excesses, completes)
+    )
     complete &= ~np.isnan(margin) & ~np.isnan(excess)
     return Sample(
         starts,

@@ -73,9 +73,7 @@ def claim_module(claim: Any, where: str) -> ModuleType:
     claim = mapping(claim, None, where)
     kind = (str(claim.get("kind"))[:40], str(claim.get("grade"))[:40])
     if kind not in _KINDS:
-        raise FileFormatError(
-            f"{where}: there is no claim of kind {kind[0]!a} with grade {kind[1]!a}."
-        )
+        raise FileFormatError(f"{where}: there is no claim of kind {kind[0]!a} with grade {kind[1]!a}.")
     mapping(claim, _KINDS[kind].KEYS, where)
     return _KINDS[kind]
 

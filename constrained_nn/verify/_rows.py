@@ -13,7 +13,8 @@ from constrained_nn.verify._format import decode, decode_one, integer, mapping, 
 
 # Largest relative tolerance that may be called satisfied: rounding of a well-conditioned evaluation.
 MAX_RTOL = {"float64": 1e-9, "float32": 1e-4}
-GAP = 1e-9  # held inputs may leave at most this part of a control interval uncovered
+# Part of a control interval that may lie uncovered between two held inputs: rounding of the time.
+GAP = {"float64": 1e-9, "float32": 1e-3}
 
 KEYS = (
     "kind", "grade", "statement", "assumptions", "verdict", "rtol", "starts", "inputs", "rows", "bounds",
@@ -97,7 +98,9 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
         run, state = _run_of(i, counts), x[i * state_dim : (i + 1) * state_dim]
         k = i * rows + exact.worst.row
         bound = (upper if exact.worst.side == "upper" else lower)[k]
-        terms = zip(A[k * input_dim : (k + 1) * input_dim], u[i * input_dim : (i + 1) * input_dim], strict=True)
+        terms = zip(
+            A[k * input_dim : (k + 1) * input_dim], u[i * input_dim : (i + 1) * input_dim], strict=True
+        )
         value = _float(sum((_rational(a) * _rational(v) for a, v in terms), fmpq(0)))
         named = ", ".join(f"{n.split()[0]} = {v!r}" for n, v in zip(task["state"], state, strict=True))
         counterexample = (
@@ -111,7 +114,9 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
         exact.worst,
         exact.violated,
         counterexample,
-        _uncovered(counts, t, dt, decode_one(task["dt"], "task.dt"), task["horizon"]),
+        _uncovered(
+            counts, t, dt, decode_one(task["dt"], "task.dt"), task["horizon"], GAP[controller["dtype"]]
+        ),
     )
 
 
@@ -182,9 +187,11 @@ def _run_of(input: int, counts: list[int]) -> int:
     raise AssertionError("unreachable: the input is one of the runs'")
 
 
-def _uncovered(counts: list[int], t: list[float], dt: list[float], step: float, horizon: int) -> str | None:
-    """Whether the held inputs of every run follow each other from 0 to the horizon, within `GAP` steps."""
-    gap, end = _rational(GAP) * _rational(step), horizon * _rational(step)
+def _uncovered(
+    counts: list[int], t: list[float], dt: list[float], step: float, horizon: int, part: float
+) -> str | None:
+    """Whether the held inputs of every run follow each other from 0 to the horizon, within `part` of a step."""
+    gap, end = _rational(part) * _rational(step), horizon * _rational(step)
     first = 0
     for run, count in enumerate(counts):
         now = fmpq(0)

@@ -45,7 +45,9 @@ def subject(controller: nn.Module, dtype: torch.dtype = torch.float64) -> Subjec
     return Subject(TASK, controller.eval(), dtype, "test", "none", "none")
 
 
-def make(about: Subject, *, starts: np.ndarray | None = None, runs: int = 60, grades=("proof", "sampled")) -> dict:
+def make(
+    about: Subject, *, starts: np.ndarray | None = None, runs: int = 60, grades=("proof", "sampled")
+) -> dict:
     starts = TASK.published_starts()["test"][:4] if starts is None else starts
     return certify(
         about,
