@@ -81,8 +81,6 @@ def load_subject(run: Path) -> Any:
     """The trained controller of a run folder, as the subject of a claim."""
     import hashlib
 
-    import torch
-
     from constrained_nn.evidence import Subject
     from constrained_nn.training import load_run
 
@@ -98,8 +96,8 @@ def load_subject(run: Path) -> Any:
     return Subject(
         loaded.task,
         loaded.controller,
-        dtype=getattr(torch, loaded.config.get("dtype", "float64")),
-        method=loaded.method,
+        dtype=loaded.config.torch_dtype,
+        method=loaded.method.name,
         weights=weights.name if weights.exists() else "none",
         sha256=sha256,
     )
