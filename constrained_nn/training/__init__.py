@@ -2,7 +2,7 @@
 
 from constrained_nn.training._config import TrainConfig
 from constrained_nn.training._dc3 import DC3Controller
-from constrained_nn.training._evaluate import Evaluation, evaluate, simulate
+from constrained_nn.training._evaluate import Evaluation, evaluate, measure, simulate
 from constrained_nn.training._methods import (
     METHODS,
     Method,
@@ -26,6 +26,7 @@ __all__ = [
     "load_run",
     "make_backbone",
     "make_method",
+    "measure",
     "read_config",
     "read_result",
     "simulate",

@@ -13,7 +13,7 @@ from torch import Tensor
 from constrained_nn.certificates import ControlBarrier
 from constrained_nn.control import Controller
 from constrained_nn.training._methods import barrier_of
-from control_envs.simulate import Trajectory, rollout
+from control_envs.simulate import SubStep, Trajectory, rollout
 from control_envs.tasks import Task
 
 PUBLISHED_TOLERANCE = 1e-4  # a time-integrated violation counts above this in the paper's tables
@@ -48,47 +48,70 @@ def simulate(task: Task, controller: Controller, starts: Tensor, **options: Any)
 
 
 @torch.no_grad()
-def evaluate(task: Task, controller: Controller, starts: np.ndarray | Tensor) -> Evaluation:
-    """Simulate and measure, in the dtype of `starts` (NumPy: float64).
+def measure(task: Task, controller: Controller, starts: Tensor) -> tuple[dict[str, Tensor], Trajectory]:
+    """Simulate in eval mode and measure every run `(runs,)`.
 
-    Metrics: `cost` (mean over runs); `max_violation`, `mean_violation`, `violated` (time integrals of
-    `relu(A u − b)` per barrier: largest and mean over barriers, number above 1e-4, each averaged over runs: the
-    paper's columns); `worst_row` (largest `(A u − b) / (|A||u| + |b|)` at any sub-step), `rows_violated` (runs
-    where it exceeds 1e-9); `collisions` (runs with a constraint `g > 0` at any sub-step or the end), `margin`
-    (smallest `−g`); `incomplete` (runs that diverged); `policy_ms` (one evaluation on the start states).
+    `cost`; `max_violation`, `mean_violation`, `violated` (time integrals of `relu(A u − b)` per barrier: largest
+    and mean over barriers, number above 1e-4: the paper's columns); `worst_row` (largest
+    `(A u − b) / (|A||u| + |b|)` of any held input); `margin` (smallest `−g` at any sub-step or the end);
+    `incomplete` (1 where the run diverged).
     """
-    x0 = torch.as_tensor(starts)
     was_training = controller.training
     controller.eval()
     barrier = barrier_of(task)
-    rows = barrier.condition(0.0, x0).upper.shape[-1]
+    rows = barrier.condition(0.0, starts).upper.shape[-1]
+    worst_row = torch.full_like(starts[..., 0], -torch.inf)
 
     def excess(j: int):
         return lambda t, x, u: barrier.condition(t, x).residual(u)[..., j]
 
+    def watch(sub: SubStep) -> None:  # of held inputs only: the input at the end is never held
+        index = slice(None) if sub.index is None else sub.index
+        worst_row[index] = torch.maximum(worst_row[index], _relative_excess(barrier, sub.t, sub.x, sub.u))
+
     trajectory = simulate(
         task,
         controller,
-        x0,
+        starts,
         running={"cost": task.stage_cost, **{f"violation-{j}": excess(j) for j in range(rows)}},
-        extremes={
-            "row": lambda t, x, u: _relative_excess(barrier, t, x, u),
-            **{c.name: c.g for c in task.constraints},
-        },
+        extremes={c.name: c.g for c in task.constraints},
+        observers=[watch],
     )
+    controller.train(was_training)
     violations = torch.stack([trajectory.integrals[f"violation-{j}"] for j in range(rows)], -1)
     worst_g = torch.stack([trajectory.worst[c.name] for c in task.constraints], -1).amax(-1)
-    row = trajectory.worst["row"]
     metrics = {
-        "cost": trajectory.integrals["cost"].mean(),
-        "max_violation": violations.amax(-1).mean(),
-        "mean_violation": violations.mean(),
-        "violated": (violations > PUBLISHED_TOLERANCE).sum(-1).to(row.dtype).mean(),
-        "worst_row": row.max(),
-        "rows_violated": (~(row <= ROW_RTOL)).sum(),
-        "collisions": (~(worst_g <= 0)).sum(),
-        "margin": -worst_g.max(),
-        "incomplete": (~trajectory.complete).sum(),
+        "cost": trajectory.integrals["cost"],
+        "max_violation": violations.amax(-1),
+        "mean_violation": violations.mean(-1),
+        "violated": (violations > PUBLISHED_TOLERANCE).sum(-1).to(starts.dtype),
+        "worst_row": worst_row,
+        "margin": -worst_g,
+        "incomplete": (~trajectory.complete).to(starts.dtype),
+    }
+    return metrics, trajectory
+
+
+@torch.no_grad()
+def evaluate(task: Task, controller: Controller, starts: np.ndarray | Tensor) -> Evaluation:
+    """Simulate and measure, in the dtype of `starts` (NumPy: float64).
+
+    Metrics: means over runs of `cost`, `max_violation`, `mean_violation`, `violated` (see `measure`);
+    `worst_row` (largest of all), `rows_violated` (runs where it exceeds 1e-9); `collisions` (runs with a
+    constraint `g > 0` at any sub-step or the end), `margin` (smallest `−g` of all); `incomplete` (runs that
+    diverged); `policy_ms` (one evaluation on the start states).
+    """
+    x0 = torch.as_tensor(starts)
+    runs, trajectory = measure(task, controller, x0)
+    was_training = controller.training
+    controller.eval()
+    metrics = {
+        **{name: runs[name].mean() for name in ("cost", "max_violation", "mean_violation", "violated")},
+        "worst_row": runs["worst_row"].max(),
+        "rows_violated": (~(runs["worst_row"] <= ROW_RTOL)).sum(),
+        "collisions": (~(runs["margin"] >= 0)).sum(),
+        "margin": runs["margin"].min(),
+        "incomplete": runs["incomplete"].sum(),
         "runs": len(x0),
         "policy_ms": _policy_ms(controller, x0),
     }

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import TASK, Filtered, Nominal, make, subject
 from scipy.stats import beta
 from torch import nn
 from typer.testing import CliRunner
@@ -22,6 +21,7 @@ from typer.testing import CliRunner
 from constrained_nn.cli import check as cli
 from constrained_nn.evidence import replay, write
 from constrained_nn.verify import Outcome, check, check_claims, clopper_pearson, decode, digest, encode
+from tests.evidence.subjects import TASK, Filtered, Nominal, make, subject
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import struct
 from fractions import Fraction
 
 import pytest
-from conftest import TASK, Filtered, make, subject
 from scipy.stats import beta
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import Outcome, check, check_claims, conclusion, digest
+from tests.evidence.subjects import TASK, Filtered, make, subject
 
 ALTERATIONS = 300
 ARRAYS = ("t", "dt", "x", "A", "lower", "upper", "u")
