@@ -19,6 +19,8 @@ from constrained_nn._linalg import branchless, matvec, rmatvec
 
 RUNNING, SOLVED, EMPTY, STUCK = 0, 1, 2, 3
 
+# Rounding of a point on active rows, relative to the size of the data (64 units of rounding in float64).
+ROUNDING = 1.4e-14
 # Sine of the angle to the span of the active rows under which a row counts as dependent on them.
 _DEPENDENT = 1e-10
 # Elements are compacted when fewer than this share of the current batch is unfinished.
@@ -149,6 +151,7 @@ def _step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tenso
     over, under = value - upper, lower - value
     bound = torch.where(over > under, upper, lower)
     allowed = rtol * (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + bound.abs())
+    allowed = allowed + ROUNDING * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
     violation = torch.where(state.active, -torch.inf, torch.maximum(over, under) - allowed)
     worst = violation.argmax(-1, keepdim=True)
     solved = has_pending.logical_not() & (violation.gather(-1, worst).squeeze(-1) <= 0)
@@ -182,7 +185,9 @@ def _step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tenso
     active = torch.where((go_on & add.logical_not()).unsqueeze(-1), dropped, active)
     moved = torch.where(go_on.unsqueeze(-1), lam.scatter(-1, p, lam_p.unsqueeze(-1)), lam)
     witness = (-r * state.active).scatter(-1, p, s)
-    outcome = torch.where(go & solved, SOLVED, torch.where(go & solved.logical_not() & empty, EMPTY, state.outcome))
+    outcome = torch.where(
+        go & solved, SOLVED, torch.where(go & solved.logical_not() & empty, EMPTY, state.outcome)
+    )
     keep = running.unsqueeze(-1)
     pending = torch.where(go_on & add.logical_not(), p.squeeze(-1), -1)
     return ActiveSet(
@@ -190,11 +195,15 @@ def _step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tenso
         multiplier=torch.where(keep, moved, state.multiplier),
         active=active,
         upper_side=torch.where(
-            (go & solved.logical_not()).unsqueeze(-1), state.upper_side.scatter(-1, p, from_above), state.upper_side
+            (go & solved.logical_not()).unsqueeze(-1),
+            state.upper_side.scatter(-1, p, from_above),
+            state.upper_side,
         ),
         pending=torch.where(go_on, pending, state.pending),
         outcome=outcome,
-        certificate=torch.where((go & solved.logical_not() & empty).unsqueeze(-1), witness, state.certificate),
+        certificate=torch.where(
+            (go & solved.logical_not() & empty).unsqueeze(-1), witness, state.certificate
+        ),
         steps=state.steps + running.to(state.steps.dtype),
     )
 

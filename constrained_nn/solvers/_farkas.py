@@ -33,8 +33,8 @@ def proves_empty(weights: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, si
 
 def least_violation(
     y: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, *, rtol: float, max_steps: int, check_every: int
-) -> tuple[Tensor, Tensor]:
-    """Point that minimizes the sum of squared violations of unit `rows`, near `y`, and its residuals `(b, m)`.
+) -> Tensor:
+    """Point that minimizes the sum of squared violations of unit `rows`, near `y`.
 
     Proximal-point steps `x ← argmin ½‖A x + r‖²-violation + ½ anchor ‖x − x_old‖²`; each one is a projection in
     `(x, r)` space, where the rows `[A, √anchor I]` are independent and never contradict each other.
@@ -61,4 +61,4 @@ def least_violation(
         done = (state.outcome == SOLVED).unsqueeze(-1)
         x = torch.where(done, state.point[..., :n], x)
         guess = state.multiplier
-    return x, guess
+    return x

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import ThinQR, branchless, matvec, min_norm_solve
-from constrained_nn.solvers._active_set import EMPTY, RUNNING, SOLVED, factor_rows, sweep, take_rows
+from constrained_nn.solvers._active_set import EMPTY, ROUNDING, RUNNING, SOLVED, factor_rows, sweep, take_rows
 from constrained_nn.solvers._farkas import least_violation, proves_empty
 from constrained_nn.solvers._solution import Solution, Status
 
@@ -92,7 +92,9 @@ def project_polyhedron(
     value = value.to(out_dtype)
     with torch.no_grad():
         Ax = matvec(rows.detach(), value.detach().to(wide))
-        residual = torch.maximum(torch.maximum(Ax - upper.detach(), lower.detach() - Ax), torch.zeros_like(Ax))
+        residual = torch.maximum(
+            torch.maximum(Ax - upper.detach(), lower.detach() - Ax), torch.zeros_like(Ax)
+        )
         violation = residual.amax(-1) if residual.shape[-1] else residual.new_zeros(size)
         violation = torch.where(finite, violation, torch.inf).to(out_dtype)
     return Solution(
@@ -104,7 +106,9 @@ def project_polyhedron(
     )
 
 
-def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess, max_steps: int | None, check_every: int):
+def _solve(
+    y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess, max_steps: int | None, check_every: int
+):
     """Value, status, steps and multipliers of finite float64 data."""
     b, (m, n) = y.shape[0], A.shape[-2:]
     if m == 0 or b == 0:
@@ -137,7 +141,7 @@ def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess, max_steps:
     empty = proves_empty(witness, rows, search_low, search_up, size) | impossible
 
     value = _on_active_rows(y, A, lower, upper, norm, state.active, state.upper_side)
-    satisfied = _audit(value.detach(), A0, lower0, upper0)
+    satisfied = _audit(value.detach(), y0, A0, norm, lower0, upper0)
     solved = (state.outcome == SOLVED) & impossible.logical_not()
     status = torch.where(state.outcome == RUNNING, int(Status.MAX_STEPS), int(Status.SINGULAR))
     status = torch.where(solved & satisfied, int(Status.OK), status)
@@ -150,7 +154,7 @@ def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess, max_steps:
     elif bool(failed.any()):
         some = failed.nonzero().squeeze(-1)
         part = rows if rows.ndim == 2 else rows[some]
-        point, _ = least_violation(y0[some], part, low[some], up[some], **options)
+        point = least_violation(y0[some], part, low[some], up[some], **options)
         value = value.index_put((some,), point)
     return value, status, state.steps, multipliers
 
@@ -172,12 +176,13 @@ def _on_active_rows(
     return x - correction
 
 
-def _audit(x: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Whether every row of `x` holds to `1e-9 (|A||x| + |bound|)`; NaN does not."""
+def _audit(x: Tensor, y: Tensor, A: Tensor, norm: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Whether every row holds to `1e-9 (|A||x| + |bound|)` and rounding of `y`; NaN does not."""
     Ax = matvec(A, x)
     size = matvec(A.abs(), x.abs())
-    ok = (Ax - upper <= _AUDIT_RTOL * (size + upper.abs())) | (upper == torch.inf)
-    ok = ok & ((lower - Ax <= _AUDIT_RTOL * (size + lower.abs())) | (lower == -torch.inf))
+    floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    ok = (Ax - upper <= _AUDIT_RTOL * (size + upper.abs()) + floor) | (upper == torch.inf)
+    ok = ok & ((lower - Ax <= _AUDIT_RTOL * (size + lower.abs()) + floor) | (lower == -torch.inf))
     return ok.all(-1)
 
 
