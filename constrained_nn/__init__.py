@@ -11,16 +11,24 @@ __version__ = "0.1.0"
 # public name -> module that defines it
 _EXPORTS = {
     "AffineSubspace": "sets",
+    "Ball": "sets",
     "Box": "sets",
     "Constrained": "layers",
     "ControlBarrier": "certificates",
+    "Ellipsoid": "sets",
     "Fixed": "layers",
     "Halfspace": "sets",
     "HardNetAffine": "layers",
+    "Intersection": "sets",
+    "L1Ball": "sets",
     "LeastViolation": "layers",
     "Nan": "layers",
+    "PSDCone": "sets",
     "Polyhedron": "sets",
+    "Product": "sets",
     "Raise": "layers",
+    "SecondOrderCone": "sets",
+    "Simplex": "sets",
     "Solution": "solvers",
     "Status": "solvers",
 }
@@ -43,5 +51,18 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from constrained_nn.certificates import ControlBarrier
     from constrained_nn.layers import Constrained, Fixed, HardNetAffine, LeastViolation, Nan, Raise
-    from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
+    from constrained_nn.sets import (
+        AffineSubspace,
+        Ball,
+        Box,
+        Ellipsoid,
+        Halfspace,
+        Intersection,
+        L1Ball,
+        Polyhedron,
+        Product,
+        PSDCone,
+        SecondOrderCone,
+        Simplex,
+    )
     from constrained_nn.solvers import Solution, Status

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from tests.oracles import tensor_fields, with_tensors
+from tests.oracles import tensor_fields, tensor_of, with_tensors
 
 
 class _ByOperators(TorchFunctionMode):
@@ -78,4 +78,4 @@ def on_cuda(value: Any) -> Any:
     """A tensor, or a set, of the same shape on the fake GPU."""
     if isinstance(value, Tensor):
         return torch.empty(value.shape, dtype=value.dtype, device="cuda")
-    return with_tensors(value, **{name: on_cuda(getattr(value, name)) for name in tensor_fields(value)})
+    return with_tensors(value, **{name: on_cuda(tensor_of(value, name)) for name in tensor_fields(value)})

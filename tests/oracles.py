@@ -19,25 +19,55 @@ def core_dims(kind: type, field: str) -> int:
     return sum(not name.startswith("*") for name in annotation.dim_str.split())
 
 
+def tensor_fields(set: Any) -> list[str]:
+    """Names of the tensors of a set; those of its members are `sets.0.center`."""
+    names = []
+    for f in dataclasses.fields(set):
+        value = getattr(set, f.name)
+        if isinstance(value, Tensor):
+            names.append(f.name)
+        elif isinstance(value, tuple):
+            names += [f"{f.name}.{i}.{name}" for i, m in enumerate(value) for name in tensor_fields(m)]
+    return names
+
+
+def owner(set: Any, field: str) -> tuple[Any, str]:
+    """The set that holds a tensor, and its name there."""
+    head, _, rest = field.partition(".")
+    if not rest:
+        return set, field
+    index, _, inner = rest.partition(".")
+    return owner(getattr(set, head)[int(index)], inner)
+
+
+def tensor_of(set: Any, field: str) -> Tensor:
+    """The tensor of that name."""
+    return getattr(*owner(set, field))
+
+
 def is_shared(set: Any, field: str) -> bool:
     """Whether a tensor of a set is the same for all elements."""
-    return getattr(set, field).ndim == core_dims(type(set), field)
-
-
-def tensor_fields(set: Any) -> list[str]:
-    """Names of the tensors of a set."""
-    return [f.name for f in dataclasses.fields(set) if isinstance(getattr(set, f.name), Tensor)]
+    holder, name = owner(set, field)
+    return getattr(holder, name).ndim == core_dims(type(holder), name)
 
 
 def element(set: Any, index: int) -> Any:
     """One element of a set with one batch dimension."""
-    picked = {name: getattr(set, name)[index] for name in tensor_fields(set) if not is_shared(set, name)}
-    return dataclasses.replace(set, **picked)
+    names = [name for name in tensor_fields(set) if not is_shared(set, name)]
+    return with_tensors(set, **{name: tensor_of(set, name)[index] for name in names})
 
 
 def with_tensors(set: Any, **tensors: Tensor) -> Any:
     """The same set with other tensors."""
-    return dataclasses.replace(set, **tensors)
+    own = {name: t for name, t in tensors.items() if "." not in name}
+    for head in {name.partition(".")[0] for name in tensors if "." in name}:
+        members = list(getattr(set, head))
+        for i in range(len(members)):
+            start = f"{head}.{i}."
+            inner = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+            members[i] = with_tensors(members[i], **inner)
+        own[head] = tuple(members)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(set, **own)
 
 
 def numpy(t: Tensor) -> np.ndarray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TypeVar, dataclass_transform
+from typing import ClassVar, TypeVar, dataclass_transform
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,8 +21,15 @@ SetT = TypeVar("SetT", bound="ConstraintSet")
 def constraint_set(cls: type[SetT]) -> type[SetT]:
     """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export)."""
     cls = dataclass(frozen=True, eq=False)(cls)
+    cls.core_ndims = {f.name: _core_ndim(str(f.type)) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
     torch.export.register_dataclass(cls, serialized_type_name=f"constrained_nn.{cls.__name__}")
     return cls
+
+
+def _core_ndim(annotation: str) -> int:
+    """Dimensions of a tensor without its batch, from its annotation: 2 for `Float[Tensor, "*#batch m n"]`."""
+    _, _, shape = annotation.partition('"')
+    return sum(not name.startswith("*") for name in shape.rstrip('"]').split())
 
 
 class ConstraintSet(ABC):
@@ -30,6 +38,8 @@ class ConstraintSet(ABC):
     Guarantee: `residual(y)` is zero exactly on the set. Constructors check dimensions, dtype and device
     only; `validate()` checks values and so synchronises a GPU.
     """
+
+    core_ndims: ClassVar[dict[str, int]]  # field -> dimensions without batch; filled in by `constraint_set`
 
     @property
     @abstractmethod
@@ -122,6 +132,27 @@ class IntervalSet(ConstraintSet):
                 f"{type(self).__name__}.validate: expected lower <= upper, got lower = {lower:g} and upper = "
                 f"{upper:g} at index {list(index)}. No point satisfies such a row; swap or widen the bounds."
             )
+
+
+def map_tensors(set: SetT, change: Callable[[Tensor, str, int], Tensor]) -> SetT:
+    """The same kind of set with `change(tensor, field, core_ndim)` for every tensor, members included."""
+    values = {}
+    for name, core in set.core_ndims.items():
+        value = getattr(set, name)
+        if isinstance(value, tuple):
+            values[name] = tuple(map_tensors(member, change) for member in value)
+        else:
+            values[name] = change(value, name, core)
+    return type(set)(**values)
+
+
+def tensors_of(set: ConstraintSet) -> list[Tensor]:
+    """All tensors of a set, members included."""
+    found: list[Tensor] = []
+    for name in set.core_ndims:
+        value = getattr(set, name)
+        found += [t for m in value for t in tensors_of(m)] if isinstance(value, tuple) else [value]
+    return found
 
 
 def are_tensors(*values: object) -> bool:

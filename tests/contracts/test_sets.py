@@ -20,6 +20,7 @@ from tests.oracles import (
     nearest_point,
     numpy,
     tensor_fields,
+    tensor_of,
     with_tensors,
 )
 
@@ -106,7 +107,7 @@ def test_poisoned_element_leaves_the_others_alone(case: SetCase, generator: torc
     poisoned = [(set, bad_y)]
     for name in tensor_fields(set):
         if not is_shared(set, name):
-            value = getattr(set, name).clone()
+            value = tensor_of(set, name).clone()
             value[2] = torch.nan
             poisoned.append((with_tensors(set, **{name: value}), y))
     for other, point in poisoned:
@@ -133,7 +134,7 @@ def test_round_trips(case: SetCase, generator: torch.Generator) -> None:
 @every(SetCase)
 def test_float32_stays_float32(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
-    small = with_tensors(set, **{name: getattr(set, name).float() for name in tensor_fields(set)})
+    small = with_tensors(set, **{name: tensor_of(set, name).float() for name in tensor_fields(set)})
     assert small.violation(y.float()).dtype == torch.float32
     torch.testing.assert_close(small.violation(y.float()).double(), set.violation(y), rtol=1e-4, atol=1e-4)
     if isinstance(small, ProjectableSet):
@@ -207,8 +208,8 @@ def test_edges(case: SetCase) -> None:
 @every(SetCase)
 def test_residual_gradients(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
-    names = [n for n in tensor_fields(set) if getattr(set, n).isfinite().all()]
-    inputs = [t.clone().requires_grad_() for t in (y, *(getattr(set, n) for n in names))]
+    names = [n for n in tensor_fields(set) if tensor_of(set, n).isfinite().all()]
+    inputs = [t.clone().requires_grad_() for t in (y, *(tensor_of(set, n) for n in names))]
 
     def residual(y: Tensor, *tensors: Tensor) -> Tensor:
         return with_tensors(set, **dict(zip(names, tensors, strict=True))).residual(y)
@@ -219,8 +220,8 @@ def test_residual_gradients(case: SetCase, generator: torch.Generator) -> None:
 @projectable
 def test_gradients(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
-    names = [n for n in tensor_fields(set) if getattr(set, n).isfinite().all()]
-    inputs = [getattr(set, n).clone().requires_grad_() for n in names]
+    names = [n for n in tensor_fields(set) if tensor_of(set, n).isfinite().all()]
+    inputs = [tensor_of(set, n).clone().requires_grad_() for n in names]
 
     def project(y: Tensor, *tensors: Tensor) -> Tensor:
         return with_tensors(set, **dict(zip(names, tensors, strict=True))).project(y)

@@ -1,4 +1,4 @@
-"""Batched linear algebra with proved derivatives: thin QR, minimum-norm solve, svec coordinates.
+"""Thin QR and minimum-norm solve, batched, with proved derivatives.
 
 Every function takes `(*batch, ...)`, synchronises nothing, and raises nothing for a singular element:
 a row that depends on the rows above it is left out of the factor and reported in `independent`.
@@ -6,7 +6,6 @@ a row that depends on the rows above it is left out of the factor and reported i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,59 +13,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from constrained_nn._linalg._basics import matvec, outer_sum_to, rmatvec
+
 # Up to this size plain arithmetic on components beats batched kernels: at batch 1,000 a product costs 1 µs, a
 # sum over an axis of two 25 µs, a batched matrix product 17 µs, a batched QR 150 µs.
 _UNROLLED_ROWS = 3
 _UNROLLED_COLUMNS = 4
 
 
-def branchless(*tensors: Tensor) -> bool:
-    """Whether control flow must not depend on values: under compile, export, `torch.func` or fake tensors."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or any(isinstance(t, torch._subclasses.FakeTensor) for t in tensors)
-    )
-
-
 def default_rank_rtol(dtype: torch.dtype) -> float:
     """Sine of the angle to the span of the rows above, under which a row counts as dependent."""
     return 1e3 * torch.finfo(dtype).eps
-
-
-def matvec(A: Float[Tensor, "*#batch m n"], x: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-    """`A x`, batched; one matrix product for a shared `A`."""
-    if A.ndim == 2:
-        return x @ A.mT
-    return (A @ x.unsqueeze(-1)).squeeze(-1)
-
-
-def rmatvec(A: Float[Tensor, "*#batch m n"], w: Float[Tensor, "*#batch m"]) -> Float[Tensor, "*batch n"]:
-    """`Aᵀ w`, batched."""
-    return matvec(A.mT, w)
-
-
-def outer_sum_to(
-    w: Float[Tensor, "*batch m"], x: Float[Tensor, "*batch n"], shape: torch.Size
-) -> Float[Tensor, "*small m n"]:
-    """`w xᵀ`, summed over the batch dimensions that `shape` does not have."""
-    if len(shape) == 2:
-        batch = torch.broadcast_shapes(w.shape[:-1], x.shape[:-1])
-        w, x = w.expand(*batch, w.shape[-1]), x.expand(*batch, x.shape[-1])
-        return w.reshape(-1, w.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
-    return (w.unsqueeze(-1) * x.unsqueeze(-2)).sum_to_size(shape)
-
-
-def nearest_between(
-    value: Float[Tensor, "*#batch m"], lower: Float[Tensor, "*#batch m"], upper: Float[Tensor, "*#batch m"]
-) -> Float[Tensor, "*batch m"]:
-    """`clamp(value, lower, upper)` that keeps the derivative of an equality, `lower = upper`.
-
-    `torch.clamp` gives a value below two equal bounds no derivative in either of them. On a bound the derivative
-    is that of the inside; an equality has none, and takes that of `upper`.
-    """
-    inside = torch.where(value < lower, lower, value)
-    return torch.where((value > upper) | (lower >= upper), upper, inside)
 
 
 class ThinQR(NamedTuple):
@@ -271,23 +228,3 @@ def min_norm_adjoint(
     if not torch.is_grad_enabled():
         return pinv_transpose_apply(factor, g)
     return _MinNormAdjoint.apply(A, g, *factor)  # pyright: ignore[reportReturnType]
-
-
-def svec(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch k"]:
-    """Upper triangle by rows, off-diagonal entries times √2, so that `⟨svec S, svec T⟩ = tr(S T)`."""
-    n = S.shape[-1]
-    i, j = torch.triu_indices(n, n, device=S.device)
-    scale = torch.where(i == j, 1.0, math.sqrt(2.0)).to(S.dtype)
-    return S[..., i, j] * scale
-
-
-def smat(v: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n n"]:
-    """Symmetric matrix of an `svec` vector of length `k = n (n + 1) / 2`."""
-    n = (math.isqrt(8 * v.shape[-1] + 1) - 1) // 2
-    i, j = torch.triu_indices(n, n, device=v.device)
-    index = torch.empty(n, n, dtype=torch.long, device=v.device)
-    order = torch.arange(v.shape[-1], device=v.device)
-    index[i, j] = order
-    index[j, i] = order
-    scale = torch.full((n, n), math.sqrt(0.5), dtype=v.dtype, device=v.device).fill_diagonal_(1.0)
-    return v[..., index] * scale

@@ -1,0 +1,50 @@
+"""Batched linear algebra with proved derivatives.
+
+Every function takes `(*batch, ...)`, synchronizes nothing, and raises nothing for a bad element.
+"""
+
+from constrained_nn._linalg._basics import (
+    branchless,
+    matvec,
+    nearest_between,
+    outer_sum_to,
+    rmatvec,
+    safe_norm,
+)
+from constrained_nn._linalg._min_norm import (
+    ThinQR,
+    default_rank_rtol,
+    min_norm_adjoint,
+    min_norm_solve,
+    pinv_apply,
+    pinv_transpose_apply,
+    product,
+    thin_qr,
+)
+from constrained_nn._linalg._secular import project_ellipsoid
+from constrained_nn._linalg._sorting import project_simplex
+from constrained_nn._linalg._symmetric import psd_project, smat, svec, symmetric_eigenvalues, symmetric_eigh
+
+__all__ = [
+    "ThinQR",
+    "branchless",
+    "default_rank_rtol",
+    "matvec",
+    "min_norm_adjoint",
+    "min_norm_solve",
+    "nearest_between",
+    "outer_sum_to",
+    "pinv_apply",
+    "pinv_transpose_apply",
+    "product",
+    "project_ellipsoid",
+    "project_simplex",
+    "psd_project",
+    "rmatvec",
+    "safe_norm",
+    "smat",
+    "svec",
+    "symmetric_eigenvalues",
+    "symmetric_eigh",
+    "thin_qr",
+]

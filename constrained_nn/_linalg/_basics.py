@@ -1,0 +1,60 @@
+"""Matrix-vector products over a batch, safe norms, and the question whether control flow may read values."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def branchless(*tensors: Tensor) -> bool:
+    """Whether control flow must not depend on values: under compile, export, `torch.func` or fake tensors."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or any(isinstance(t, torch._subclasses.FakeTensor) for t in tensors)
+    )
+
+
+def matvec(A: Float[Tensor, "*#batch m n"], x: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
+    """`A x`, batched; one matrix product for a shared `A`."""
+    if A.ndim == 2:
+        return x @ A.mT
+    return (A @ x.unsqueeze(-1)).squeeze(-1)
+
+
+def rmatvec(A: Float[Tensor, "*#batch m n"], w: Float[Tensor, "*#batch m"]) -> Float[Tensor, "*batch n"]:
+    """`Aᵀ w`, batched."""
+    return matvec(A.mT, w)
+
+
+def outer_sum_to(
+    w: Float[Tensor, "*batch m"], x: Float[Tensor, "*batch n"], shape: torch.Size
+) -> Float[Tensor, "*small m n"]:
+    """`w xᵀ`, summed over the batch dimensions that `shape` does not have."""
+    if len(shape) == 2:
+        batch = torch.broadcast_shapes(w.shape[:-1], x.shape[:-1])
+        w, x = w.expand(*batch, w.shape[-1]), x.expand(*batch, x.shape[-1])
+        return w.reshape(-1, w.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+    return (w.unsqueeze(-1) * x.unsqueeze(-2)).sum_to_size(shape)
+
+
+def nearest_between(
+    value: Float[Tensor, "*#batch m"], lower: Float[Tensor, "*#batch m"], upper: Float[Tensor, "*#batch m"]
+) -> Float[Tensor, "*batch m"]:
+    """`clamp(value, lower, upper)` that keeps the derivative of an equality, `lower = upper`.
+
+    `torch.clamp` gives a value below two equal bounds no derivative in either of them. On a bound the derivative
+    is that of the inside; an equality has none, and takes that of `upper`.
+    """
+    inside = torch.where(value < lower, lower, value)
+    return torch.where((value > upper) | (lower >= upper), upper, inside)
+
+
+def safe_norm(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Euclidean norm over the last dimension; no overflow, and every derivative at 0 is 0."""
+    size = x.detach().abs().amax(-1, keepdim=True)
+    size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
+    squared = (x / size).square().sum(-1)
+    nonzero = squared > 0
+    return torch.where(nonzero, size.squeeze(-1) * torch.where(nonzero, squared, 1.0).sqrt(), squared)

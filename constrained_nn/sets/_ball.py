@@ -1,0 +1,247 @@
+"""Balls: Euclidean, ellipsoidal and of the 1-norm."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from constrained_nn._linalg import (
+    matvec,
+    project_ellipsoid,
+    project_simplex,
+    safe_norm,
+    symmetric_eigenvalues,
+)
+from constrained_nn.errors import ShapeError
+from constrained_nn.sets._base import (
+    IntervalSet,
+    ProjectableSet,
+    are_tensors,
+    check_batch,
+    check_match,
+    constraint_set,
+)
+
+
+def _check_center(where: str, center: Tensor, **scalars: Tensor) -> None:
+    if center.ndim < 1:
+        raise ShapeError(
+            f"{where}: expected center of shape (*batch, n), got {tuple(center.shape)}. "
+            f"Give it one entry for each component of y."
+        )
+    check_match(where, "center", center, **scalars)
+    shapes = {name: t.shape for name, t in scalars.items()}
+    check_batch(where, center=center.shape[:-1], **shapes)
+
+
+@constraint_set
+class Ball(IntervalSet, ProjectableSet):
+    """Euclidean ball.
+
+    `{y : |y - center| <= radius}`.
+
+    Guarantee: `project` is exact to a few rounding errors of `|y| + |center| + radius`. On the sphere its derivative
+    is the identity (that of the inside). A negative radius is the empty set.
+
+    Args:
+        center: Center `(*batch, n)`, in the unit of `y`.
+        radius: Radius `(*batch)`, in the unit of `y`.
+
+    Raises:
+        ShapeError: `center` has no last dimension, or dtype, device or batch shapes do not match.
+
+    Example:
+        >>> import torch
+        >>> ball = Ball(torch.zeros(2), torch.tensor(5.0))
+        >>> ball.project(torch.tensor([6.0, 8.0]))
+        tensor([3., 4.])
+
+    References:
+        Boyd and Vandenberghe, Convex Optimization (2004), section 8.1.1.
+    """
+
+    center: Float[Tensor, "*#batch n"]
+    radius: Float[Tensor, "*#batch"]
+
+    def __post_init__(self) -> None:
+        if are_tensors(self.center, self.radius):
+            _check_center("Ball", self.center, radius=self.radius)
+
+    @property
+    def dim(self) -> int:
+        return self.center.shape[-1]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.broadcast_shapes(self.center.shape[:-1], self.radius.shape)
+
+    @property
+    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return torch.zeros_like(self.radius).unsqueeze(-1)
+
+    @property
+    def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.radius.unsqueeze(-1)
+
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1"]:
+        return safe_norm(y - self.center).unsqueeze(-1)
+
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
+        d = y - self.center
+        norm = safe_norm(d).unsqueeze(-1)
+        return (d / torch.where(norm > 0, norm, 1.0)).unsqueeze(-2)
+
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
+        d = y - self.center
+        norm, radius = safe_norm(d).unsqueeze(-1), self.radius.clamp_min(0.0).unsqueeze(-1)
+        outside = norm > radius
+        shrunk = self.center + d * (radius / torch.where(outside, norm, 1.0))
+        return torch.where(outside, shrunk, y)
+
+
+@constraint_set
+class Ellipsoid(IntervalSet, ProjectableSet):
+    """Ellipsoid, the sublevel set of a quadratic function.
+
+    `{y : (y - center)ᵀ P (y - center) <= level}`, with `P` positive semidefinite (only its symmetric part counts);
+    directions in which `P` vanishes are free.
+
+    Guarantee: `project` solves the secular equation of its multiplier to rounding, for `cond(P)` up to 1e12. On
+    the boundary its derivative is the identity (that of the inside). A negative level is the empty set.
+
+    Args:
+        center: Center `(*batch, n)`, in the unit of `y`.
+        P: Matrix `(*batch, n, n)` or shared `(n, n)`, in level units per squared unit of `y`.
+        level: Level `(*batch)`, for example that of a Lyapunov function.
+
+    Raises:
+        ShapeError: `P` is not square of size `n`, `center` has no last dimension, or dtype, device or batch
+            shapes do not match.
+
+    Example:
+        >>> import torch
+        >>> P = torch.tensor([[1.0, 0.0], [0.0, 4.0]])
+        >>> Ellipsoid(torch.zeros(2), P, torch.tensor(4.0)).project(torch.tensor([0.0, 3.0]))
+        tensor([0., 1.])
+
+    References:
+        Boyd and Vandenberghe, Convex Optimization (2004), section 2.2.2 and exercise 4.22 (secular equation).
+    """
+
+    center: Float[Tensor, "*#batch n"]
+    P: Float[Tensor, "*#batch n n"]
+    level: Float[Tensor, "*#batch"]
+
+    def __post_init__(self) -> None:
+        if not are_tensors(self.center, self.P, self.level):
+            return
+        _check_center("Ellipsoid", self.center, level=self.level)
+        n = self.center.shape[-1]
+        if self.P.ndim < 2 or self.P.shape[-2:] != (n, n):
+            raise ShapeError(
+                f"Ellipsoid: expected P of shape (*batch, {n}, {n}) for a center with {n} components, got "
+                f"{tuple(self.P.shape)}. A diagonal matrix is `torch.diag_embed(weights)`."
+            )
+        check_match("Ellipsoid", "center", self.center, P=self.P)
+        check_batch("Ellipsoid", center=self.center.shape[:-1], P=self.P.shape[:-2], level=self.level.shape)
+
+    @property
+    def dim(self) -> int:
+        return self.center.shape[-1]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.broadcast_shapes(self.center.shape[:-1], self.P.shape[:-2], self.level.shape)
+
+    @property
+    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return torch.zeros_like(self.level).unsqueeze(-1)
+
+    @property
+    def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.level.unsqueeze(-1)
+
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1"]:
+        d = y - self.center
+        return (d * matvec(self.P, d)).sum(-1, keepdim=True)
+
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
+        return matvec(self.P + self.P.mT, y - self.center).unsqueeze(-2)
+
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
+        d = y - self.center
+        nearest = self.center + project_ellipsoid(d, self.P, self.level.clamp_min(0.0))
+        return torch.where(self.value(y) > self.upper, nearest, y)
+
+    def validate(self) -> None:
+        super().validate()
+        smallest = symmetric_eigenvalues(self.P)
+        if (bad := smallest[..., 0] < -1e-12 * smallest[..., -1].abs()).any():
+            index = tuple(bad.nonzero()[0].tolist())
+            raise ValueError(
+                f"Ellipsoid.validate: expected P positive semidefinite, got eigenvalue "
+                f"{smallest[..., 0][index].item():g} at index {list(index)}. Build it as Lᵀ L, or project it "
+                f"with PSDCone."
+            )
+
+
+@constraint_set
+class L1Ball(IntervalSet, ProjectableSet):
+    """Ball of the 1-norm.
+
+    `{y : Σ |yᵢ - centerᵢ| <= radius}`.
+
+    Guarantee: `project` is exact to a few rounding errors of `|y| + |center| + radius`: soft thresholding with a
+    threshold found by sorting. On the boundary its derivative is the identity (that of the inside), at a kink
+    that of the face with more nonzero entries. A negative radius is the empty set.
+
+    Args:
+        center: Center `(*batch, n)`, in the unit of `y`.
+        radius: Radius `(*batch)`, in the unit of `y`.
+
+    Raises:
+        ShapeError: `center` has no last dimension, or dtype, device or batch shapes do not match.
+
+    Example:
+        >>> import torch
+        >>> L1Ball(torch.zeros(2), torch.tensor(1.0)).project(torch.tensor([2.0, -0.5]))
+        tensor([1., 0.])
+
+    References:
+        Duchi, Shalev-Shwartz, Singer and Chandra, Efficient projections onto the l1-ball (2008), Eq. 8.
+    """
+
+    center: Float[Tensor, "*#batch n"]
+    radius: Float[Tensor, "*#batch"]
+
+    def __post_init__(self) -> None:
+        if are_tensors(self.center, self.radius):
+            _check_center("L1Ball", self.center, radius=self.radius)
+
+    @property
+    def dim(self) -> int:
+        return self.center.shape[-1]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.broadcast_shapes(self.center.shape[:-1], self.radius.shape)
+
+    @property
+    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return torch.zeros_like(self.radius).unsqueeze(-1)
+
+    @property
+    def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.radius.unsqueeze(-1)
+
+    def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1"]:
+        return (y - self.center).abs().sum(-1, keepdim=True)
+
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
+        return (y - self.center).sign().unsqueeze(-2)
+
+    def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
+        d = y - self.center
+        shrunk = d.sign() * project_simplex(d.abs(), self.radius.clamp_min(0.0))
+        return torch.where(self.value(y) > self.upper, self.center + shrunk, y)
