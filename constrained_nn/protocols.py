@@ -33,6 +33,6 @@ class BarrierFunction(Protocol):
 
 @runtime_checkable
 class FusedBarrierFunction(BarrierFunction, Protocol):
-    """A barrier that also knows `h`, `∇h·drift` and `∇h·actuation` of its plant, in fewer operations."""
+    """A barrier that also knows the rows `A u <= upper` of its condition, in fewer operations."""
 
-    def lie_derivatives(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+    def safe_rows(self, x: Tensor, rate: float) -> tuple[Tensor, Tensor]: ...

@@ -1,0 +1,1 @@
+"""Workloads, rivals and tables of speed."""

@@ -21,7 +21,7 @@ class ControlBarrier:
     With an input held over a step the guarantee is that of the step's own analysis, not of this class.
 
     Args:
-        barrier: `h(x)` `(*batch, k)` with its gradient; if it offers `lie_derivatives`, they are used.
+        barrier: `h(x)` `(*batch, k)` with its gradient; if it offers `safe_rows`, they are used.
         plant: The control-affine plant that the barrier is written for.
         rate: Decay rate `alpha` [1/s].
 
@@ -64,9 +64,8 @@ class ControlBarrier:
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Polyhedron:
         """Safe inputs at `x`: rows `A u <= upper`."""
         if self._fused:
-            h, drift, actuation = self.barrier.lie_derivatives(x)  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            h, gradient = self.barrier.value(x), self.barrier.gradient(x)
-            drift = matvec(gradient, self.plant.drift(t, x))
-            actuation = gradient @ self.plant.actuation(t, x)
-        return Polyhedron(-actuation, upper=drift + self.rate * h)
+            A, upper = self.barrier.safe_rows(x, self.rate)  # pyright: ignore[reportAttributeAccessIssue]
+            return Polyhedron(A, upper=upper)
+        h, gradient = self.barrier.value(x), self.barrier.gradient(x)
+        drift = matvec(gradient, self.plant.drift(t, x))
+        return Polyhedron(-(gradient @ self.plant.actuation(t, x)), upper=drift + self.rate * h)

@@ -23,6 +23,7 @@ from constrained_nn._linalg import (
 )
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
+from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status, project_polyhedron
 
 LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
@@ -85,8 +86,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: ThinQR | None) -> Solution:
         rows = _rows(set)
-        batch = torch.broadcast_shapes(y.shape[:-1], rows.batch_shape)
-        y = y.expand(*batch, y.shape[-1])
+        batch = check_batch("HardNetAffine", y=y.shape[:-1], set=rows.batch_shape)
+        y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
         if branchless(y, rows.A):
             return self._careful(y, rows, factor)
         if rows.A.shape[-2] <= rows.A.shape[-1]:

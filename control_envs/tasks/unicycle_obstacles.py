@@ -56,20 +56,22 @@ class EllipseBarrier:
         by_theta = by_theta + f.v * (f.gy * f.c - f.gx * f.s) - turn * f.by_v  # through c'
         return xp.moveaxis(xp.stack([by_px, by_py, by_theta, f.by_v, f.by_omega], -1), 0, -2)
 
-    def lie_derivatives(self, x: Array, *, xp: Any = None) -> tuple[Array, Array, Array]:
-        """`h`, `∇h·drift`, `∇h·actuation` of the unicycle: `(*batch, k)`, `(*batch, k)`, `(*batch, k, 2)`.
+    def safe_rows(self, x: Array, rate: float, *, xp: Any = None) -> tuple[Array, Array]:
+        """Rows `A u <= upper` of `∇h·(drift + actuation u) + rate h >= 0`: `(*batch, k, 2)`, `(*batch, k)`.
 
-        The same numbers as from `gradient` and the plant, in fewer operations: `∇h·f = kappa e' + e''` with
-        the input zero, and `c'' = −l ω² d + v ω n` then.
+        The same numbers as from `gradient` and the plant, in fewer operations: with the input zero
+        `c'' = −l ω² d + v ω n`, so `∇h·drift + rate h = e'' + (kappa + rate) e' + rate kappa e`.
         """
         xp = xp or namespace(x)
         f = self._frame(x, xp)
-        tangential = f.omega * (self.kappa + f.v / self.look_ahead)
-        radial = self.kappa * f.v - self.look_ahead * f.omega * f.omega
+        both = self.kappa + rate
+        radial = f.v * both - self.look_ahead * f.omega * f.omega
+        tangential = f.omega * (f.v / self.look_ahead + both)
         curvature = f.vx * f.vx * f.ix + f.vy * f.vy * f.iy
-        drift = f.by_v * radial + f.by_omega * tangential + curvature
-        actuation = xp.moveaxis(xp.stack([f.by_v, f.by_omega], -1), 0, -2)
-        return xp.moveaxis(self._value(f), 0, -1), xp.moveaxis(drift, 0, -1), actuation
+        level = (0.5 * rate * self.kappa) * f.twice_distance - rate * self.kappa
+        upper = f.by_v * radial + f.by_omega * tangential + curvature + level
+        A = -xp.stack([f.by_v, f.by_omega], -1)
+        return xp.moveaxis(A, 0, -2), xp.moveaxis(upper, 0, -1)
 
     def _value(self, f: _Frame) -> Array:
         rate = f.by_v * f.v + f.by_omega * f.omega  # e'
