@@ -12,8 +12,20 @@ class NonFiniteError(ValueError):
 
 
 class UnknownTaskError(LookupError):
-    """No task has this name."""
+    """No task or environment has this name."""
 
 
 class EpisodeError(RuntimeError):
     """`step` was called before `reset`, or after the episode ended."""
+
+
+class ActionError(ValueError):
+    """An action has the wrong shape, is NaN, or lies outside the action box."""
+
+
+class InfeasibleActionError(ArithmeticError):
+    """A safety filter found no safe action, and was told to raise."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
+
+from control_envs._array import namespace
 
 Array = Any  # a NumPy array, a torch tensor, or any object of the array namespace `xp`
 
@@ -48,6 +53,27 @@ class Dynamics(ABC):
     def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         """`dx/dt` `(*batch, n)` at time `t` [s], state `x`, input `u` and disturbance `w` (None: zero)."""
 
+    def outline(self, x: np.ndarray) -> Sequence[np.ndarray]:
+        """Picture of one state `(n,)`: polylines `(k, 2)` [m]. This hook's default is a bar for each state."""
+        return [np.array([[i, 0.0], [i, value]]) for i, value in enumerate(x)]
+
+    def draw(self, ax: Any, x: np.ndarray, t: float) -> None:
+        """Draw one state `(n,)` at time `t` [s] on Matplotlib axes."""
+        for k, line in enumerate(self.outline(np.asarray(x, dtype=float))):
+            ax.plot(*line.T, color=f"C{k % 10}", linewidth=2)
+        ax.set_title(f"t = {t:.2f} s")
+
+    def linearize(self, x: Array, u: Array, w: Array | None = None, t: float = 0.0) -> tuple[Array, Array]:
+        """Jacobians `∂f/∂x` `(n, n)` and `∂f/∂u` `(n, m)` at one state and input, exact, in the kind of `x`."""
+        import torch
+
+        numpy = namespace(x) is np
+        x, u = torch.as_tensor(x), torch.as_tensor(u)
+        w = None if w is None else torch.as_tensor(w)
+        jacobian = torch.func.jacfwd(lambda x, u: self.derivative(t, x, u, w, xp=torch), argnums=(0, 1))
+        A, B = jacobian(x, u)
+        return (A.numpy(), B.numpy()) if numpy else (A, B)
+
 
 class ControlAffine(Dynamics):
     """A plant that is affine in its input: `dx/dt = drift(t, x, w) + actuation(t, x) u`."""
@@ -59,3 +85,26 @@ class ControlAffine(Dynamics):
     @abstractmethod
     def actuation(self, t: Array, x: Array, *, xp: Any = None) -> Array:
         """The input matrix, `(*batch, n, m)` or constant `(n, m)`, of the dtype and device of `x`."""
+
+
+def circle(center: Any, radius: Any, count: int = 49) -> np.ndarray:
+    """Closed polyline `(count, 2)` of a circle, or of an upright ellipse for two radii."""
+    angle = np.linspace(0.0, 2.0 * np.pi, count)
+    return np.asarray(center) + np.asarray(radius) * np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
+def placed(points: Any, position: Any, angle: float) -> np.ndarray:
+    """Points `(k, 2)` of a body turned by `angle` [rad] and moved to `position`."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.asarray(points) @ np.array([[c, s], [-s, c]]) + np.asarray(position)
+
+
+def rectangle(center: Any, angle: float, width: float, height: float) -> np.ndarray:
+    """Closed polyline of a turned rectangle."""
+    corners = 0.5 * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [1, 1]]) * [width, height]
+    return placed(corners, center, angle)
+
+
+def arrow(position: Any, angle: float, size: float) -> np.ndarray:
+    """Closed polyline of an arrowhead that points along `angle`."""
+    return placed(size * np.array([[1, 0], [-0.6, 0.5], [-0.3, 0], [-0.6, -0.5], [1, 0]]), position, angle)

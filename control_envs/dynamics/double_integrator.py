@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from control_envs._array import namespace
-from control_envs.dynamics._base import Array, ControlAffine, Quantity
+import numpy as np
+
+from control_envs._array import namespace, stack
+from control_envs.dynamics._base import Array, ControlAffine, Quantity, rectangle
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,17 @@ class DoubleIntegrator(ControlAffine):
     def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         force = u[..., 0] if w is None else u[..., 0] + w[..., 0]
-        return xp.stack([x[..., 1], force / self.mass], -1)
+        return stack([x[..., 1], force / self.mass], xp)
 
     def drift(self, t: Array, x: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         force = xp.zeros_like(x[..., 0]) if w is None else w[..., 0]
-        return xp.stack([x[..., 1], force / self.mass], -1)
+        return stack([x[..., 1], force / self.mass], xp)
 
     def actuation(self, t: Array, x: Array, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         zero = xp.zeros_like(x[..., 0])
-        return xp.stack([zero, zero + 1.0 / self.mass], -1)[..., None]
+        return stack([zero, zero + 1.0 / self.mass], xp)[..., None]
+
+    def outline(self, x: np.ndarray) -> list[np.ndarray]:
+        return [rectangle((x[0], 0.0), 0.0, 0.2, 0.2)]

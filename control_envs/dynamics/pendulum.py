@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from control_envs._array import namespace
-from control_envs.dynamics._base import Array, ControlAffine, Quantity
+import numpy as np
+
+from control_envs._array import namespace, stack
+from control_envs.dynamics._base import Array, ControlAffine, Quantity, circle
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,23 @@ class Pendulum(ControlAffine):
     def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         torque = u[..., 0] if w is None else u[..., 0] + w[..., 0]
-        return xp.stack([x[..., 1], (torque + self._own_torque(x, xp)) / self.inertia], -1)
+        return stack([x[..., 1], (torque + self._own_torque(x, xp)) / self.inertia], xp)
 
     def drift(self, t: Array, x: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         torque = self._own_torque(x, xp) if w is None else self._own_torque(x, xp) + w[..., 0]
-        return xp.stack([x[..., 1], torque / self.inertia], -1)
+        return stack([x[..., 1], torque / self.inertia], xp)
 
     def actuation(self, t: Array, x: Array, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         zero = xp.zeros_like(x[..., 0])
-        return xp.stack([zero, zero + 1.0 / self.inertia], -1)[..., None]
+        return stack([zero, zero + 1.0 / self.inertia], xp)[..., None]
 
     def _own_torque(self, x: Array, xp: Any) -> Array:
         weight = self.mass * self.gravity * self.length
         return -self.damping * x[..., 1] - weight * xp.sin(x[..., 0])
+
+    def outline(self, x: np.ndarray) -> list[np.ndarray]:
+        length = float(np.mean(self.length))
+        tip = length * np.array([np.sin(x[0]), -np.cos(x[0])])
+        return [np.stack([np.zeros(2), tip]), circle(tip, 0.08 * length)]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from control_envs._array import constant, namespace
-from control_envs.dynamics._base import Array, ControlAffine, Quantity
+from control_envs.dynamics._base import Array, ControlAffine, Quantity, arrow
 
 _ACTUATION = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 
@@ -53,3 +53,6 @@ class Unicycle(ControlAffine):
 
     def actuation(self, t: Array, x: Array, *, xp: Any = None) -> Array:
         return constant(_ACTUATION, x, xp or namespace(x))
+
+    def outline(self, x: np.ndarray) -> list[np.ndarray]:
+        return [arrow(x[:2], x[2], 0.2)]

@@ -1,1 +1,72 @@
-"""Thin Gymnasium shells over tasks."""
+"""Thin Gymnasium shells over tasks; importing this package registers every task as `Ctrl/Name-v0`."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium
+
+from control_envs.envs.rendering import Renderer, record, write_film
+from control_envs.envs.single import ControlEnv
+from control_envs.errors import UnknownTaskError
+from control_envs.tasks import TASKS, Task
+
+
+def env_id(task: Task | type[Task]) -> str:
+    """Gymnasium id of a task: `unicycle-obstacles` is `Ctrl/UnicycleObstacles-v0`."""
+    name = "".join(word.capitalize() for word in task.name.split("-"))
+    return f"Ctrl/{name}-v{task.version}"
+
+
+def register(task: type[Task]) -> str:
+    """Make a task known by name and as a Gymnasium id, which is returned; registering it again replaces it.
+
+    Example:
+        >>> from control_envs.tasks import PendulumTask
+        >>> register(PendulumTask)
+        'Ctrl/Pendulum-v0'
+    """
+    TASKS[task.name] = task
+    name = env_id(task)
+    gymnasium.registry.pop(name, None)
+    gymnasium.register(
+        id=name,
+        entry_point="control_envs.envs:ControlEnv",
+        max_episode_steps=task.horizon,
+        kwargs={"task": task.name},
+    )
+    return name
+
+
+def ids() -> list[str]:
+    """Registered ids of this package."""
+    return sorted(name for name in gymnasium.registry if name.startswith("Ctrl/"))
+
+
+def make(id: str, **kwargs: Any) -> gymnasium.Env:
+    """`gymnasium.make` for our ids; the part before the slash may be left out.
+
+    Args:
+        id: Such as `"Ctrl/Pendulum-v0"`.
+        kwargs: Arguments of `ControlEnv`, and `max_episode_steps`, which sets the horizon as well.
+
+    Raises:
+        UnknownTaskError: No environment has this id; the message suggests the nearest.
+    """
+    name = id if id.startswith("Ctrl/") else f"Ctrl/{id}"
+    if name not in gymnasium.registry:
+        near = difflib.get_close_matches(name, ids(), n=1, cutoff=0.0)
+        raise UnknownTaskError(
+            f"unknown environment '{id}'. Did you mean '{near[0]}'? Ids: {', '.join(ids())}."
+        )
+    steps = kwargs.get("horizon", kwargs.get("max_episode_steps"))
+    if steps is not None:
+        kwargs |= {"horizon": steps, "max_episode_steps": steps}
+    return gymnasium.make(name, **kwargs)
+
+
+for _task in tuple(TASKS.values()):
+    register(_task)
+
+__all__ = ["ControlEnv", "Renderer", "env_id", "ids", "make", "record", "register", "write_film"]

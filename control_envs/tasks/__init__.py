@@ -5,10 +5,15 @@ from __future__ import annotations
 import difflib
 
 from control_envs.errors import UnknownTaskError
-from control_envs.tasks._base import Task, TaskConstraint
+from control_envs.tasks._base import Task, TaskConstraint, keep_out, limit
+from control_envs.tasks._regulation import QuadraticTask, RegulationTask
+from control_envs.tasks.double_integrator import DoubleIntegratorTask
+from control_envs.tasks.pendulum import PendulumTask
 from control_envs.tasks.unicycle_obstacles import EllipseBarrier, UnicycleObstacles
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (UnicycleObstacles,)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (UnicycleObstacles, DoubleIntegratorTask, PendulumTask)
+}
 
 
 def make_task(name: str) -> Task:
@@ -23,4 +28,17 @@ def make_task(name: str) -> Task:
     return TASKS[name]()
 
 
-__all__ = ["TASKS", "EllipseBarrier", "Task", "TaskConstraint", "UnicycleObstacles", "make_task"]
+__all__ = [
+    "TASKS",
+    "DoubleIntegratorTask",
+    "EllipseBarrier",
+    "PendulumTask",
+    "QuadraticTask",
+    "RegulationTask",
+    "Task",
+    "TaskConstraint",
+    "UnicycleObstacles",
+    "keep_out",
+    "limit",
+    "make_task",
+]

@@ -10,6 +10,7 @@ import numpy as np
 
 from control_envs._array import constant, namespace
 from control_envs.dynamics import Unicycle
+from control_envs.dynamics._base import circle
 from control_envs.simulate import Euler, InputLimitedSubsteps
 from control_envs.tasks._base import Array, Task, TaskConstraint
 
@@ -150,6 +151,7 @@ class UnicycleObstacles(Task):
     substeps: ClassVar[InputLimitedSubsteps] = InputLimitedSubsteps(limit=100.0)  # pyright: ignore
     input_low: ClassVar[np.ndarray] = np.array([-100.0, -100.0])  # pyright: ignore
     input_high: ClassVar[np.ndarray] = np.array([100.0, 100.0])  # pyright: ignore
+    view: ClassVar = ((-4.5, 1.0), (-1.5, 2.0))
     state_low: ClassVar[np.ndarray] = np.array([-6.0, -4.0, -4 * np.pi, -15.0, -30.0])  # pyright: ignore
     state_high: ClassVar[np.ndarray] = np.array([3.0, 4.0, 4 * np.pi, 15.0, 30.0])  # pyright: ignore
 
@@ -206,3 +208,10 @@ class UnicycleObstacles(Task):
         v_goal = xp.clip(-10.0 * distance * (px * c + py * s), -5.0, 5.0)
         omega_goal = 10.0 * (px * s - py * c) / (distance + 1e-5)
         return 5.0 * xp.stack([v_goal - v, omega_goal - omega], -1)
+
+    def brake(self, t: Array, x: Array) -> Array:
+        """Brings speed and turn rate to zero."""
+        return -10.0 * x[..., 3:]
+
+    def scenery(self) -> list[np.ndarray]:
+        return [circle(c, r) for c, r in zip(self.barrier.centers, self.barrier.radii, strict=True)]

@@ -1,0 +1,79 @@
+"""Tasks that bring a plant to a point: quadratic cost, uniform starts, linear-quadratic nominal controller."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from control_envs._array import constant, namespace
+from control_envs.simulate import RK4, Integrator
+from control_envs.tasks._base import Array, Task, TaskConstraint, embed
+
+
+class QuadraticTask(Task):
+    """Drive the state to `goal` at quadratic cost; angles count by their chord, so that 2π is no error.
+
+    `stage_cost = Σ q_i e_i² + Σ r_j (u_j − v_j)²`, `e_i = x_i − goal_i` or `2 sin((x_i − goal_i)/2)`.
+
+    Attributes:
+        goal, goal_input: Target state and the input `v` that holds it there.
+        state_weights, input_weights: `q` and `r`.
+        start_low, start_high: Box of the start states, uniform.
+    """
+
+    integrator: Integrator = RK4()
+    constraints: tuple[TaskConstraint, ...] = ()
+    goal: np.ndarray
+    goal_input: np.ndarray
+    state_weights: np.ndarray
+    input_weights: np.ndarray
+    start_low: np.ndarray
+    start_high: np.ndarray
+
+    def sample_starts(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        draws = rng.random((count, self.plant.state_dim))
+        return self.start_low + (self.start_high - self.start_low) * draws
+
+    def stage_cost(self, t: Array, x: Array, u: Array) -> Array:
+        xp = namespace(x)
+        e = x - constant(self.goal, x, xp)
+        if self._angles.any():
+            e = xp.where(constant(self._angles, x, xp) > 0, 2.0 * xp.sin(0.5 * e), e)
+        v = u - constant(self.goal_input, x, xp)
+        cost = (e * e * constant(self.state_weights, x, xp)).sum(-1)
+        return cost + (v * v * constant(self.input_weights, x, xp)).sum(-1)
+
+    def features(self, t: Array, x: Array) -> Array:
+        """States in their order, each angle as its cosine and sine."""
+        return embed(self.plant, x)
+
+    @cached_property
+    def _angles(self) -> np.ndarray:
+        return np.array([float(q.angle) for q in self.plant.state])
+
+
+class RegulationTask(QuadraticTask):
+    """A `QuadraticTask` whose nominal controller is the saturated linear-quadratic regulator at the goal."""
+
+    name: ClassVar[str]
+
+    def nominal(self, t: Array, x: Array) -> Array:
+        """`clip(goal_input − K e, input_low, input_high)` with angle errors in (−π, π]."""
+        xp = namespace(x)
+        e = x - constant(self.goal, x, xp)
+        if self._angles.any():
+            e = xp.where(constant(self._angles, x, xp) > 0, xp.arctan2(xp.sin(e), xp.cos(e)), e)
+        u = constant(self.goal_input, x, xp) - e @ constant(self.gain.T, x, xp)
+        low, high = constant(self.input_low, x, xp), constant(self.input_high, x, xp)
+        return xp.minimum(xp.maximum(u, low), high)
+
+    @cached_property
+    def gain(self) -> np.ndarray:
+        """Linear-quadratic gain `K` `(m, n)` of the linearization at the goal."""
+        from scipy.linalg import solve_continuous_are
+
+        A, B = self.plant.linearize(self.goal, self.goal_input)
+        P = solve_continuous_are(A, B, np.diag(self.state_weights), np.diag(self.input_weights))
+        return (B.T @ P) / self.input_weights[:, None]
