@@ -1,0 +1,246 @@
+"""Studies: paired intervals, failures in plain sight, resumption, bad input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from scipy.stats import beta
+from typer.testing import CliRunner
+
+from constrained_nn.cli import study as cli
+from constrained_nn.errors import FileFormatError
+from constrained_nn.experiments._statistics import interval, summarize
+from constrained_nn.experiments._study import cells, outcomes, run_study
+from constrained_nn.experiments._study_report import latex, markdown, write_report
+from constrained_nn.experiments._study_spec import read_study
+from tests.evidence import targets
+
+STUDY = """
+methods: [hardnet, soft, none, nominal]
+tasks: [unicycle-obstacles]
+scenarios: [{name: fresh, count: 40, seed: 5}]
+seeds: [1, 2, 3]
+training: {steps: 6, batch: 20, eval_every: 3, hidden: [16, 16]}
+baseline: soft
+metrics: [cost, collided]
+"""
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture
+def spec(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY)
+    return read_study(file)
+
+
+def entries_by(spec, found, metric="cost"):
+    return {e.method: e for e in summarize(spec, found) if e.metric == metric}
+
+
+# --- statistics ---
+
+
+def test_interval_covers_the_mean_as_often_as_it_says(spec):
+    """Runs of a known distribution: seeds and start states both contribute, 95 % intervals of 20 seeds."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    quick = spec.model_copy(update={"resamples": 300})
+    for _ in range(200):
+        values = rng.normal(size=(20, 1)) + rng.normal(size=(1, 30)) + 0.1 * rng.normal(size=(20, 30))
+        mean, low, high = interval(values, quick)
+        assert mean == pytest.approx(values.mean())
+        hits += low <= 0.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_share_without_spread_gets_the_clopper_pearson_bound(spec):
+    assert interval(np.zeros((3, 40)), spec, share=True)[2] == pytest.approx(beta.ppf(0.975, 1, 40))
+    assert interval(np.ones((3, 40)), spec, share=True)[1] == pytest.approx(beta.ppf(0.025, 40, 1))
+    assert interval(np.zeros((3, 40)), spec) == (0.0, 0.0, 0.0)
+
+
+def test_differences_are_paired(spec, tmp_path):
+    found = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.quick)
+    by = entries_by(spec, found)
+    hardnet = by["hardnet"]
+    assert hardnet.mean is not None
+    assert hardnet.high - hardnet.low > 10.0  # start states differ much
+    np.testing.assert_allclose(hardnet.difference, -2.0, atol=1e-9)  # and not at all between methods
+    mean, low, high = by["nominal"].difference  # one cell without seeds against three
+    assert low <= mean <= high
+    assert mean == pytest.approx(2.0 - 0.1, abs=0.11)
+
+
+# --- what is missing ---
+
+
+def test_failed_cells_are_shown_and_tried_again(spec, tmp_path):
+    lines: list[str] = []
+    found = run_study(spec, tmp_path, jobs=2, report=lines.append, target=targets.soft_fails)
+    assert {o.cell.title: o.error for o in found if o.status == "failed"} == {
+        "unicycle-obstacles, soft, seed 2": "ConvergenceError: no way",
+        "unicycle-obstacles, none, seed 1": "its process was ended by signal 9",
+    }
+    by = entries_by(spec, found)
+    assert (by["soft"].done, by["soft"].expected) == (2, 3)
+    assert not by["soft"].complete
+    write_report(spec, found, tmp_path, "constrained-nn study study.yaml")
+    for text in ((tmp_path / "table.md").read_text(), (tmp_path / "table.tex").read_text()):
+        assert "(2/3 seeds)" in text
+        assert "seed 2 failed: ConvergenceError: no way" in text
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
+    assert sum(row["status"] == "failed" for row in rows) == 2
+    assert sum(row["status"] == "done" for row in rows) == 8 * 40
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+    again = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.quick)
+    assert all(o.status == "done" for o in again)
+    starts = [(tmp_path / p).read_text() for p in tmp_path.rglob("started")]
+    assert sorted(starts) == ["x"] * 9 + [
+        "xx"
+    ]  # only what had failed ran again (the killed one left no mark)
+
+
+def test_diverged_runs_withhold_the_mean(spec, tmp_path):
+    found = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.one_diverges)
+    soft = entries_by(spec, found)["soft"]
+    assert soft.mean is None
+    assert (soft.diverged, soft.runs) == (3, 120)
+    assert "3/120 diverged" in markdown(spec, summarize(spec, found))
+    assert entries_by(spec, found)["hardnet"].difference is None
+
+
+def test_interruption_keeps_what_is_finished(spec, tmp_path):
+    def interrupt(line: str) -> None:
+        if "hardnet" in line:
+            raise KeyboardInterrupt
+
+    slow = spec.model_copy(update={"methods": spec.methods[:3]})
+    with pytest.raises(KeyboardInterrupt):
+        run_study(slow, tmp_path, jobs=2, report=interrupt, target=targets.endless)
+    found = outcomes(slow, tmp_path)
+    assert [o.status for o in found].count("done") == 1
+    page = markdown(slow, summarize(slow, found))
+    assert "unfinished" in page
+    assert "(1/3 seeds)" in page
+    whole = run_study(slow, tmp_path, jobs=2, report=quiet, target=targets.quick)
+    elsewhere = run_study(slow, tmp_path / "other", jobs=1, report=quiet, target=targets.quick)
+    assert latex(slow, summarize(slow, whole)) == latex(slow, summarize(slow, elsewhere))
+
+
+def test_cells_of_other_settings_are_not_reused(spec, tmp_path):
+    few = spec.model_copy(update={"methods": spec.methods[:1], "seeds": (1,)})
+    run_study(few, tmp_path, jobs=1, report=quiet, target=targets.quick)
+    longer = few.model_copy(update={"training": few.training | {"steps": 7}})
+    assert [o.status for o in outcomes(longer, tmp_path)] == ["unfinished"]
+    run_study(longer, tmp_path, jobs=1, report=quiet, target=targets.quick)
+    assert [o.status for o in outcomes(few, tmp_path)] == ["done"]  # and nothing was overwritten
+    (path,) = [p for p in tmp_path.rglob("cell.json") if '"done"' in p.read_text()][:1]
+    path.write_text(path.read_text()[:50])
+    assert sorted(o.status for s in (few, longer) for o in outcomes(s, tmp_path)) == ["done", "unfinished"]
+
+
+def test_methods_that_do_not_learn_run_once(spec):
+    assert [c.seed for c in cells(spec) if c.method.label == "nominal"] == [None]
+    assert len(cells(spec)) == 10
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[hardnet, soft", "[hardnett, soft"), "unknown method 'hardnett'. Did you mean 'hardnet'"),
+        (("[1, 2, 3]", "[1, 2, 2]"), "seed '2' occurs twice"),
+        (("[1, 2, 3]", "[1, -2]"), "seeds.1"),
+        (("[1, 2, 3]", "[one]"), "seeds.0"),
+        (("[1, 2, 3]", "[]"), "seeds"),
+        (("seeds:", "seed:"), "Did you mean 'seeds'"),
+        (("[hardnet, soft", "[soft, soft"), "method label 'soft' occurs twice"),
+        (("[unicycle-obstacles]", "[unicycle-obstacle]"), "Did you mean 'unicycle-obstacles'"),
+        (("steps: 6", "step: 6"), "unknown training setting 'step'. Did you mean 'steps'"),
+        (("steps: 6", "steps: many"), "steps"),
+        (("steps: 6", "steps: -1"), "steps"),
+        (("count: 40", "number: 40"), "Did you mean"),
+        (("count: 40", "count: 0"), "count"),
+        (("count: 40, seed: 5", "split: tset"), "Did you mean 'test'"),
+        (("count: 40, seed: 5", "seed: 5"), "either count"),
+        (("baseline: soft", "baseline: sotf"), "Did you mean 'soft'"),
+        (("[cost, collided]", "[costs]"), "Did you mean 'cost'"),
+        (("baseline: soft", "seeds: [4]"), "'seeds' occurs twice"),
+        (("methods: [", "methods: [["), "no YAML"),
+        (("[hardnet, soft", "[{method: soft, options: {wait: 1}}"), "no option 'wait'"),
+        ((STUDY, "just words"), "expected a study"),
+        ((STUDY, "a: !!python/object/apply:os.getcwd []"), "no YAML"),
+        ((STUDY, "[" * 5000), "no YAML"),
+    ],
+)
+def test_bad_study_is_one_clear_line(tmp_path, change, words):
+    file = tmp_path / "study.yaml"
+    assert change[0] in STUDY
+    file.write_text(STUDY.replace(*change))
+    app = typer.Typer()
+    app.command()(cli.command)
+    result = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(FileFormatError, match="does not exist"):
+        read_study(tmp_path / "nothing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(FileFormatError, match="not text"):
+        read_study(tmp_path / "binary.yaml")
+    with open(tmp_path / "huge.yaml", "wb") as file:
+        file.truncate(500 * 2**20)
+    with pytest.raises(FileFormatError, match="at most 1 MiB"):
+        read_study(tmp_path / "huge.yaml")
+
+
+# --- the real thing ---
+
+
+def test_interrupted_command_goes_on(tmp_path):
+    """Real training in real processes, ended by Ctrl-C after the first cell."""
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "methods: [hardnet, soft]\ntasks: [unicycle-obstacles]\nscenarios: [{name: s, count: 4}]\nseeds: [1]\n"
+        "training: {steps: 2, batch: 5, eval_every: 1, hidden: [8]}\n"
+    )
+    command = [sys.executable, "-m", "constrained_nn", "study", str(file), "--out", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*command, "--jobs", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    assert "[1/2] unicycle-obstacles, hardnet" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert "interrupted: 1 of 2 cells are finished and kept" in errors
+    assert "Traceback" not in errors
+    assert "| soft | unfinished |" in output
+    done = subprocess.run(
+        [*command, "--jobs", "1"], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 2 cells are finished already" in done.stdout
+    assert "[2/2]" in done.stdout
