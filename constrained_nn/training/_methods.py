@@ -6,7 +6,7 @@ import difflib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -224,7 +224,7 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
             f"unknown method '{name}'. Did you mean '{near[0]}'? Methods: {', '.join(METHODS)}."
         )
     method = METHODS[name]
-    known = list(method.__dataclass_fields__)
+    known = [f.name for f in fields(method)]
     for option in options or {}:
         if option not in known:
             raise TypeError(
