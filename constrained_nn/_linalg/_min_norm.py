@@ -209,22 +209,28 @@ def min_norm_solve(
 ) -> Float[Tensor, "*batch n"]:
     """Minimum-norm solution `x = A⁺ r` of `A x = r`, exact for rows of full rank.
 
-    Differentiable in `A` and `r` to any order; under `torch.compile` by plain operations. Dependent rows are
-    left out (see `ThinQR.independent`), as if they were not there.
+    Differentiable in `A` and `r` to any order; under `torch.compile` once, by plain operations. Dependent rows
+    are left out (see `ThinQR.independent`), as if they were not there. `factor` is that of `A`, without gradient.
     """
-    if torch.compiler.is_compiling():
-        return pinv_apply(thin_qr(A) if factor is None else factor, r)
     factor = thin_qr(A.detach()) if factor is None else factor
+    if torch.compiler.is_compiling():
+        change = A - A.detach()  # zero, with the derivative of A
+        x = pinv_apply(factor, r.detach())
+        tilt = rmatvec(change, pinv_transpose_apply(factor, x))
+        return pinv_apply(factor, r - matvec(change, x) - matvec(A.detach(), tilt)) + tilt
     return _MinNormSolve.apply(A, r, *factor)  # pyright: ignore[reportReturnType]
 
 
 def min_norm_adjoint(
     A: Float[Tensor, "*#batch m n"], g: Float[Tensor, "*#batch n"], factor: ThinQR | None = None
 ) -> Float[Tensor, "*batch m"]:
-    """`w = A⁺ᵀ g`, the least-squares solution of `Aᵀ w = g`; differentiable in `A` and `g` to any order."""
-    if torch.compiler.is_compiling():
-        return pinv_transpose_apply(thin_qr(A) if factor is None else factor, g)
+    """`w = A⁺ᵀ g`, the least-squares solution of `Aᵀ w = g`; differentiable like `min_norm_solve`."""
     factor = thin_qr(A.detach()) if factor is None else factor
+    if torch.compiler.is_compiling():
+        change = A - A.detach()
+        w = pinv_transpose_apply(factor, g.detach())
+        tilt = pinv_apply(factor, matvec(change, (g - rmatvec(A, w)).detach()))
+        return pinv_transpose_apply(factor, g - rmatvec(change, w) + tilt)
     if not torch.is_grad_enabled():
         return pinv_transpose_apply(factor, g)
     return _MinNormAdjoint.apply(A, g, *factor)  # pyright: ignore[reportReturnType]

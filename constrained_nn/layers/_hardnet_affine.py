@@ -99,7 +99,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         return self._careful(y, rows, factor)
 
     def _factor(self, A: Tensor) -> ThinQR:
-        return thin_qr(A if torch.compiler.is_compiling() else A.detach(), rank_rtol=self.rank_rtol)
+        return thin_qr(A.detach(), rank_rtol=self.rank_rtol)
 
     def _careful(self, y: Tensor, rows: Polyhedron, factor: ThinQR | None) -> Solution:
         """Closed form where it applies, projection elsewhere; bad elements replaced before any kernel."""

@@ -88,7 +88,7 @@ ROWS = [
         sets.polyhedron,
         _closed_form,
         sets.polyhedron_inside,
-        None,
+        _crossed,
         _closed_form_edges,
     ),
     LayerCase(
@@ -98,6 +98,17 @@ ROWS = [
         sets.polyhedron_shared,
         _closed_form,
         sets.polyhedron_inside,
+    ),
+    LayerCase(
+        "HardNetAffine-deficient",
+        HardNetAffine,
+        HardNetAffine,
+        sets.polyhedron_deficient,
+        _nearest,
+        sets.polyhedron_inside,
+        _empty_strip,
+        _deficient_edges,
+        euclidean=True,
     ),
     LayerCase(
         "HardNetAffine-Box",
