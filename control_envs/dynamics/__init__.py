@@ -1,8 +1,33 @@
 """Plants: one file each, physics written once."""
 
-from control_envs.dynamics._base import ControlAffine, Dynamics, Quantity
+from control_envs.dynamics._base import ControlAffine, Dynamics, Mechanical, Quantity
+from control_envs.dynamics.car import Car
+from control_envs.dynamics.cart_pole import CartPole
 from control_envs.dynamics.double_integrator import DoubleIntegrator
+from control_envs.dynamics.kinematic_unicycle import KinematicUnicycle
+from control_envs.dynamics.linear import LinearSystem, symmetric_family
+from control_envs.dynamics.manipulator import Manipulator
 from control_envs.dynamics.pendulum import Pendulum
+from control_envs.dynamics.planar_rotorcraft import PlanarRotorcraft
+from control_envs.dynamics.pvtol import PVTOL
+from control_envs.dynamics.quadrotor import Quadrotor
 from control_envs.dynamics.unicycle import Unicycle
 
-__all__ = ["ControlAffine", "DoubleIntegrator", "Dynamics", "Pendulum", "Quantity", "Unicycle"]
+__all__ = [
+    "PVTOL",
+    "Car",
+    "CartPole",
+    "ControlAffine",
+    "DoubleIntegrator",
+    "Dynamics",
+    "KinematicUnicycle",
+    "LinearSystem",
+    "Manipulator",
+    "Mechanical",
+    "Pendulum",
+    "PlanarRotorcraft",
+    "Quadrotor",
+    "Quantity",
+    "Unicycle",
+    "symmetric_family",
+]

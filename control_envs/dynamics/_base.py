@@ -87,6 +87,74 @@ class ControlAffine(Dynamics):
         """The input matrix, `(*batch, n, m)` or constant `(n, m)`, of the dtype and device of `x`."""
 
 
+class Mechanical(ControlAffine):
+    """A plant `H(q) q'' + C(q, q') q' + g(q) = B(q) u + force(t, x, w)` with state `x = (q, q')`.
+
+    `H' − 2 C` is skew-symmetric.
+    """
+
+    @property
+    def degrees(self) -> int:
+        """Number of coordinates `q`."""
+        return self.state_dim // 2
+
+    @abstractmethod
+    def H(self, q: Array, *, xp: Any = None) -> Array:
+        """Inertia matrix `(*batch, d, d)`."""
+
+    @abstractmethod
+    def C(self, q: Array, velocity: Array, *, xp: Any = None) -> Array:
+        """Coriolis matrix `(*batch, d, d)`."""
+
+    @abstractmethod
+    def g(self, q: Array, *, xp: Any = None) -> Array:
+        """Gravity `(*batch, d)`."""
+
+    @abstractmethod
+    def B(self, q: Array, *, xp: Any = None) -> Array:
+        """Input matrix `(*batch, d, m)`."""
+
+    @abstractmethod
+    def force(self, t: Array, x: Array, w: Array | None, *, xp: Any = None) -> Array:
+        """Friction, drag and disturbance `(*batch, d)`."""
+
+    def accelerate(self, q: Array, force: Array, *, xp: Any = None) -> Array:
+        """`H⁻¹ force`; a hook for plants that know it in closed form."""
+        xp = xp or namespace(q)
+        return xp.linalg.solve(self.H(q, xp=xp), force[..., None])[..., 0]
+
+    def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
+        xp = xp or namespace(x)
+        d = self.degrees
+        q, velocity = x[..., :d], x[..., d:]
+        force = self._free_force(t, x, w, xp) + (self.B(q, xp=xp) @ u[..., None])[..., 0]
+        return xp.concatenate([velocity, self.accelerate(q, force, xp=xp)], -1)
+
+    def drift(self, t: Array, x: Array, w: Array | None = None, *, xp: Any = None) -> Array:
+        xp = xp or namespace(x)
+        d = self.degrees
+        acceleration = self.accelerate(x[..., :d], self._free_force(t, x, w, xp), xp=xp)
+        return xp.concatenate([x[..., d:], acceleration], -1)
+
+    def actuation(self, t: Array, x: Array, *, xp: Any = None) -> Array:
+        xp = xp or namespace(x)
+        q = x[..., : self.degrees]
+        lower = xp.linalg.solve(self.H(q, xp=xp), self.B(q, xp=xp))
+        return xp.concatenate([xp.zeros_like(lower), lower], -2)
+
+    def _free_force(self, t: Array, x: Array, w: Array | None, xp: Any) -> Array:
+        d = self.degrees
+        q, velocity = x[..., :d], x[..., d:]
+        inner = (self.C(q, velocity, xp=xp) @ velocity[..., None])[..., 0] + self.g(q, xp=xp)
+        return self.force(t, x, w, xp=xp) - inner
+
+
+def matrix(rows: Sequence[Sequence[Array]], like: Array, xp: Any) -> Array:
+    """Entries, each a number or `(*batch)`, as a matrix `(*batch, k, l)` of the batch shape of `like`."""
+    zero = xp.zeros_like(like)
+    return xp.stack([xp.stack([zero + entry for entry in row], -1) for row in rows], -2)
+
+
 def circle(center: Any, radius: Any, count: int = 49) -> np.ndarray:
     """Closed polyline `(count, 2)` of a circle, or of an upright ellipse for two radii."""
     angle = np.linspace(0.0, 2.0 * np.pi, count)

@@ -5,14 +5,34 @@ from __future__ import annotations
 import difflib
 
 from control_envs.errors import UnknownTaskError
-from control_envs.tasks._base import Task, TaskConstraint, keep_out, limit
+from control_envs.tasks._base import Task, TaskConstraint, embed, keep_out, limit
 from control_envs.tasks._regulation import QuadraticTask, RegulationTask
+from control_envs.tasks.car import CarTask
+from control_envs.tasks.cart_pole import CartPoleTask
 from control_envs.tasks.double_integrator import DoubleIntegratorTask
+from control_envs.tasks.kinematic_unicycle import KinematicUnicycleTask
+from control_envs.tasks.linear import LinearTask
+from control_envs.tasks.manipulator import ManipulatorTask
 from control_envs.tasks.pendulum import PendulumTask
+from control_envs.tasks.planar_rotorcraft import PlanarRotorcraftTask, PVTOLTask
+from control_envs.tasks.quadrotor import QuadrotorTask
 from control_envs.tasks.unicycle_obstacles import EllipseBarrier, UnicycleObstacles
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (UnicycleObstacles, DoubleIntegratorTask, PendulumTask)
+    task.name: task
+    for task in (
+        UnicycleObstacles,
+        KinematicUnicycleTask,
+        DoubleIntegratorTask,
+        PendulumTask,
+        CartPoleTask,
+        CarTask,
+        PlanarRotorcraftTask,
+        PVTOLTask,
+        QuadrotorTask,
+        ManipulatorTask,
+        LinearTask,
+    )
 }
 
 
@@ -30,14 +50,23 @@ def make_task(name: str) -> Task:
 
 __all__ = [
     "TASKS",
+    "CarTask",
+    "CartPoleTask",
     "DoubleIntegratorTask",
     "EllipseBarrier",
+    "KinematicUnicycleTask",
+    "LinearTask",
+    "ManipulatorTask",
+    "PVTOLTask",
     "PendulumTask",
+    "PlanarRotorcraftTask",
     "QuadraticTask",
+    "QuadrotorTask",
     "RegulationTask",
     "Task",
     "TaskConstraint",
     "UnicycleObstacles",
+    "embed",
     "keep_out",
     "limit",
     "make_task",
