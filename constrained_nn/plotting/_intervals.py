@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from constrained_nn.plotting._style import COLORS, new_figure
 
 
+@runtime_checkable
 class Interval(Protocol):
     """A mean of one metric of one method with its interval; `mean` is None where there is none."""
 

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from constrained_nn.training._dc3 import DC3Controller
 Running = Mapping[str, Callable[[Any, Tensor, Tensor], Tensor]]
 
 
+@runtime_checkable
 class BarrierTask(Protocol):
     """A task that can be trained under a barrier: plant, barrier, nominal controller and data."""
 

@@ -68,7 +68,8 @@ def _is_bound(p: float, events: int, runs: int, confidence: float) -> bool:
     try:
         for precision in (128, 256, 512, 1024):
             ctx.prec = precision
-            tail = arb(p).beta_lower(arb(events + 1), arb(runs - events), regularized=True)
+            # 1 − P(at most `events` | p), which is I_p(events + 1, runs − events) from its quicker side
+            tail = 1 - (1 - arb(p)).beta_lower(arb(runs - events), arb(events + 1), regularized=True)
             if tail >= arb(goal):
                 return True
             if tail < arb(goal):

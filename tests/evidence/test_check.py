@@ -19,6 +19,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from constrained_nn.cli import check as cli
+from constrained_nn.errors import InfeasibleError
 from constrained_nn.evidence import replay, write
 from constrained_nn.verify import Outcome, check, check_claims, clopper_pearson, decode, digest, encode
 from tests.evidence.subjects import TASK, Filtered, Nominal, make, subject
@@ -128,18 +129,20 @@ def test_float32_run_is_checked_at_its_own_precision(shell):
     assert shell(certificate | {"claims": [rows]}).exit_code == 0
 
 
-def test_infeasible_element_stops_nobody(small):
+def test_infeasible_element_stops_nobody():
     controller = Filtered()
     inner = controller.condition
 
     def impossible(t, x):
         set = inner(t, x)
-        crossed = torch.where(x[..., :1] > -3.0, set.upper + 1.0, -torch.inf)
+        crossed = torch.where((x[..., :1] > -3.0) & (x[..., :1] < -2.99), set.upper + 1.0, -torch.inf)
         return type(set)(set.A, lower=crossed, upper=set.upper)
 
     controller.condition = impossible
-    certificate = make(subject(controller), grades=("proof",))
-    assert len(certificate["claims"][0]["data"]["counts"]) == 4
+    with pytest.raises(InfeasibleError):
+        controller.eval()(0.0, torch.tensor([[-2.995, 0.0, 0.0, 1.0, 0.0]], dtype=torch.float64))
+    certificate = make(subject(controller), starts=TASK.published_starts()["test"][:1], grades=("proof",))
+    assert len(certificate["claims"][0]["data"]["counts"]) == 1
     assert controller.layer.on_failure is None
 
 

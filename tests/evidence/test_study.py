@@ -218,6 +218,7 @@ def test_missing_and_binary_files(tmp_path):
 # --- the real thing ---
 
 
+@pytest.mark.untyped  # its processes are beyond the hook
 def test_interrupted_command_goes_on(tmp_path):
     """Real training in real processes, ended by Ctrl-C after the first cell."""
     file = tmp_path / "study.yaml"
