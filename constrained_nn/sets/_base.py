@@ -182,9 +182,11 @@ def check_match(where: str, first: str, reference: Tensor, /, **others: Tensor) 
 
 def check_batch(where: str, **shapes: torch.Size) -> torch.Size:
     """The common batch shape; raises `ShapeError` when the shapes do not broadcast."""
-    first, *rest = shapes.values()
-    if all(shape == first for shape in rest):  # the common case, and ten times faster
-        return first
+    batched = [shape for shape in shapes.values() if shape]
+    if not batched:
+        return torch.Size()
+    if all(shape == batched[0] for shape in batched):  # the common case, and ten times faster
+        return batched[0]
     try:
         return torch.broadcast_shapes(*shapes.values())
     except RuntimeError:

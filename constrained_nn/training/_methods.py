@@ -79,8 +79,8 @@ class Method(ABC):
     def controller(self, task: BarrierTask, backbone: nn.Module) -> Controller:
         """The closed-loop policy around the backbone."""
 
-    def penalties(self, task: BarrierTask, controller: Controller) -> Running:
-        """Functions `(t, x, u) -> (*batch)` whose time integrals are added to the cost."""
+    def penalties(self, task: BarrierTask, controller: Controller, step: int) -> Running:
+        """Functions `(t, x, u) -> (*batch)` whose time integrals are added to the cost at gradient step `step`."""
         return {}
 
 
@@ -97,9 +97,14 @@ class Unconstrained(Method):
 
 @dataclass(frozen=True)
 class Soft(Method):
-    """The network with a penalty `weight ∫ |relu(A u − b)|² dt` on violated barrier rows."""
+    """The network with a penalty `weight ∫ |relu(A u − b)|² dt` on violated barrier rows.
+
+    The penalty is off for the first `warmup` steps. Without that, training on the unicycle among obstacles ends
+    in a local optimum between the obstacles, at cost 573 instead of 480.
+    """
 
     weight: float = 0.01
+    warmup: int = 0
 
     name: ClassVar[str] = "soft"
     summary: ClassVar[str] = "the network with a penalty on violated rows"
@@ -107,8 +112,8 @@ class Soft(Method):
     def controller(self, task: BarrierTask, backbone: nn.Module) -> Controller:
         return ResidualController(task.nominal, task.features, backbone)
 
-    def penalties(self, task: BarrierTask, controller: Controller) -> Running:
-        return {"rows": row_penalty(barrier_of(task), self.weight)}
+    def penalties(self, task: BarrierTask, controller: Controller, step: int) -> Running:
+        return {"rows": row_penalty(barrier_of(task), self.weight)} if step > self.warmup else {}
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class HardNet(Method):
         network = ResidualController(task.nominal, task.features, backbone)
         return SafetyFilter(network, barrier_of(task).condition, HardNetAffine())
 
-    def penalties(self, task: BarrierTask, controller: Controller) -> Running:
+    def penalties(self, task: BarrierTask, controller: Controller, step: int) -> Running:
         if not self.distance_weight:
             return {}
         assert isinstance(controller, SafetyFilter)
@@ -173,6 +178,7 @@ class DC3(Method):
 
     The task has no equalities, so there is nothing to complete. With the published `step = 1e-7` the correction
     does nothing; `normalized=True` divides the step by the row norms of each element, and then it works.
+    `warmup` as in `Soft`.
     """
 
     corrections: int = 5
@@ -180,6 +186,7 @@ class DC3(Method):
     momentum: float = 0.5
     normalized: bool = True
     weight: float = 0.01
+    warmup: int = 0
 
     name: ClassVar[str] = "dc3"
     summary: ClassVar[str] = "DC3: gradient correction of violated rows, and a penalty"
@@ -194,8 +201,8 @@ class DC3(Method):
             normalized=self.normalized,
         )
 
-    def penalties(self, task: BarrierTask, controller: Controller) -> Running:
-        return {"rows": row_penalty(barrier_of(task), self.weight)}
+    def penalties(self, task: BarrierTask, controller: Controller, step: int) -> Running:
+        return {"rows": row_penalty(barrier_of(task), self.weight)} if step > self.warmup else {}
 
 
 def row_penalty(barrier: ControlBarrier, weight: float) -> Callable[[Any, Tensor, Tensor], Tensor]:

@@ -125,7 +125,7 @@ def _step(run: Run, optimizer: torch.optim.Optimizer, step: int, device: str) ->
     for group in optimizer.param_groups:
         group["lr"] = _learning_rate(run.config, step)
     x0 = _batch(run, step, device)
-    penalties = run.method.penalties(run.task, run.controller)  # pyright: ignore[reportArgumentType]
+    penalties = run.method.penalties(run.task, run.controller, step)  # pyright: ignore[reportArgumentType]
     trajectory = simulate(run.task, run.controller, x0, running={"cost": run.task.stage_cost, **penalties})
     loss = sum(trajectory.integrals.values()).sum()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.zero_grad(set_to_none=True)
