@@ -70,6 +70,7 @@ class Polyhedron(IntervalSet):
     def __post_init__(self) -> None:
         if not are_tensors(self.A):
             return
+        _check_rows("Polyhedron", self.A)
         for name, infinity in (("lower", -torch.inf), ("upper", torch.inf)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.A.new_full((self.A.shape[-2],), infinity))

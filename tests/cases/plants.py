@@ -22,7 +22,7 @@ from control_envs.dynamics import (
     Quadrotor,
     Unicycle,
 )
-from tests.cases._rows import PlantCase
+from tests.cases._rows import BadCall, PlantCase
 
 
 def _unicycle(t, x, u, w):
@@ -216,4 +216,6 @@ ROWS = [
         (2.0,) * 3 + (1.0,) * 4 + (2.0,) * 6,
     ),
     PlantCase("LinearSystem", LinearSystem, lambda: LinearSystem(A, B, E), _linear, (2.0, 2.0)),
+    BadCall("LinearSystem", ValueError, lambda: LinearSystem(np.eye(2), np.ones((3, 1))), "got [2, 3]"),
+    BadCall("Manipulator", ValueError, lambda: Manipulator(lengths=(1.0,), masses=(1.0, 2.0)), "got 2 and 1"),
 ]

@@ -1,0 +1,75 @@
+"""What every controller promises."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cases import ControllerCase, every
+from tests.oracles import numpy
+
+BATCH = 6
+
+
+def call(controller, x: torch.Tensor) -> torch.Tensor:
+    """The input at `t = 0`, for static controllers."""
+    return controller(0.0, x)
+
+
+@every(ControllerCase)
+def test_equals_the_oracle(case: ControllerCase, generator: torch.Generator) -> None:
+    x = case.states(generator, 20)
+    u = call(case.make().eval(), x)
+    for i in range(20):
+        np.testing.assert_allclose(numpy(u[i]), case.oracle(numpy(x[i])), rtol=case.atol, atol=case.atol)
+
+
+@every(ControllerCase)
+def test_batch_equals_loop(case: ControllerCase, generator: torch.Generator) -> None:
+    controller, x = case.make().eval(), case.states(generator, BATCH)
+    loop = torch.stack([call(controller, state) for state in x])
+    torch.testing.assert_close(call(controller, x), loop, rtol=1e-9, atol=case.atol)
+
+
+@every(ControllerCase)
+def test_poisoned_element_leaves_the_others_alone(case: ControllerCase, generator: torch.Generator) -> None:
+    controller, x = case.make().train(), case.states(generator, BATCH)
+    bad = x.clone()
+    bad[2] = torch.nan
+    bad.requires_grad_()
+    healthy = torch.arange(BATCH) != 2
+    u = call(controller, bad)
+    torch.testing.assert_close(u[healthy], call(controller, x)[healthy], rtol=1e-9, atol=1e-9)
+    (gradient,) = torch.autograd.grad(u[healthy].sum(), bad)
+    assert gradient[healthy].isfinite().all()
+
+
+@every(ControllerCase)
+def test_is_differentiable_in_the_state(case: ControllerCase, generator: torch.Generator) -> None:
+    controller, x = case.make().eval(), case.states(generator, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: call(controller, x), (x,), atol=1e-4, rtol=1e-4)
+
+
+@every(ControllerCase)
+def test_state_dict_round_trip(case: ControllerCase, generator: torch.Generator) -> None:
+    controller, other, x = case.make().eval(), case.make().eval(), case.states(generator, BATCH)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter)
+    other.load_state_dict(controller.state_dict())
+    for same in (other, copy.deepcopy(controller)):
+        assert torch.equal(call(same, x), call(controller, x))
+    if not any(inspect.isfunction(v) and v.__name__ == "<lambda>" for v in vars(controller).values()):
+        assert torch.equal(call(pickle.loads(pickle.dumps(controller)), x), call(controller, x))
+
+
+@pytest.mark.untyped
+@every(ControllerCase)
+def test_compiles(case: ControllerCase, generator: torch.Generator) -> None:
+    controller, x = case.make().train(), case.states(generator, BATCH)
+    compiled = torch.compile(controller, backend="aot_eager")
+    torch.testing.assert_close(compiled(0.0, x), call(controller, x), rtol=1e-9, atol=case.atol)
