@@ -12,7 +12,7 @@ export MPLBACKEND = Agg
 .PHONY: demo test lint unit typed docs bench clean help
 
 help:
-	@echo "make demo    train and simulate the unicycle among obstacles (runs/demo), about 5 minutes"
+	@echo "make demo    train, simulate and certify the unicycle among obstacles (runs/demo), about 5 minutes"
 	@echo "make test    lint, types and the whole test suite, plain and with types checked at run time"
 	@echo "make docs    build the documentation (docs/_build/html)"
 	@echo "make lint    ruff, pyright and the import rules"
@@ -33,6 +33,8 @@ $(VENV)/.stamp-dev: pyproject.toml $(VENV)/.stamp
 
 demo: $(VENV)/.stamp
 	$(BIN)/constrained-nn demo
+	$(BIN)/constrained-nn certify runs/demo/hardnet
+	$(BIN)/constrained-nn check runs/demo/hardnet/certificate.json --accept sampled
 
 test: lint unit typed
 
