@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,16 +276,16 @@ def test_check_loads_neither_torch_nor_scipy_and_is_quick(tmp_path):
     assert demo["claims"][0]["rows"] > 8400
     file = write(demo, tmp_path / "certificate.json")
     code = (
-        "import sys, resource, typer; from constrained_nn.cli.check import command; a = typer.Typer();"
-        "a.command()(command);\ntry: a()\nfinally:\n"
+        "import sys, resource\nfrom constrained_nn.cli import main\ntry: main()\nfinally:\n"
         " bad = {'torch', 'scipy', 'control_envs', 'matplotlib', 'cvxpy'} & {m.split('.')[0] for m in sys.modules};"
         " print('loaded:', sorted(bad), 'cpu:', resource.getrusage(resource.RUSAGE_SELF).ru_utime)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file), "--accept", "sampled"],
+        [sys.executable, "-c", code, "check", str(file), "--accept", "sampled"],
         capture_output=True,
         text=True,
         timeout=60,
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "loaded: []" in done.stdout
