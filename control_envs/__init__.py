@@ -14,4 +14,11 @@ def make(id: str, **kwargs: Any) -> Any:
     return envs.make(id, **kwargs)
 
 
-__all__ = ["make"]
+def make_vec(id: str, num_envs: int = 1, **kwargs: Any) -> Any:
+    """Many copies of a registered environment; see `control_envs.envs.make_vec`."""
+    from control_envs import envs
+
+    return envs.make_vec(id, num_envs, **kwargs)
+
+
+__all__ = ["make", "make_vec"]

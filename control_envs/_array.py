@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+_NUMPY = (np.ndarray, np.generic)  # a tuple: torch.compile cannot trace a union of types
+
 
 def namespace(x: Any) -> Any:
     """The module whose functions act on `x`: `numpy`, `torch`, or that of an array-API object.
 
     The plain `torch` module and not its compatibility wrapper: the wrapper costs about a microsecond a call.
     """
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, _NUMPY):
         return np
     if type(x).__module__.partition(".")[0] == "torch":
         import torch

@@ -9,6 +9,7 @@ import gymnasium
 
 from control_envs.envs.rendering import Renderer, record, write_film
 from control_envs.envs.single import ControlEnv
+from control_envs.envs.vector import ControlVectorEnv
 from control_envs.errors import UnknownTaskError
 from control_envs.tasks import TASKS, Task
 
@@ -33,6 +34,7 @@ def register(task: type[Task]) -> str:
     gymnasium.register(
         id=name,
         entry_point="control_envs.envs:ControlEnv",
+        vector_entry_point="control_envs.envs:ControlVectorEnv",
         max_episode_steps=task.horizon,
         kwargs={"task": task.name},
     )
@@ -54,19 +56,43 @@ def make(id: str, **kwargs: Any) -> gymnasium.Env:
     Raises:
         UnknownTaskError: No environment has this id; the message suggests the nearest.
     """
+    steps = kwargs.get("horizon", kwargs.get("max_episode_steps"))
+    if steps is not None:
+        kwargs |= {"horizon": steps, "max_episode_steps": steps}
+    return gymnasium.make(_known(id), **kwargs)
+
+
+def make_vec(id: str, num_envs: int = 1, **kwargs: Any) -> gymnasium.vector.VectorEnv:
+    """`gymnasium.make_vec` for our ids; `kwargs` are arguments of `ControlVectorEnv`.
+
+    Raises:
+        UnknownTaskError: No environment has this id; the message suggests the nearest.
+    """
+    return gymnasium.make_vec(_known(id), num_envs=num_envs, **kwargs)
+
+
+def _known(id: str) -> str:
     name = id if id.startswith("Ctrl/") else f"Ctrl/{id}"
     if name not in gymnasium.registry:
         near = difflib.get_close_matches(name, ids(), n=1, cutoff=0.0)
         raise UnknownTaskError(
             f"unknown environment '{id}'. Did you mean '{near[0]}'? Ids: {', '.join(ids())}."
         )
-    steps = kwargs.get("horizon", kwargs.get("max_episode_steps"))
-    if steps is not None:
-        kwargs |= {"horizon": steps, "max_episode_steps": steps}
-    return gymnasium.make(name, **kwargs)
+    return name
 
 
 for _task in tuple(TASKS.values()):
     register(_task)
 
-__all__ = ["ControlEnv", "Renderer", "env_id", "ids", "make", "record", "register", "write_film"]
+__all__ = [
+    "ControlEnv",
+    "ControlVectorEnv",
+    "Renderer",
+    "env_id",
+    "ids",
+    "make",
+    "make_vec",
+    "record",
+    "register",
+    "write_film",
+]

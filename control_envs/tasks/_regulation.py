@@ -39,8 +39,9 @@ class QuadraticTask(Task):
     def stage_cost(self, t: Array, x: Array, u: Array) -> Array:
         xp = namespace(x)
         e = x - constant(self.goal, x, xp)
-        if self._angles.any():
-            e = xp.where(constant(self._angles, x, xp) > 0, 2.0 * xp.sin(0.5 * e), e)
+        angles = [q.angle for q in self.plant.state]
+        if any(angles):
+            e = xp.where(constant(angles, x, xp) > 0, 2.0 * xp.sin(0.5 * e), e)
         v = u - constant(self.goal_input, x, xp)
         cost = (e * e * constant(self.state_weights, x, xp)).sum(-1)
         return cost + (v * v * constant(self.input_weights, x, xp)).sum(-1)
@@ -48,10 +49,6 @@ class QuadraticTask(Task):
     def features(self, t: Array, x: Array) -> Array:
         """States in their order, each angle as its cosine and sine."""
         return embed(self.plant, x)
-
-    @cached_property
-    def _angles(self) -> np.ndarray:
-        return np.array([float(q.angle) for q in self.plant.state])
 
 
 class RegulationTask(QuadraticTask):
@@ -63,8 +60,9 @@ class RegulationTask(QuadraticTask):
         """`clip(goal_input − K e, input_low, input_high)` with angle errors in (−π, π]."""
         xp = namespace(x)
         e = x - constant(self.goal, x, xp)
-        if self._angles.any():
-            e = xp.where(constant(self._angles, x, xp) > 0, xp.arctan2(xp.sin(e), xp.cos(e)), e)
+        angles = [q.angle for q in self.plant.state]
+        if any(angles):
+            e = xp.where(constant(angles, x, xp) > 0, xp.arctan2(xp.sin(e), xp.cos(e)), e)
         u = constant(self.goal_input, x, xp) - e @ constant(self.gain.T, x, xp)
         low, high = constant(self.input_low, x, xp), constant(self.input_high, x, xp)
         return xp.minimum(xp.maximum(u, low), high)
