@@ -5,8 +5,10 @@ from __future__ import annotations
 import doctest
 import pkgutil
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -34,11 +36,12 @@ def test_snippets_run_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     text = page.read_text()
-    names: dict = {"__name__": "page"}
+    module = ModuleType("page")  # a real one: dataclasses look theirs up
+    monkeypatch.setitem(sys.modules, "page", module)
     for match in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
         line = text[: match.start()].count("\n") + 1
         code = "\n" * line + match.group(1)  # so that a traceback shows the line of the page
-        exec(compile(code, str(page), "exec"), names)
+        exec(compile(code, str(page), "exec"), vars(module))
 
 
 @pytest.mark.untyped

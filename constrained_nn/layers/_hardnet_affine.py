@@ -65,9 +65,9 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
     Example:
         >>> import torch
-        >>> A = torch.tensor([[1.0, 1.0]])
-        >>> HardNetAffine()(torch.tensor([2.0, 1.0]), Polyhedron(A, upper=torch.tensor([1.0])))
-        tensor([1., 0.])
+        >>> A = torch.tensor([[0.0, 2.0]])
+        >>> HardNetAffine()(torch.tensor([3.0, 5.0]), Polyhedron(A, upper=torch.tensor([2.0])))
+        tensor([3., 1.])
 
     References:
         HardNet (arXiv 2410.10807), Eq. 5; Propositions 6 and 7 for its geometry.

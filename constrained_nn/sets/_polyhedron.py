@@ -159,9 +159,9 @@ class AffineSubspace(IntervalSet, ProjectableSet):
 
     Example:
         >>> import torch
-        >>> plane = AffineSubspace(torch.tensor([[1.0, 1.0]]), torch.tensor([2.0]))
-        >>> plane.project(torch.tensor([0.0, 0.0]))
-        tensor([1., 1.])
+        >>> line = AffineSubspace(torch.tensor([[0.0, 2.0]]), torch.tensor([2.0]))
+        >>> line.project(torch.tensor([3.0, 5.0]))
+        tensor([3., 1.])
 
     References:
         Boyd and Vandenberghe, Convex Optimization (2004), section 8.1.1.
