@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg import ThinQR, branchless, matvec, min_norm_solve
-from constrained_nn.solvers._active_set import EMPTY, ROUNDING, RUNNING, SOLVED, factor_rows, sweep, take_rows
+from constrained_nn._linalg import branchless, matvec
+from constrained_nn.solvers._active_set import EMPTY, ROUNDING, RUNNING, SOLVED, sweep
 from constrained_nn.solvers._farkas import least_violation, proves_empty
+from constrained_nn.solvers._guess import reduce, search
+from constrained_nn.solvers._implicit import (
+    ActiveProjection,
+    on_active_rows,
+    row_values,
+    scatter_rows,
+)
 from constrained_nn.solvers._solution import Solution, Status
+from constrained_nn.solvers._splitting_rows import RowFactor, row_factor, times, with_identity
 
 # A row counts as satisfied while it is searched for, relative to ‖x‖ + |bound| of the unit row.
 _SEARCH_RTOL = 1e-12
 # A row of the returned point is satisfied, relative to |A||x| + |bound|: checked after the fact.
 _AUDIT_RTOL = 1e-9
+# Memory that one chunk of a batch may take.
+_CHUNK_BYTES = 6 * 2**20
+
+
+def factor_polyhedron(
+    A: Float[Tensor, "m n"], equality: Bool[Tensor, " m"] | None = None, *, box: bool = False
+) -> RowFactor:
+    """Factor of a shared matrix, for many calls of `project_polyhedron` with it.
+
+    Args:
+        equality: Rows that are equalities in every element and every call; they are eliminated.
+        box: Whether the calls have bounds on the point itself.
+    """
+    return row_factor(A.detach().to(torch.float64), equality, box=box)
 
 
 def project_polyhedron(
@@ -29,7 +52,7 @@ def project_polyhedron(
     warm_start: Solution | None = None,
     max_steps: int | None = None,
     check_every: int = 4,
-    factor: None = None,
+    factor: RowFactor | None = None,
 ) -> Solution:
     """Nearest point of `{x : lower <= A x <= upper, box[0] <= x <= box[1]}`.
 
@@ -44,72 +67,195 @@ def project_polyhedron(
         warm_start: An earlier solution with the same rows; its multipliers start the search.
         max_steps: Steps before an element is flagged `MAX_STEPS`; default grows with the number of rows.
         check_every: Steps between looks at who has finished (each look synchronises a GPU).
+        factor: Result of `factor_polyhedron` for a shared `A`.
 
     Returns:
         `OK`; `INFEASIBLE` with a checked Farkas certificate and the least-violation point; `MAX_STEPS`;
         `SINGULAR` (rows too nearly dependent for this precision); `NONFINITE_INPUT` (value 0). `multipliers`
         satisfy `y − value = Aᵀ multipliers` up to the multipliers of the box.
     """
-    out_dtype, wide = y.dtype, torch.float64
-    m = A.shape[-2]
-    shapes = [y.shape[:-1], A.shape[:-2], lower.shape[:-1], upper.shape[:-1]]
-    if box is not None:
-        shapes += [box[0].shape[:-1], box[1].shape[:-1]]
-    batch = torch.broadcast_shapes(*shapes)
+    wide = torch.float64
+    m, n = A.shape[-2:]
+    sides = [lower, upper] if box is None else [lower, upper, *box]
+    batch = torch.broadcast_shapes(y.shape[:-1], A.shape[:-2], *(t.shape[:-1] for t in sides))
     size = math.prod(batch)
-    n = y.shape[-1]
 
     def flat(t: Tensor, core: int) -> Tensor:
         t = t.to(wide)
         return t.expand(*batch, *t.shape[t.ndim - core :]).reshape(size, *t.shape[t.ndim - core :])
 
-    y_flat, lower, upper = flat(y, 1), flat(lower, 1), flat(upper, 1)
     rows = A.to(wide) if A.ndim == 2 else flat(A, 2)
-    if box is not None:
-        eye = torch.eye(n, dtype=wide, device=y.device)
-        rows = torch.cat([rows, eye.expand(*rows.shape[:-2], n, n)], -2)
-        lower = torch.cat([lower, flat(box[0], 1)], -1)
-        upper = torch.cat([upper, flat(box[1], 1)], -1)
-
-    finite = _finite(y_flat, rows, lower, upper)
-    if branchless(y_flat, rows) or not bool(finite.all()):
-        y_flat = torch.where(finite.unsqueeze(-1), y_flat, 0.0)
-        lower = torch.where(finite.unsqueeze(-1), lower, -torch.inf)
-        upper = torch.where(finite.unsqueeze(-1), upper, torch.inf)
-        if rows.ndim == 2:
-            rows = torch.where(rows.isfinite(), rows, 0.0)
-        else:
-            rows = torch.where(finite.unsqueeze(-1).unsqueeze(-1), rows, 0.0)
-
+    data = [flat(y, 1), *(flat(t, 1) for t in sides)]
     guess = None
     if warm_start is not None and warm_start.multipliers is not None:
-        guess = warm_start.multipliers.detach().to(wide).reshape(size, m)
-        if box is not None:
-            guess = torch.cat([guess, guess.new_zeros(size, n)], -1)
-    value, status, steps, multipliers = _solve(y_flat, rows, lower, upper, guess, max_steps, check_every)
+        guess = flat(warm_start.multipliers.detach(), 1)
+    fixed = branchless(y, A, lower, upper)
+    if not fixed and A.ndim == 2 and factor is None and size:
+        factor = factor_polyhedron(A, _common_equality(lower, upper), box=box is not None)
+    limits = _Limits(max_steps, check_every, fixed)
 
-    status = torch.where(finite, status, int(Status.NONFINITE_INPUT))
-    value = value.to(out_dtype)
-    with torch.no_grad():
-        Ax = matvec(rows.detach(), value.detach().to(wide))
-        residual = torch.maximum(
-            torch.maximum(Ax - upper.detach(), lower.detach() - Ax), torch.zeros_like(Ax)
-        )
-        violation = residual.amax(-1) if residual.shape[-1] else residual.new_zeros(size)
-        violation = torch.where(finite, violation, torch.inf).to(out_dtype)
+    chunk = size if fixed else _chunk(m if box is None else m + n, n, shared=A.ndim == 2)
+    if size <= chunk:
+        parts = [_project(data, rows, guess, factor, limits)]
+    else:
+        pieces = [t.split(chunk) for t in data]
+        matrices = rows.split(chunk) if rows.ndim == 3 else [rows] * len(pieces[0])
+        guesses = guess.split(chunk) if guess is not None else [None] * len(pieces[0])
+        parts = [
+            _project(list(piece), matrix, g, factor, limits)
+            for *piece, matrix, g in zip(*pieces, matrices, guesses, strict=True)
+        ]
+    value, status, steps, violation, multipliers = (
+        column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)
+    )
     return Solution(
-        value.reshape(*batch, n),
-        status.reshape(batch).to(torch.int8),
-        steps.reshape(batch).to(torch.int32),
-        violation.reshape(batch),
-        multipliers.narrow(-1, 0, m).to(out_dtype).reshape(*batch, m),
+        value.to(y.dtype).reshape(*batch, n),
+        status.to(torch.int8).reshape(batch),
+        steps.to(torch.int32).reshape(batch),
+        violation.to(y.dtype).reshape(batch),
+        multipliers.to(y.dtype).reshape(*batch, m),
     )
 
 
-def _solve(
-    y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess, max_steps: int | None, check_every: int
-):
-    """Value, status, steps and multipliers of finite float64 data."""
+class _Limits(NamedTuple):
+    max_steps: int | None
+    check_every: int
+    fixed: bool
+
+
+class _Part(NamedTuple):
+    """Result for one chunk: `Solution` without its shape."""
+
+    value: Tensor
+    status: Tensor
+    steps: Tensor
+    violation: Tensor
+    multipliers: Tensor
+
+
+def _common_equality(lower: Tensor, upper: Tensor) -> Tensor | None:
+    """Rows that are equalities in every element, or `None` if there are none."""
+    equal = lower == upper
+    equal = equal.flatten(0, -2).all(0) if equal.ndim > 1 else equal
+    return equal if bool(equal.any()) else None
+
+
+def _chunk(m: int, n: int, *, shared: bool) -> int:
+    """Number of elements that one pass takes."""
+    k = min(m, n)
+    numbers = 12 * (m + n) + 3 * k * k + (0 if shared else 3 * m * n + (2 * m * m if m <= n else 0))
+    return max(64, _CHUNK_BYTES // (8 * numbers))
+
+
+def _project(
+    data: list[Tensor], A: Tensor, guess: Tensor | None, factor: RowFactor | None, limits: _Limits
+) -> _Part:
+    """Projection of one flat float64 chunk; `data` is `y, lower, upper[, box lower, box upper]`."""
+    y, lower, upper, *box = data
+    if box:
+        lower, upper = torch.cat([lower, box[0]], -1), torch.cat([upper, box[1]], -1)
+        guess = None if guess is None else torch.cat([guess, torch.zeros_like(y)], -1)
+    if limits.fixed or not bool(_plausible(y, A, lower, upper)):
+        return _careful(y, A, lower, upper, bool(box), guess, factor, limits)
+    return _search(y, A, lower, upper, bool(box), guess, factor, limits)
+
+
+def _careful(y, A, lower, upper, box: bool, guess, factor, limits: _Limits) -> _Part:
+    """Bad elements replaced before any kernel, and flagged."""
+    finite = _finite(y, A, lower, upper)
+    each = finite.unsqueeze(-1)
+    y = torch.where(each, y, 0.0)
+    lower, upper = torch.where(each, lower, -torch.inf), torch.where(each, upper, torch.inf)
+    if A.ndim == 3:
+        A = torch.where(each.unsqueeze(-1), A, 0.0)
+    else:
+        A = torch.where(A.isfinite(), A, 0.0)
+        factor = None
+    if limits.fixed:
+        rows = with_identity(A) if box else A
+        value, status, steps, multipliers = _solve(y, rows, lower, upper, guess, limits)
+        violation = _violation(row_values(value.detach(), A.detach(), box), lower.detach(), upper.detach())
+        part = _Part(value, status, steps, violation, multipliers.narrow(-1, 0, A.shape[-2]))
+    else:
+        if A.ndim == 2:
+            factor = row_factor(A.detach(), None, box=box)
+        part = _search(y, A, lower, upper, box, guess, factor, limits)
+    return part._replace(
+        status=torch.where(finite, part.status, int(Status.NONFINITE_INPUT)),
+        violation=torch.where(finite, part.violation, torch.inf),
+    )
+
+
+def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limits: _Limits) -> _Part:
+    """Splitting and exact solves for all elements; the sweep for those that neither certifies."""
+    m, n = A.shape[-2:]
+    b = y.shape[0]
+    if lower.shape[-1] == 0 or b == 0:
+        zeros = torch.zeros(b, dtype=torch.long, device=y.device)
+        return _Part(y.clone(), zeros, zeros, y.new_zeros(b), y.new_zeros(b, m))
+    y0, A0, low, up = (t.detach() for t in (y, A, lower, upper))
+    with torch.no_grad():
+        if factor is None:
+            equal = low == up
+            factor = row_factor(A0, equal if bool(equal.any()) else None, box=box)
+        problem = reduce(factor, y0, low, up)
+        warm = None if guess is None else guess.index_select(-1, factor.inequality)
+        multiplier, active, exact, steps = search(
+            problem, warm, math.inf if limits.max_steps is None else limits.max_steps
+        )
+        value = y0 - times(multiplier, factor.rows)
+        there = factor.norm > 0
+        multiplier = torch.where(there, multiplier / torch.where(there, factor.norm, 1.0), 0.0)
+        if factor.equality.numel():
+            missing = row_values(value, A0, box).index_select(-1, factor.equality) - low.index_select(
+                -1, factor.equality
+            )
+            value = value - missing @ factor.pinv.mT
+            multiplier = scatter_rows(factor, multiplier, y0 - value, A0, box)
+            active = torch.zeros_like(multiplier).index_copy_(-1, factor.inequality, active)
+            active.index_fill_(-1, factor.equality, 1.0)
+            equal = low.index_select(-1, factor.equality) == up.index_select(-1, factor.equality)
+            exact = exact & equal.all(-1)
+        reached = row_values(value, A0, box)
+        excess = torch.maximum(reached - up, low - reached)
+        violation = excess.amax(-1).clamp_min(0.0)
+        norm = torch.linalg.vector_norm(A0, dim=-1) if factor.equality.numel() or box else factor.norm
+        norm = torch.cat([norm, norm.new_ones(*norm.shape[:-1], n)], -1) if box else norm
+        floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y0, dim=-1, keepdim=True)
+        certain = bool((exact & (excess <= floor).all(-1)).all())
+        if not certain:
+            exact = exact & _audit(reached, value, A0, box, floor, low, up)
+            certain = bool(exact.all())
+        status = torch.where(exact, int(Status.OK), int(Status.SINGULAR))
+    if not certain:
+        active = torch.where(exact.unsqueeze(-1), active, 0.0)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (y, A, lower, upper)):
+        value = ActiveProjection.apply(y, A, lower, upper, box, value, multiplier, active, factor)
+    if not certain:
+        some = exact.logical_not().nonzero().squeeze(-1)
+        few = A if A.ndim == 2 else A[some]
+        rows = with_identity(few) if box else few
+        hint = torch.where(active[some] != 0, multiplier[some], 0.0)
+        if limits.max_steps is not None:
+            limits = limits._replace(max_steps=max(0, limits.max_steps - int(steps.max())))
+        point, code, more, weights = _solve(y[some], rows, lower[some], upper[some], hint, limits)
+        value = value.index_put((some,), point)  # pyright: ignore
+        status, steps = status.index_put((some,), code), steps.index_put((some,), steps[some] + more)
+        multiplier = multiplier.index_put((some,), weights)
+        reached = row_values(point.detach(), few.detach(), box)
+        violation = violation.index_put((some,), _violation(reached, low[some], up[some]))
+    return _Part(value, status, steps, violation, multiplier.narrow(-1, 0, m))  # pyright: ignore
+
+
+def _violation(reached: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Largest amount by which a row is outside its bounds."""
+    if reached.shape[-1] == 0:
+        return reached.new_zeros(reached.shape[:-1])
+    return torch.maximum(reached - upper, lower - reached).amax(-1).clamp_min(0.0)
+
+
+def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess: Tensor | None, limits: _Limits):
+    """Value, status, steps and multipliers of finite float64 data by the dual active-set sweep."""
     b, (m, n) = y.shape[0], A.shape[-2:]
     if m == 0 or b == 0:
         zeros = torch.zeros(b, dtype=torch.long, device=y.device)
@@ -126,9 +272,13 @@ def _solve(
     search_low, search_up = torch.where(skip, -torch.inf, low), torch.where(skip, torch.inf, up)
     impossible = hopeless.any(-1)
 
-    fixed = branchless(y, A)
-    limit = max_steps if max_steps is not None else (2 * min(m, n) + 6 if fixed else 10 * (m + n) + 50)
-    options = {"rtol": _SEARCH_RTOL, "max_steps": limit, "check_every": check_every}
+    fixed = limits.fixed
+    limit = (
+        limits.max_steps
+        if limits.max_steps is not None
+        else (2 * min(m, n) + 6 if fixed else 10 * (m + n) + 50)
+    )
+    options = {"rtol": _SEARCH_RTOL, "max_steps": limit, "check_every": limits.check_every}
     if guess is not None:
         guess = guess * scale
     state = sweep(y0, rows, search_low, search_up, guess=guess, **options)
@@ -140,8 +290,10 @@ def _solve(
     witness = torch.where((state.outcome == EMPTY).unsqueeze(-1), signed, 0.0)
     empty = proves_empty(witness, rows, search_low, search_up, size) | impossible
 
-    value = _on_active_rows(y, A, lower, upper, norm, state.active, state.upper_side)
-    satisfied = _audit(value.detach(), y0, A0, norm, lower0, upper0)
+    value = on_active_rows(y, A, lower, upper, state.active, state.upper_side)
+    x = value.detach()
+    floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y0, dim=-1, keepdim=True)
+    satisfied = _audit(matvec(A0, x), x, A0, False, floor, lower0, upper0)
     solved = (state.outcome == SOLVED) & impossible.logical_not()
     status = torch.where(state.outcome == RUNNING, int(Status.MAX_STEPS), int(Status.SINGULAR))
     status = torch.where(solved & satisfied, int(Status.OK), status)
@@ -159,31 +311,18 @@ def _solve(
     return value, status, state.steps, multipliers
 
 
-def _on_active_rows(
-    y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, norm: Tensor, active: Tensor, upper_side: Tensor
-) -> Tensor:
-    """`y − A_J⁺(A_J y − t_J)` on the active rows `J`: the differentiable part."""
-    scale = torch.where(norm > 0, norm, 1.0)
-    basis = factor_rows(A.detach() / scale.unsqueeze(-1), active)
-    A_J = take_rows(A / scale.unsqueeze(-1), basis.index)
-    A_J = torch.where(basis.used.unsqueeze(-1), A_J, 0.0)
-    target = torch.where(upper_side, upper, lower) / scale
-    t = torch.where(basis.used, target.gather(-1, basis.index), 0.0)
-    qr = ThinQR(basis.Q, basis.R, basis.used)
-    x = y - min_norm_solve(A_J, matvec(A_J, y) - t, qr)
-    with torch.no_grad():  # one refinement; its derivative is zero
-        correction = min_norm_solve(A_J.detach(), matvec(A_J.detach(), x.detach()) - t.detach(), qr)
-    return x - correction
-
-
-def _audit(x: Tensor, y: Tensor, A: Tensor, norm: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Whether every row holds to `1e-9 (|A||x| + |bound|)` and rounding of `y`; NaN does not."""
-    Ax = matvec(A, x)
-    size = matvec(A.abs(), x.abs())
-    floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    ok = (Ax - upper <= _AUDIT_RTOL * (size + upper.abs()) + floor) | (upper == torch.inf)
-    ok = ok & ((lower - Ax <= _AUDIT_RTOL * (size + lower.abs()) + floor) | (lower == -torch.inf))
+def _audit(reached, x, A, box: bool, floor, lower, upper) -> Tensor:
+    """Whether every row holds to `1e-9 (|A||x| + |bound|)` and rounding of `y` (`floor`); NaN does not."""
+    size = row_values(x.abs(), A.abs(), box)
+    ok = (reached - upper <= _AUDIT_RTOL * (size + upper.abs()) + floor) | (upper == torch.inf)
+    ok = ok & ((lower - reached <= _AUDIT_RTOL * (size + lower.abs()) + floor) | (lower == -torch.inf))
     return ok.all(-1)
+
+
+def _plausible(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Cheap sufficient check that all elements are finite: sums carry every NaN and infinity along."""
+    total = y.detach().sum() + A.detach().sum()
+    return total.isfinite() & (lower < torch.inf).all() & (upper > -torch.inf).all()
 
 
 def _finite(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -1,0 +1,113 @@
+"""Derivatives of a projection from its active rows.
+
+With active rows `M x = t`, `x = y − Mᵀλ` and `g = ḡ + Mᵀω` where `M ḡ = 0`:
+`dL/dy = ḡ`, `dL/dt = ω`, `dL/dM = −λ ḡᵀ − ω xᵀ`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from constrained_nn._linalg import ThinQR, matvec, min_norm_solve, outer_sum_to
+from constrained_nn.solvers._active_set import factor_rows, take_rows
+from constrained_nn.solvers._splitting_rows import RowFactor, active_block, gram_times, times, with_identity
+
+
+def on_active_rows(
+    y: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, active: Tensor, upper_side: Tensor
+) -> Tensor:
+    """`y − A_J⁺(A_J y − t_J)` on independent active rows `J`, by operations with derivatives of every order."""
+    norm = torch.linalg.vector_norm(rows.detach(), dim=-1)
+    scale = torch.where(norm > 0, norm, 1.0)
+    unit = rows / scale.unsqueeze(-1)
+    basis = factor_rows(unit.detach(), active)
+    A_J = torch.where(basis.used.unsqueeze(-1), take_rows(unit, basis.index), 0.0)
+    target = torch.where(upper_side, upper, lower) / scale
+    t = torch.where(basis.used, target.gather(-1, basis.index), 0.0)
+    qr = ThinQR(basis.Q, basis.R, basis.used)
+    x = y - min_norm_solve(A_J, matvec(A_J, y) - t, qr)
+    with torch.no_grad():  # one refinement; its derivative is zero
+        correction = min_norm_solve(A_J.detach(), matvec(A_J.detach(), x.detach()) - t.detach(), qr)
+    return x - correction
+
+
+class ActiveProjection(torch.autograd.Function):
+    """A projection that is known already, with the derivative that its active rows give it.
+
+    First derivatives reuse the Gram matrix of the active rows; where a graph of the derivative is asked for,
+    it is built from `on_active_rows`.
+    """
+
+    @staticmethod
+    def forward(ctx, y, rows, lower, upper, box, value, multiplier, active, factor):
+        ctx.save_for_backward(y, rows, lower, upper, value, multiplier, active)
+        ctx.box, ctx.factor = box, factor
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        y, rows, lower, upper, value, multiplier, active = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            needed = [t for t, n in zip((y, rows, lower, upper), ctx.needs_input_grad, strict=False) if n]
+            full = with_identity(rows) if ctx.box else rows
+            x = on_active_rows(y, full, lower, upper, active != 0, active > 0)
+            found = iter(torch.autograd.grad(x, needed, grad, create_graph=True, allow_unused=True))
+            return (*(next(found) if n else None for n in ctx.needs_input_grad[:4]), *([None] * 5))
+        weight = _adjoint(ctx.factor, rows, ctx.box, active, grad)
+        grad_y = grad - transpose_times(weight, rows, ctx.box)
+        grad_rows = grad_lower = grad_upper = None
+        if ctx.needs_input_grad[1]:
+            m = rows.shape[-2]
+            w, lam = weight.narrow(-1, 0, m), multiplier.narrow(-1, 0, m)
+            grad_rows = -outer_sum_to(lam, grad_y, rows.shape) - outer_sum_to(w, value, rows.shape)
+        if ctx.needs_input_grad[2]:
+            grad_lower = torch.where(active < 0, weight, 0.0)
+        if ctx.needs_input_grad[3]:
+            grad_upper = torch.where(active > 0, weight, 0.0)
+        return grad_y, grad_rows, grad_lower, grad_upper, None, None, None, None, None
+
+
+def transpose_times(weight: Tensor, rows: Tensor, box: bool) -> Tensor:
+    """`[A; I]ᵀ weight`, or `Aᵀ weight` without a box."""
+    if not box:
+        return times(weight, rows)
+    m = rows.shape[-2]
+    return times(weight.narrow(-1, 0, m), rows) + weight.narrow(-1, m, rows.shape[-1])
+
+
+def row_values(x: Tensor, rows: Tensor, box: bool) -> Tensor:
+    """`[A; I] x`, or `A x` without a box."""
+    value = times(x, rows.mT)
+    return torch.cat([value, x], -1) if box else value
+
+
+def _adjoint(factor: RowFactor, rows: Tensor, box: bool, active: Tensor, grad: Tensor) -> Tensor:
+    """`ω`: least-squares weights `(b, m)` of the active rows with `[A; I]ᵀ ω ≈ grad`."""
+    reduced = active
+    if factor.equality.numel():
+        reduced = active.index_select(-1, factor.inequality)
+    reduced = torch.where(factor.norm > 0, reduced, 0.0)
+    k = min(int((reduced != 0).sum(-1).max()), *factor.rows.shape[-2:])
+    if k == 0:
+        weight = torch.zeros_like(reduced)
+    else:
+        block = active_block(factor, reduced.abs(), k)
+        r = times(grad, factor.rows.mT)
+        p = r.shape[-1]
+        picked = r.gather(-1, block.index)
+        weight = block.solve(picked)
+        left = gram_times(factor, block.scatter(weight, p)).gather(-1, block.index)
+        weight = block.scatter(weight + block.solve(picked - left), p)
+    weight = torch.where(factor.norm > 0, weight / torch.where(factor.norm > 0, factor.norm, 1.0), 0.0)
+    if not factor.equality.numel():
+        return weight
+    return scatter_rows(factor, weight, grad, rows, box)
+
+
+def scatter_rows(factor: RowFactor, weight: Tensor, point: Tensor, rows: Tensor, box: bool) -> Tensor:
+    """Weights of all rows from those of the kept rows: the eliminated ones explain the rest of `point`."""
+    total = factor.equality.numel() + factor.inequality.numel()
+    full = weight.new_zeros(weight.shape[0], total).index_copy_(-1, factor.inequality, weight)
+    rest = point - transpose_times(full, rows, box)
+    return full.index_copy_(-1, factor.equality, rest @ factor.pinv)

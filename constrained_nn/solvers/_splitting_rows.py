@@ -1,0 +1,238 @@
+"""Active sets by a few splitting steps in row space, confirmed by one exact solve on them.
+
+The iterates live in row space: a step is one product with an `m x m` operator and a clamp. Rows that are
+equalities for every element of a shared matrix are eliminated first, so that neither they nor the bounds on
+the point cost more than an entry of that operator.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Penalty of the splitting for unit rows, and its over-relaxation: measured, see docs/benchmarks/projection.md.
+PENALTY = 2.0
+RELAXATION = 1.6
+# Equality rows of matrices that differ between elements are not eliminated; their penalty is larger.
+_EQUALITY_FACTOR = 1e3
+# Added to the diagonal of the Gram matrix of the active rows; refinement takes its effect out again.
+_SHIFT = 1e-13
+_DEPENDENT = 1e-7
+
+
+class RowFactor(NamedTuple):
+    """Everything about the rows that does not depend on `y` and the bounds (the result of `factor_polyhedron`).
+
+    Args:
+        equality: Index of the eliminated rows among the rows `[A; I]` `(q,)`.
+        inequality: Index of the others `(p,)`.
+        rows: The others, projected along the eliminated ones and of unit norm `(*batch, p, n)`.
+        norm: Their norm before that; 0 for rows that depend on the eliminated ones `(*batch, p)`.
+        gram: `rows rowsᵀ`, or `None` where two products with `rows` are cheaper.
+        step: `αR W`, the operator of a splitting step, transposed `(*batch, p, p)`; or `None`.
+        half: `W = halfᵀ half`, where two products with it are cheaper `(*batch, n, p)`; or `None`.
+        weight: `αR`, over-relaxation times penalty `(*batch, p)`.
+        pinv: Pseudoinverse of the eliminated rows `(n, q)`.
+        shift: How the values of the other rows move with the right-hand side of the eliminated `(q, p)`.
+    """
+
+    equality: Int[Tensor, " q"]
+    inequality: Int[Tensor, " p"]
+    rows: Float[Tensor, "*batch p n"]
+    norm: Float[Tensor, "*batch p"]
+    gram: Float[Tensor, "*batch p p"] | None
+    step: Float[Tensor, "*batch p p"] | None
+    half: Float[Tensor, "*batch n p"] | None
+    weight: Float[Tensor, "*batch p"]
+    pinv: Float[Tensor, "n q"]
+    shift: Float[Tensor, "q p"]
+
+
+def row_factor(A: Tensor, equality: Tensor | None, *, box: bool, penalty: float = PENALTY) -> RowFactor:
+    """Factor of the rows `A (*batch, m, n)`, with the rows of the identity below them for bounds on the point.
+
+    Args:
+        equality: Rows `(m,)` of a shared `A` to eliminate, or rows `(*batch, m)` of larger penalty.
+        box: Whether the point itself has bounds.
+    """
+    if box:
+        A = with_identity(A)
+    m = A.shape[-2]
+    every = torch.arange(m, device=A.device)
+    eliminated, others = every.narrow(0, 0, 0), every
+    pinv, shift = A.new_zeros(A.shape[-1], 0), A.new_zeros(0, m)
+    rows, own = A, None
+    if A.ndim == 2 and equality is not None:
+        mask = torch.cat([equality, equality.new_zeros(m - equality.shape[0])])
+        eliminated, others = mask.nonzero().squeeze(-1), mask.logical_not().nonzero().squeeze(-1)
+        pinv = torch.linalg.pinv(A[eliminated])
+        rows = A[others]
+        own = torch.linalg.vector_norm(rows, dim=-1)
+        shift = pinv.mT @ rows.mT
+        rows = rows - (rows @ pinv) @ A[eliminated]
+    norm = torch.linalg.vector_norm(rows, dim=-1)
+    if own is not None:
+        norm = torch.where(norm > _DEPENDENT * own, norm, 0.0)
+    rows = rows * torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(-1)
+    weight = torch.full_like(norm, penalty)
+    if A.ndim > 2 and equality is not None:
+        weight = torch.where(equality, _EQUALITY_FACTOR * penalty, penalty)
+    gram, step, half = _operators(rows, weight, uniform=A.ndim == 2 or equality is None)
+    return RowFactor(eliminated, others, rows, norm, gram, step, half, RELAXATION * weight, pinv, shift)
+
+
+def with_identity(rows: Tensor) -> Tensor:
+    """`[A; I]`."""
+    n = rows.shape[-1]
+    eye = torch.eye(n, dtype=rows.dtype, device=rows.device)
+    return torch.cat([rows, eye.expand(*rows.shape[:-2], n, n)], -2)
+
+
+def _operators(rows: Tensor, weight: Tensor, *, uniform: bool) -> tuple[Tensor | None, ...]:
+    """`gram`, `step` and `half` of a `RowFactor`, with `W = rows (I + rowsᵀ R rows)⁻¹ rowsᵀ`.
+
+    The smaller of its two Cholesky factors is taken. For one matrix for each element with fewer columns than
+    rows neither product is formed: two products with thin matrices move less memory.
+    """
+    m, n = rows.shape[-2:]
+    if n < m:
+        pulled = rows if uniform else weight.unsqueeze(-1) * rows
+        inner = rows.mT @ pulled
+        if uniform:
+            inner = inner * weight.select(-1, 0).unsqueeze(-1).unsqueeze(-1)
+        inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], rows.mT, upper=False)
+        if rows.ndim == 2:
+            return rows @ rows.mT, RELAXATION * weight.unsqueeze(-1) * (half.mT @ half), None
+        return None, None, half.contiguous()
+    root = weight.sqrt()
+    gram = rows @ rows.mT
+    scaled = root.unsqueeze(-1) * gram
+    inner = scaled * root.unsqueeze(-2)
+    inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], scaled, upper=False)
+    return gram, RELAXATION * weight.unsqueeze(-1) * (gram - half.mT @ half), None
+
+
+def times(v: Tensor, M: Tensor) -> Tensor:
+    """`v M` for a shared matrix or one for each element."""
+    if M.ndim == 2:
+        return v @ M
+    return torch.bmm(v.unsqueeze(1), M).squeeze(1)
+
+
+def gram_times(factor: RowFactor, multiplier: Tensor) -> Tensor:
+    """`gram multiplier`."""
+    if factor.gram is None:
+        return times(times(multiplier, factor.rows), factor.rows.mT)
+    return times(multiplier, factor.gram)
+
+
+def split(factor: RowFactor, value: Tensor, v: Tensor, lower: Tensor, upper: Tensor, steps: int) -> Tensor:
+    """`steps` over-relaxed splitting steps; the rows whose entry is outside its bounds are the guess.
+
+    With `inside = clamp(v)` and `mirror = 2 inside − v`, a step is
+    `v + α (value − inside) + (mirror − value) step`.
+    """
+    constant = RELAXATION * value - _step(factor, value)
+    for _ in range(steps):
+        inside = torch.clamp(v, lower, upper)
+        mirror = torch.lerp(v, inside, 2.0)
+        v = torch.add(v, inside, alpha=-RELAXATION).add(constant).add(_step(factor, mirror))
+    return v
+
+
+def _step(factor: RowFactor, mirror: Tensor) -> Tensor:
+    if factor.step is not None:
+        return times(mirror, factor.step)
+    assert factor.half is not None
+    return times(times(factor.weight * mirror, factor.half.mT), factor.half)
+
+
+class Block(NamedTuple):
+    """Cholesky factor of the Gram matrix of the active rows, at most `k` of them; `used (b, k)` is 1 or 0."""
+
+    index: Int[Tensor, "b k"]
+    used: Float[Tensor, "b k"]
+    L: Float[Tensor, "b k k"]
+
+    def solve(self, r: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+        """`G_JJ⁻¹ r_J`, zero where a column is not used."""
+        return torch.cholesky_solve((r * self.used).unsqueeze(-1), self.L).squeeze(-1) * self.used
+
+    def scatter(self, weights: Float[Tensor, "b k"], p: int) -> Float[Tensor, "b p"]:
+        """Weights of all rows."""
+        return weights.new_zeros(weights.shape[0], p).scatter(-1, self.index, weights)
+
+
+def active_block(factor: RowFactor, excess: Tensor, k: int) -> Block:
+    """Factor of the `k` rows of largest `excess (b, p)`, those with zero excess left out."""
+    largest, index = excess.topk(k, dim=-1, sorted=False)
+    used = (largest > 0).to(excess.dtype)
+    p = factor.rows.shape[-2]
+    if factor.gram is None:
+        first = torch.arange(0, index.shape[0] * p, p, device=index.device).unsqueeze(-1)
+        chosen = factor.rows.reshape(-1, factor.rows.shape[-1]).index_select(0, (index + first).reshape(-1))
+        chosen = chosen.reshape(*index.shape, -1) * used.unsqueeze(-1)
+        block = chosen @ chosen.mT
+    else:
+        flat = (index.unsqueeze(-1) * p + index.unsqueeze(-2)).flatten(1)
+        if factor.gram.ndim == 2:
+            block = factor.gram.reshape(-1).index_select(0, flat.reshape(-1)).reshape(-1, k, k)
+        else:
+            block = factor.gram.flatten(1).gather(1, flat).reshape(-1, k, k)
+        block = block * used.unsqueeze(-1) * used.unsqueeze(-2)
+    block.diagonal(dim1=-2, dim2=-1).add_((1.0 + _SHIFT) - used)
+    return Block(index, used, torch.linalg.cholesky_ex(block)[0])
+
+
+class Guess(NamedTuple):
+    """An active set, its multipliers, and whether they satisfy the optimality conditions.
+
+    Args:
+        multiplier: Of the unit reduced rows `(b, p)`.
+        active: Rows taken as equalities `(b, p)`: +1 at the upper, −1 at the lower bound, 0 not.
+        exact: Whether the optimality conditions hold `(b,)`.
+        following: The active set to try next, signed `(b, p)`.
+    """
+
+    multiplier: Tensor
+    active: Tensor
+    exact: Tensor
+    following: Tensor
+
+
+def confirm(
+    factor: RowFactor, value: Tensor, lower: Tensor, upper: Tensor, guess: Tensor, dust: Tensor, k: int
+) -> Guess:
+    """Exact solve on the rows where `guess (b, p)` is not zero, checked element by element.
+
+    Args:
+        value: Values of the reduced rows at the point to project `(b, p)`.
+        dust: Rounding of a row value `(b, 1)`.
+        k: Number of rows to take at most.
+    """
+    block = active_block(factor, guess.abs(), k)
+    side = torch.sign(guess).gather(-1, block.index) * block.used
+    target = torch.where(side > 0, upper.gather(-1, block.index), lower.gather(-1, block.index))
+    there = value.gather(-1, block.index)
+    target = torch.where(block.used > 0, target, there)
+    weights = block.solve(there - target)
+    p = value.shape[-1]
+    reached = value - gram_times(factor, block.scatter(weights, p))
+    weights = weights + block.solve(reached.gather(-1, block.index) - target)
+    multiplier = block.scatter(weights, p)
+    reached = value - gram_times(factor, multiplier)
+    inside = torch.clamp(reached, lower, upper)
+    outside = reached - inside
+    late = outside.abs() > dust + 1e-12 * inside.abs()
+    active = block.scatter(side, p)
+    wrong = (multiplier * active < 0) & (lower < upper)
+    serious = wrong & (multiplier.abs() > 1e-12 * multiplier.abs().amax(-1, keepdim=True))
+    exact = (serious | late).any(-1).logical_not()
+    # Semismooth Newton: next come the active rows of the right sign, and the violated ones.
+    following = active * wrong.logical_not() + torch.sign(outside) * (late & (active == 0))
+    return Guess(multiplier * wrong.logical_not(), active, exact, following)
