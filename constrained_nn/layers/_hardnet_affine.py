@@ -206,7 +206,7 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, dy, dA, dlower, dupper, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
-        y, A, lower, upper, Q, R, independent, value, below, above = ctx.saved_tensors
+        y, A, _, _, Q, R, independent, value, below, above = ctx.saved_tensors
         qr = ThinQR(Q, R, independent)
         dy = torch.zeros_like(y) if dy is None else dy
         dr = -product(A, dy)  # of the violated rows, whose residual is bound − A y
