@@ -207,7 +207,11 @@ def _uncovered(
 
 
 def _float(value: fmpq) -> float:
-    return int(value.p) / int(value.q)
+    """The nearest float, for messages; infinite beyond the largest."""
+    try:
+        return int(value.p) / int(value.q)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _check_dtype(dtype: str, arrays: dict[str, list[float]]) -> None:

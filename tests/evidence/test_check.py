@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -20,7 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from constrained_nn.cli import check as cli
-from constrained_nn.errors import InfeasibleError
+from constrained_nn.errors import FileFormatError, InfeasibleError
 from constrained_nn.evidence import replay, write
 from constrained_nn.verify import Outcome, check, check_claims, clopper_pearson, decode, digest, encode
 from tests.evidence.subjects import TASK, Filtered, Nominal, make, subject
@@ -253,6 +254,40 @@ def test_edited_file_with_its_digest_recomputed(small, shell, path, value, words
     assert result.exit_code == 2, result.output
     assert any(word in result.output for word in words.split("|")), result.output
     assert "Traceback" not in result.output
+
+
+NASTY = (
+    None, True, -1, 0, 2, 10**30, "", " ", "x", "0x1p+1023", "-0x1p+1023", "0x0.0000000000001p-1022", "inf", "nan",
+    [], {}, [0], ["x"], [[]], "float32", "0x1p+1023 " * 5 + "0x1p+1023",
+)  # fmt: skip
+
+
+def paths(value, here=()):
+    """Every place in a JSON tree."""
+    if here:
+        yield here
+    for key, child in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from paths(child, (*here, key))
+
+
+def test_nothing_in_a_file_brings_the_checker_down(small, tmp_path):
+    """Any value in any place ends in a finding or in a clear error, and never in another exception."""
+    rng = random.Random(1)
+    places = list(paths(small))
+    assert len(places) > 60
+    for trial in range(400):
+        certificate = copy.deepcopy(small)
+        for place in rng.sample(places, 1 + trial % 2):
+            with contextlib.suppress(KeyError, IndexError, TypeError):
+                holder = certificate
+                for key in place[:-1]:
+                    holder = holder[key]
+                holder[place[-1]] = rng.choice(NASTY)
+        with contextlib.suppress(FileFormatError):
+            for finding in check(write(certificate | {"digest": digest(certificate)}, tmp_path / "c.json")):
+                assert finding.text.isprintable()
 
 
 def test_edited_file(small, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -14,7 +15,15 @@ import pytest
 from scipy.stats import beta
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import Outcome, check, check_claims, conclusion, digest
+from constrained_nn.verify import (  # for the forger alone; the oracle has its own mathematics
+    Outcome,
+    _rows,
+    _sampled,
+    check,
+    check_claims,
+    conclusion,
+    digest,
+)
 from tests.evidence.subjects import TASK, Filtered, make, subject
 
 ALTERATIONS = 300
@@ -292,9 +301,18 @@ def alter(certificate: dict, rng: random.Random) -> dict:
             ]
         )
         holder[key] = value
-    else:  # a forger who keeps the file consistent, but not with the tolerance: one u pushed over a bound
+    else:  # one u pushed over a bound, by less or by more than the tolerance
         push_over(rows, certificate, rng)
+    if rng.random() < 0.5:
+        reword(altered)
     return altered
+
+
+def reword(certificate: dict) -> None:
+    """A forger who rewrites the words, so that they say what the altered numbers say."""
+    for claim, module in zip(certificate["claims"], (_rows, _sampled), strict=True):
+        with contextlib.suppress(ValueError, OverflowError, KeyError, TypeError):
+            claim["statement"] = module.statement(claim, certificate)
 
 
 def push_over(claim: dict, certificate: dict, rng: random.Random) -> None:
