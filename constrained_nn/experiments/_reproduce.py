@@ -17,6 +17,7 @@ from constrained_nn.errors import FileFormatError, UnknownNameError
 from constrained_nn.experiments._protocol import Experiment, Row
 
 Report = Callable[[str], None]
+_SOURCE = Path(__file__).resolve().parents[2]
 
 
 def reproduce(
@@ -145,7 +146,8 @@ def _run_cell(experiment: Experiment, row: Row, seed: int | None, directory: Pat
     try:
         metrics = experiment.run(row.name, seed, directory)
     except Exception as error:  # one bad cell must not cost the others
-        result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        text = " ".join(str(error).split()).replace(f"{_SOURCE}/", "")  # pages name no folder of this machine
+        result |= {"status": "failed", "error": f"{type(error).__name__}: {text}"}
     else:
         result |= {"status": "done", "metrics": {k: number(v) for k, v in metrics.items()}}
     result["seconds"] = round(time.perf_counter() - start, 2)
