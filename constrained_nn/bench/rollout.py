@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli._options import Device, Threads, prepare_torch
+from constrained_nn._options import Device, Threads, prepare_torch
 
 BARS = {"float64": 1.3, "float32": 2.0}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn.cli._options import Threads, prepare_torch
+from constrained_nn._options import Threads, prepare_torch
 
 
 def command(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn.cli._options import Quiet
+from constrained_nn._options import Quiet
 
 LEARNED = {"hardnet": 400, "none": 300, "soft": 300, "dc3": 200}  # method -> gradient steps
 FIXED = ("nominal", "cbf-qp")

@@ -17,11 +17,11 @@ def prepare_torch(device: str, threads: int) -> None:
     """Set the threads and check the device; a bad one ends the command."""
     import torch
 
-    from constrained_nn.cli._shell import fail
-
     torch.set_num_threads(threads)
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        fail(f"--device: expected a device of this machine, got '{device}' ({reason}). Use cpu.")
+        raise ValueError(
+            f"--device: expected a device of this machine, got '{device}' ({reason}). Use cpu."
+        ) from None
