@@ -22,8 +22,10 @@ class TrainConfig:
         batch: Start states a step.
         learning_rate: Step size of Adam.
         final_learning_rate: Its last value, reached along a cosine; default: constant.
-        max_gradient_norm: Clip the gradient of the mean cost to this norm; default: no clipping. A few start
-            states near a singular `A` have gradients a hundred times those of the others.
+        max_gradient_norm: Clip the gradient of the mean cost to this norm; default: no clipping.
+        max_adjoint_norm: Clip the gradient of each run's cost in its own state, at every time, to this norm;
+            default: no clipping. A run that comes near a singular `A` has gradients a hundred times those of the
+            others, and without this they alone decide the direction of the step.
         seed: Seed of the initial weights and of the order of the start states.
         hidden: Widths of the hidden layers of the backbone.
         dtype: `"float64"` or `"float32"`.
@@ -38,6 +40,7 @@ class TrainConfig:
     learning_rate: float = 1e-4
     final_learning_rate: float | None = None
     max_gradient_norm: float | None = None
+    max_adjoint_norm: float | None = None
     seed: int = 1
     hidden: tuple[int, ...] = (200, 200)
     dtype: Literal["float32", "float64"] = "float64"

@@ -126,7 +126,8 @@ def _step(run: Run, optimizer: torch.optim.Optimizer, step: int, device: str) ->
         group["lr"] = _learning_rate(run.config, step)
     x0 = _batch(run, step, device)
     penalties = run.method.penalties(run.task, run.controller, step)  # pyright: ignore[reportArgumentType]
-    trajectory = simulate(run.task, run.controller, x0, running={"cost": run.task.stage_cost, **penalties})
+    controller = _clipped_adjoint(run)
+    trajectory = simulate(run.task, controller, x0, running={"cost": run.task.stage_cost, **penalties})
     loss = sum(trajectory.integrals.values()).sum()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -142,6 +143,24 @@ def _step(run: Run, optimizer: torch.optim.Optimizer, step: int, device: str) ->
     optimizer.step()
     cost = trajectory.integrals["cost"].detach()
     return {"loss": loss.item() / len(x0), "cost": cost.mean().item(), "gradient": norm.item() / len(x0)}
+
+
+def _clipped_adjoint(run: Run) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    """The controller, with the adjoint of every run clipped where it passes back through the state."""
+    limit = run.config.max_adjoint_norm
+    if limit is None:
+        return run.controller
+
+    def clip(adjoint: torch.Tensor) -> torch.Tensor:
+        norm = torch.linalg.vector_norm(adjoint, dim=-1, keepdim=True)
+        return adjoint * (limit / norm.clamp_min(limit))
+
+    def controller(t: Any, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            x.register_hook(clip)
+        return run.controller(t, x)
+
+    return controller
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:
