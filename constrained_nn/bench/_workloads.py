@@ -78,7 +78,7 @@ def _equalities_and_box(rng: np.random.Generator, batch: int) -> Workload:
 def _dc3(rng: np.random.Generator, batch: int) -> Workload:
     """The data of DC3 and Pi-net (NumPy's legacy generator, seed 17; test rows from 8976 on)."""
     n, q, m, rows, first = 100, 50, 50, 10_000, 8976
-    legacy = np.random.RandomState(17)  # noqa: NPY002  the published recipe
+    legacy = np.random.RandomState(17)
     legacy.random_sample(2 * n)  # their objective
     C = legacy.normal(0.0, 1.0, (q, n))
     right = legacy.uniform(-1.0, 1.0, (rows, q))
