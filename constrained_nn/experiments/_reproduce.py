@@ -89,9 +89,9 @@ def reproduce(
     }
 
 
-def number(value: float) -> float | str:
-    """A JSON number, or the name of a value that JSON cannot hold."""
-    value = float(value)
+def number(value: float | None) -> float | str:
+    """A JSON number, or the name of a value that JSON cannot hold; None is what a result file has for it."""
+    value = float("nan" if value is None else value)
     return value if math.isfinite(value) else str(value)
 
 

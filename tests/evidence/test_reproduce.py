@@ -97,6 +97,17 @@ def test_failed_cell_is_shown_and_tried_again(tmp_path):
     assert again["rows"][1]["failed"] == []
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_value_that_is_not_finite_is_shown(tmp_path, value):
+    class Lost(Walk):
+        def run(self, row, seed, directory):
+            return super().run(row, seed, directory) | ({"end": value} if seed == 2 else {})
+
+    result = reproduce(Lost(), runs=tmp_path, report=quiet)
+    assert result["rows"][1]["ours"]["end"]["mean"] == "not finite"
+    assert "not finite" in markdown(result | {"command": ""})
+
+
 def test_earlier_work_is_neither_lost_nor_mixed(tmp_path):
     reproduce(Walk(), runs=tmp_path, report=quiet)
     with pytest.raises(FileFormatError, match="--resume"):
