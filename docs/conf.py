@@ -23,6 +23,7 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
 
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autodoc_typehints = "none"  # shapes and units stand in the text
 autodoc_default_options = {"members": True, "show-inheritance": True}
 suppress_warnings = [
