@@ -7,9 +7,18 @@ from typing import Any
 
 import gymnasium
 
+from control_envs.envs.adapters import ControllerPolicy, SafetyGymnasium, as_policy, evaluate
 from control_envs.envs.rendering import Renderer, record, write_film
+from control_envs.envs.safety import SafetyFilter, VectorSafetyFilter
 from control_envs.envs.single import ControlEnv
 from control_envs.envs.vector import ControlVectorEnv
+from control_envs.envs.wrappers import (
+    ClipAction,
+    NormalizeObservation,
+    NormalizeReward,
+    RecordStatistics,
+    RescaleAction,
+)
 from control_envs.errors import UnknownTaskError
 from control_envs.tasks import TASKS, Task
 
@@ -85,10 +94,21 @@ for _task in tuple(TASKS.values()):
     register(_task)
 
 __all__ = [
+    "ClipAction",
     "ControlEnv",
     "ControlVectorEnv",
+    "ControllerPolicy",
+    "NormalizeObservation",
+    "NormalizeReward",
+    "RecordStatistics",
     "Renderer",
+    "RescaleAction",
+    "SafetyFilter",
+    "SafetyGymnasium",
+    "VectorSafetyFilter",
+    "as_policy",
     "env_id",
+    "evaluate",
     "ids",
     "make",
     "make_vec",
