@@ -72,4 +72,5 @@ class TrainConfig:
         if unknown or missing:
             what = f"unknown {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
             raise ValueError(f"TrainConfig: expected the entries {sorted(names)}, got {what}.")
-        return cls(**data)
+        hidden = {"hidden": tuple(data["hidden"])} if "hidden" in data else {}  # a list in JSON
+        return cls(**{**data, **hidden})
