@@ -1,0 +1,32 @@
+"""Piecewise constraints of HardNet, learned from points of [-1.2, 1.2] only."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from constrained_nn.experiments._piecewise import Piecewise, row
+
+
+class PiecewiseInner(Piecewise):
+    """The first table: the outside of [-1.2, 1.2] is extrapolation."""
+
+    name: ClassVar[str] = "piecewise"
+    title: ClassVar[str] = "Piecewise constraints: extrapolation"
+    source: ClassVar[str] = "HardNet (arXiv 2410.10807 v4), the table of its piecewise constraints"
+    interval: ClassVar = (-1.2, 1.2)
+    rows: ClassVar = (
+        row("none", "NN", (1.85, 0.19), (3.16, 0.29), (0.60, 0.04), (212.2, 7.2)),
+        row("soft", "Soft", (2.36, 0.22), (3.70, 0.25), (0.69, 0.03), (205.2, 1.9)),
+        row(
+            "dc3",
+            "DC3",
+            (1.15, 0.10),
+            (2.31, 0.23),
+            (0.43, 0.02),
+            (207.0, 3.6),
+        ),
+        row("hardnet", "HardNet-Aff", (0.16, 0.01), (0.0,), (0.0,), (0.0,)),
+    )
+
+
+EXPERIMENT = PiecewiseInner()

@@ -1,0 +1,223 @@
+"""Supervised and unsupervised training of a network behind constraints: batches of contexts, no plant."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from constrained_nn._linalg import matvec, rmatvec
+from constrained_nn.errors import ConvergenceError, FileFormatError
+from constrained_nn.layers import ProjectionLayer
+from constrained_nn.sets import IntervalSet
+from constrained_nn.training._run import load_weights, read_tensors, write_tensors
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enforcement(ABC):
+    """How the raw output of a network becomes the decision, and what is added to the loss.
+
+    Args:
+        weight: Weight of the squared residual of the decision in the loss.
+    """
+
+    weight: float = 0.0
+
+    @abstractmethod
+    def decide(
+        self, raw: Float[Tensor, "*batch n"], set: IntervalSet, epoch: int | None = None
+    ) -> Float[Tensor, "*batch n"]:
+        """The decision in training epoch `epoch` (from 1), or in evaluation (`None`)."""
+
+    def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet) -> Float[Tensor, "*batch"]:
+        """What is added to the loss of each element."""
+        return self.weight * set.residual(y).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class Penalty(Enforcement):
+    """The network alone, with a penalty `weight |residual|²` (none for `weight = 0`)."""
+
+    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
+        return raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction(Enforcement):
+    """A fixed number of momentum steps along the gradient of `|residual|²` of linear rows (DC3), and the penalty.
+
+    Args:
+        corrections: Number of steps.
+        step: Step size.
+        momentum: Share of the last step that is kept.
+        wrong_lower_sign: Push *into* violated lower bounds, as the published code of
+            the piecewise problems does.
+    """
+
+    corrections: int = 10
+    step: float = 1e-2
+    momentum: float = 0.5
+    wrong_lower_sign: bool = False
+
+    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
+        y, change = raw, torch.zeros_like(raw)
+        A = set.jacobian(raw)
+        for _ in range(self.corrections):
+            Ay = matvec(A, y)
+            above, below = torch.relu(Ay - set.upper), torch.relu(set.lower - Ay)
+            gradient = 2.0 * rmatvec(A, above + below if self.wrong_lower_sign else above - below)
+            change = self.step * gradient + self.momentum * change
+            y = y - change
+        return y
+
+
+@dataclass(frozen=True)
+class Layer(Enforcement):
+    """A projection layer behind the network, from the start, after a warm-up, or faded in.
+
+    In training `y = raw + share (layer(raw) − raw)`, where `share` is 0 for the first `warmup` epochs and grows
+    to 1 over the next `fade` epochs. The penalty on the residual of the decision vanishes with the layer on;
+    `distance_weight |y − raw|²` does not, and pulls the raw output inside.
+
+    Args:
+        layer: The layer.
+        factor: Result of `layer.factor(set)` for sets with the same matrix.
+        warmup: Epochs without it.
+        fade: Epochs over which it comes in.
+        distance_weight: Weight of the squared distance between raw output and decision.
+    """
+
+    layer: ProjectionLayer
+    factor: Any = None
+    warmup: int = 0
+    fade: int = 0
+    distance_weight: float = 0.0
+
+    def share(self, epoch: int | None) -> float:
+        """How much of the layer is on."""
+        if epoch is None or epoch > self.warmup + self.fade:
+            return 1.0
+        return max(0.0, (epoch - self.warmup) / (self.fade + 1))
+
+    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
+        share = self.share(epoch)
+        if share == 0.0:
+            return raw
+        value = self.layer(raw, set, factor=self.factor)
+        return value if share == 1.0 else raw + share * (value - raw)
+
+    def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet) -> Tensor:
+        total = super().penalty(raw, y, set)
+        if self.distance_weight:
+            total = total + self.distance_weight * (y - raw).square().sum(-1)
+        return total
+
+
+def fit(
+    network: nn.Module,
+    data: Sequence[Tensor],
+    loss: Loss,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    batch: int | None = None,
+    checkpoint: Path | None = None,
+    every: int = 100,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Minimize a loss over batches with Adam; returns the mean loss of every epoch.
+
+    The order of the data and all random numbers of an epoch (dropout) are functions of seed and epoch, and a
+    checkpoint holds weights and optimizer: an interrupted run that is resumed ends with the same weights.
+
+    Args:
+        network: The network; its weights are changed.
+        data: Tensors with one row each per sample.
+        loss: `loss(epoch, *batch) -> scalar`, summed over the batch, as published.
+        epochs: Passes over the data.
+        learning_rate: Step size of Adam.
+        seed: Seed of order and dropout.
+        batch: Samples a step; all of them in their given order if `None`.
+        checkpoint: File to save to, and to go on from if it exists.
+        every: Epochs between checkpoints.
+        progress: Called as `progress(epoch, loss)`.
+
+    Raises:
+        ConvergenceError: The loss is not finite; the last checkpoint is kept.
+        FileFormatError: The checkpoint is damaged or belongs to other settings.
+    """
+    settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    done, losses = 0, []
+    if checkpoint is not None and checkpoint.exists():
+        done, losses = _restore(checkpoint, network, optimizer, settings)
+    count = len(data[0])
+    network.train()
+    with torch.random.fork_rng(devices=[]):
+        for epoch in range(done + 1, epochs + 1):
+            torch.manual_seed(1_000_003 * seed + epoch)
+            total = 0.0
+            for chosen in _batches(count, batch, seed, epoch):
+                value = loss(epoch, *(data if chosen is None else [t[chosen] for t in data]))
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                optimizer.step()
+                total += value.item()
+            losses.append(total / count)
+            if not math.isfinite(total):
+                raise ConvergenceError(
+                    f"fit: expected a finite loss, got {total} in epoch {epoch}. The checkpoint before it is kept; "
+                    f"lower the learning rate."
+                )
+            if checkpoint is not None and (epoch % every == 0 or epoch == epochs):
+                _save(checkpoint, network, optimizer, {"epoch": epoch, "losses": losses, **settings})
+            if progress is not None:
+                progress(epoch, losses[-1])
+    network.eval()
+    return losses
+
+
+def _batches(count: int, batch: int | None, seed: int, epoch: int) -> Sequence[Tensor | None]:
+    if batch is None:
+        return [None]
+    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
+    return order.split(batch)
+
+
+def _save(path: Path, network: nn.Module, optimizer: torch.optim.Adam, about: Mapping[str, Any]) -> None:
+    tensors = {f"weights.{name}": value for name, value in network.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+    write_tensors(path, tensors, about)
+
+
+def _restore(
+    path: Path, network: nn.Module, optimizer: torch.optim.Adam, settings: Mapping[str, Any]
+) -> tuple[int, list[float]]:
+    tensors, about = read_tensors(path)
+    if any(about.get(name) != value for name, value in settings.items()):
+        raise FileFormatError(
+            f"{path}: expected a checkpoint with the settings {json.dumps(dict(settings))}, got another. "
+            f"Delete it to train from the start."
+        )
+    weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
+    load_weights(network, weights, path)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(about["epoch"]), list(about["losses"])
