@@ -39,12 +39,6 @@ def row(name: str, label: str, *published: tuple[float, ...] | None, note: str =
     return Row(name, label, entries, note=note)
 
 
-WRONG_SIGN = (
-    "the published code has the wrong sign in the gradient of lower bounds, so that the correction pushes into "
-    "their violation; this row reproduces it, the next one has the right sign."
-)
-
-
 @dataclass(frozen=True)
 class Piecewise(Experiment):
     """A target on [-2, 2], 50 or 10 training points, 401 test points.

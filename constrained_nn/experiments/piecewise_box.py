@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from constrained_nn.experiments._piecewise import WRONG_SIGN, Piecewise, _pick, row
+from constrained_nn.experiments._piecewise import Piecewise, _pick, row
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+WRONG_SIGN = (
+    "the published code has the wrong sign in the gradient of lower bounds, so that the correction pushes into "
+    "their violation; this row reproduces it, the next one has the right sign."
+)
 
 
 class PiecewiseBox(Piecewise):
