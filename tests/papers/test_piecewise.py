@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn.experiments import load
+from constrained_nn import experiments
+from constrained_nn.experiments._piecewise import Piecewise
+
+
+def load(name: str) -> Piecewise:
+    task = experiments.load(name)
+    assert isinstance(task, Piecewise)
+    return task
+
 
 NAMES = ("piecewise", "piecewise-full", "piecewise-box")
 
@@ -41,7 +49,7 @@ def test_constraints_at_points_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hardnet_violates_nowhere_and_the_others_do(name: str, tmp_path) -> None:
-    task = load(name).fast()
+    task = experiments.load(name).fast()
     for row in task.rows:
         metrics = task.run(row.name, 1, tmp_path / row.name)
         assert (metrics["violated"] == 0) == row.name.startswith("hardnet")
