@@ -32,7 +32,7 @@ def plot_trajectories(
         ax.set_axis_off()
     for ax, (name, x) in zip(axes.flat, runs.items(), strict=False):
         _draw_obstacles(ax, task)
-        hit = (np.asarray(task.barrier.clearance(x)) < 0).any((-1, -2))
+        hit = np.atleast_1d((np.asarray(task.barrier.clearance(x)) < 0).any((-1, -2)))
         for one, collides in zip(x, hit, strict=True):
             ax.plot(one[:, 0], one[:, 1], lw=0.6, alpha=0.6, color=COLORS[1] if collides else COLORS[0])
         ax.plot(x[:, 0, 0], x[:, 0, 1], ".", ms=2, color="black")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Evaluation:
     trajectory: Trajectory
 
 
-def simulate(task: Task, controller: Controller, starts: Tensor, **options: Any) -> Trajectory:
+def simulate(task: Task, controller: Callable[[Any, Any], Any], starts: Tensor, **options: Any) -> Trajectory:
     """`rollout` with the task's plant, step, horizon, integrator and sub-steps."""
     return rollout(
         task.plant,
