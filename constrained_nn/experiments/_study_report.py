@@ -43,9 +43,10 @@ def write_report(spec: StudySpec, outcomes: list[Outcome], out: Path, command: s
 
 def _how(spec: StudySpec) -> str:
     seeds = "seeds and start states" if len(spec.seeds) > 1 else "start states (one seed: nothing on seeds)"
+    few = "; with fewer than five seeds it is too short" if 1 < len(spec.seeds) < 5 else ""
     return (
         f"Mean with {100 * spec.confidence:g} % percentile bootstrap interval over {seeds}, "
-        f"{spec.resamples} resamples, the same for all methods; shares of 0 and 1 with the Clopper-Pearson bound"
+        f"{spec.resamples} resamples, the same for all methods; shares of 0 and 1 with the Clopper-Pearson bound{few}"
     )
 
 

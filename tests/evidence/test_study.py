@@ -215,6 +215,14 @@ def test_missing_and_binary_files(tmp_path):
         read_study(tmp_path / "huge.yaml")
 
 
+def test_study_of_the_guide_is_one(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "study.md").read_text()
+    (tmp_path / "study.yaml").write_text(guide.split("```yaml\n")[1].split("```")[0])
+    spec = read_study(tmp_path / "study.yaml")
+    assert len(cells(spec)) == 3 * 5 + 1
+    assert spec.config(spec.methods[2], "unicycle-obstacles", 1).options == {"weight": 1.0}
+
+
 # --- the real thing ---
 
 
