@@ -11,7 +11,7 @@ import numpy as np
 
 import constrained_nn
 from constrained_nn._files import write_json
-from constrained_nn.errors import FileFormatError
+from constrained_nn.errors import ConvergenceError, FileFormatError
 from constrained_nn.evidence._record import record
 from constrained_nn.evidence._sample import Sample, sample
 from constrained_nn.evidence._subject import Subject
@@ -57,6 +57,7 @@ def certify(
 
     Raises:
         SetTypeError: The task has no rows.
+        ConvergenceError: No recorded input is finite.
     """
     task, dtype = subject.task, str(subject.dtype).removeprefix("torch.")
     certificate: dict[str, Any] = {
@@ -104,6 +105,10 @@ def write(certificate: dict[str, Any], path: Path) -> Path:
 def _rows(subject: Subject, starts: np.ndarray, rtol: float, certificate: dict[str, Any]) -> dict[str, Any]:
     data = record(subject, starts)
     inputs = sum(data["counts"])
+    if not inputs:
+        raise ConvergenceError(
+            "certify: expected finite inputs along the recorded runs, got NaN or infinity in all. Train again."
+        )
     claim: dict[str, Any] = {
         "kind": "rows",
         "grade": "proof",

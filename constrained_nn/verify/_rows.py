@@ -94,19 +94,16 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
         raise FileFormatError("data: expected at least one finite bound, got none. Nothing is claimed.")
     counterexample = None
     if exact.violated:
-        i = exact.worst.input
-        run, state = _run_of(i, counts), x[i * state_dim : (i + 1) * state_dim]
-        k = i * rows + exact.worst.row
+        k = exact.worst.input * rows + exact.worst.row
         bound = (upper if exact.worst.side == "upper" else lower)[k]
-        terms = zip(
-            A[k * input_dim : (k + 1) * input_dim], u[i * input_dim : (i + 1) * input_dim], strict=True
-        )
-        value = _float(sum((_rational(a) * _rational(v) for a, v in terms), fmpq(0)))
+        i = exact.worst.input
+        value = _dot(A[k * input_dim : (k + 1) * input_dim], u[i * input_dim : (i + 1) * input_dim])
+        state = x[i * state_dim : (i + 1) * state_dim]
         named = ", ".join(f"{n.split()[0]} = {v!r}" for n, v in zip(task["state"], state, strict=True))
         counterexample = (
-            f"{exact.violated} of {exact.bounds} bounds fail; worst in run {run} at t = {t[i]:.6g} s, row "
-            f"{exact.worst.row}: A u = {value:.6g} beyond {exact.worst.side} = {bound:.6g}, relative excess "
-            f"{exact.excess():.3g} above {rtol:g}, at {named}"
+            f"{exact.violated} of {exact.bounds} bounds fail; worst in run {_run_of(i, counts)} at t = {t[i]:.6g} s, "
+            f"row {exact.worst.row}: A u = {_float(value):.6g} beyond {exact.worst.side} = {bound:.6g}, relative "
+            f"excess {exact.excess():.3g} above {rtol:g}, at {named}"
         )
     return Rows(
         exact.bounds,
@@ -144,9 +141,10 @@ class _Exact:
         self.worst: Place | None = None
 
     def row(self, place: Place, a: list[float], y: list[fmpq], lower: float, upper: float) -> None:
-        if lower > upper or lower == math.inf or upper == -math.inf:
+        if lower == math.inf or upper == -math.inf:
             raise FileFormatError(
-                f"data: expected lower <= upper, got {lower} and {upper} (input {place.input}, row {place.row})."
+                f"data: expected bounds that a number can meet, got {lower} and {upper} (input {place.input}, row "
+                f"{place.row})."
             )
         value = size = fmpq(0)
         for coefficient, component in zip(a, y, strict=True):
@@ -177,6 +175,10 @@ class _Exact:
 
 def _rational(value: float) -> fmpq:
     return fmpq(*value.as_integer_ratio())
+
+
+def _dot(a: list[float], y: list[float]) -> fmpq:
+    return sum((_rational(p) * _rational(q) for p, q in zip(a, y, strict=True)), fmpq(0))
 
 
 def _run_of(input: int, counts: list[int]) -> int:

@@ -21,7 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from constrained_nn.cli import check as cli
-from constrained_nn.errors import FileFormatError, InfeasibleError
+from constrained_nn.errors import ConvergenceError, FileFormatError, InfeasibleError
 from constrained_nn.evidence import replay, write
 from constrained_nn.verify import Outcome, check, check_claims, clopper_pearson, decode, digest, encode
 from tests.evidence.subjects import TASK, Filtered, Nominal, make, subject
@@ -122,6 +122,24 @@ def test_run_with_a_gap_is_inconclusive(shell):
         alone = shell(certificate | {"claims": [claim]}, "--accept", "sampled")
         assert alone.exit_code == 2, alone.output
         assert "inconclusive" in alone.output
+
+
+def test_run_without_any_input_is_refused():
+    class Lost(nn.Module):
+        def forward(self, t, x):
+            return torch.full_like(x[..., :2], torch.nan)
+
+    with pytest.raises(ConvergenceError, match="finite inputs"):
+        make(subject(Lost()), grades=("proof",))
+
+
+def test_crossed_bounds_are_a_counterexample(small, shell):
+    rows = copy.deepcopy(small["claims"][0])
+    upper = decode(rows["data"]["upper"], "upper")
+    rows["data"]["lower"] = encode([upper[0] + 1.0, *upper[1:]])
+    result = shell(small | {"claims": [rows]})
+    assert result.exit_code == 1
+    assert "lower" in result.output
 
 
 def test_float32_run_is_checked_at_its_own_precision(shell):
