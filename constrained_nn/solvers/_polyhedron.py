@@ -27,7 +27,7 @@ _SEARCH_RTOL = 1e-12
 # A row of the returned point is satisfied, relative to |A||x| + |bound|: checked after the fact.
 _AUDIT_RTOL = 1e-9
 # Memory that one chunk of a batch may take.
-_CHUNK_BYTES = 6 * 2**20
+_CHUNK_BYTES = 12 * 2**20
 
 
 def factor_polyhedron(
@@ -98,6 +98,7 @@ def project_polyhedron(
     if size <= chunk:
         parts = [_project(data, rows, guess, factor, limits)]
     else:
+        chunk = -(-size // -(-size // chunk))  # equal parts
         pieces = [t.split(chunk) for t in data]
         matrices = rows.split(chunk) if rows.ndim == 3 else [rows] * len(pieces[0])
         guesses = guess.split(chunk) if guess is not None else [None] * len(pieces[0])

@@ -32,9 +32,9 @@ class RowFactor(NamedTuple):
         rows: The others, projected along the eliminated ones and of unit norm `(*batch, p, n)`.
         norm: Their norm before that; 0 for rows that depend on the eliminated ones `(*batch, p)`.
         gram: `rows rowsᵀ`, or `None` where two products with `rows` are cheaper.
-        step: `αR W`, the operator of a splitting step, transposed `(*batch, p, p)`; or `None`.
-        half: `W = halfᵀ half`, where two products with it are cheaper `(*batch, n, p)`; or `None`.
-        weight: `αR`, over-relaxation times penalty `(*batch, p)`.
+        step: `αR W − I`, the operator of a splitting step, transposed `(*batch, p, p)`; or `None`.
+        half: `αR W = halfᵀ half` up to `weight`, where two products are cheaper `(*batch, n, p)`; or `None`.
+        weight: Ratio of `αR` to its share in `half` `(*batch, p)`, or `None` where that is 1.
         pinv: Pseudoinverse of the eliminated rows `(n, q)`.
         shift: How the values of the other rows move with the right-hand side of the eliminated `(q, p)`.
     """
@@ -46,7 +46,7 @@ class RowFactor(NamedTuple):
     gram: Float[Tensor, "*batch p p"] | None
     step: Float[Tensor, "*batch p p"] | None
     half: Float[Tensor, "*batch n p"] | None
-    weight: Float[Tensor, "*batch p"]
+    weight: Float[Tensor, "*batch p"] | None
     pinv: Float[Tensor, "n q"]
     shift: Float[Tensor, "q p"]
 
@@ -80,8 +80,10 @@ def row_factor(A: Tensor, equality: Tensor | None, *, box: bool, penalty: float 
     weight = torch.full_like(norm, penalty)
     if A.ndim > 2 and equality is not None:
         weight = torch.where(equality, _EQUALITY_FACTOR * penalty, penalty)
-    gram, step, half = _operators(rows, weight, uniform=A.ndim == 2 or equality is None)
-    return RowFactor(eliminated, others, rows, norm, gram, step, half, RELAXATION * weight, pinv, shift)
+    uniform = A.ndim == 2 or equality is None
+    gram, step, half = _operators(rows, weight, penalty, uniform=uniform)
+    weight = None if uniform or half is None else weight / penalty
+    return RowFactor(eliminated, others, rows, norm, gram, step, half, weight, pinv, shift)
 
 
 def with_identity(rows: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ def with_identity(rows: Tensor) -> Tensor:
     return torch.cat([rows, eye.expand(*rows.shape[:-2], n, n)], -2)
 
 
-def _operators(rows: Tensor, weight: Tensor, *, uniform: bool) -> tuple[Tensor | None, ...]:
+def _operators(rows: Tensor, weight: Tensor, penalty: float, *, uniform: bool) -> tuple[Tensor | None, ...]:
     """`gram`, `step` and `half` of a `RowFactor`, with `W = rows (I + rowsᵀ R rows)⁻¹ rowsᵀ`.
 
     The smaller of its two Cholesky factors is taken. For one matrix for each element with fewer columns than
@@ -99,22 +101,24 @@ def _operators(rows: Tensor, weight: Tensor, *, uniform: bool) -> tuple[Tensor |
     """
     m, n = rows.shape[-2:]
     if n < m:
-        pulled = rows if uniform else weight.unsqueeze(-1) * rows
-        inner = rows.mT @ pulled
+        inner = rows.mT @ rows if uniform else rows.mT @ (weight.unsqueeze(-1) * rows)
         if uniform:
-            inner = inner * weight.select(-1, 0).unsqueeze(-1).unsqueeze(-1)
+            inner = inner * penalty
         inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
         half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], rows.mT, upper=False)
-        if rows.ndim == 2:
-            return rows @ rows.mT, RELAXATION * weight.unsqueeze(-1) * (half.mT @ half), None
-        return None, None, half.contiguous()
-    root = weight.sqrt()
-    gram = rows @ rows.mT
-    scaled = root.unsqueeze(-1) * gram
-    inner = scaled * root.unsqueeze(-2)
-    inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], scaled, upper=False)
-    return gram, RELAXATION * weight.unsqueeze(-1) * (gram - half.mT @ half), None
+        if rows.ndim == 3:
+            return None, None, (half * (RELAXATION * penalty) ** 0.5).contiguous()
+        gram, W = rows @ rows.mT, half.mT @ half
+    else:
+        root = weight.sqrt()
+        gram = rows @ rows.mT
+        scaled = root.unsqueeze(-1) * gram
+        inner = scaled * root.unsqueeze(-2)
+        inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], scaled, upper=False)
+        W = gram - half.mT @ half
+    step = RELAXATION * weight.unsqueeze(-1) * W
+    return gram, step - torch.eye(m, dtype=rows.dtype, device=rows.device), None
 
 
 def times(v: Tensor, M: Tensor) -> Tensor:
@@ -135,21 +139,27 @@ def split(factor: RowFactor, value: Tensor, v: Tensor, lower: Tensor, upper: Ten
     """`steps` over-relaxed splitting steps; the rows whose entry is outside its bounds are the guess.
 
     With `inside = clamp(v)` and `mirror = 2 inside − v`, a step is
-    `v + α (value − inside) + (mirror − value) step`.
+    `α value + (2 − α) inside − mirror + (mirror − value) αR W`.
     """
-    constant = RELAXATION * value - _step(factor, value)
+    if factor.rows.ndim == 3:  # one-row matrices, so that a product needs no other shape
+        value, v, lower, upper = (t.unsqueeze(1) for t in (value, v, lower, upper))
+    start = _reflect(factor, value, torch.zeros_like(value))  # −value + value αR W
+    constant = (RELAXATION - 1.0) * value - start
     for _ in range(steps):
         inside = torch.clamp(v, lower, upper)
-        mirror = torch.lerp(v, inside, 2.0)
-        v = torch.add(v, inside, alpha=-RELAXATION).add(constant).add(_step(factor, mirror))
-    return v
+        v = _reflect(factor, torch.lerp(v, inside, 2.0), constant).add_(inside, alpha=2.0 - RELAXATION)
+    return v.squeeze(1) if factor.rows.ndim == 3 else v
 
 
-def _step(factor: RowFactor, mirror: Tensor) -> Tensor:
-    if factor.step is not None:
-        return times(mirror, factor.step)
-    assert factor.half is not None
-    return times(times(factor.weight * mirror, factor.half.mT), factor.half)
+def _reflect(factor: RowFactor, mirror: Tensor, constant: Tensor) -> Tensor:
+    """`constant − mirror + mirror αR W`."""
+    if factor.half is not None:
+        weighted = mirror if factor.weight is None else mirror * factor.weight.unsqueeze(1)
+        return torch.baddbmm(constant, torch.bmm(weighted, factor.half.mT), factor.half).sub_(mirror)
+    assert factor.step is not None
+    if factor.step.ndim == 3:
+        return torch.baddbmm(constant, mirror, factor.step)
+    return torch.addmm(constant, mirror, factor.step)
 
 
 class Block(NamedTuple):

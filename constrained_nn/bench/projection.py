@@ -1,0 +1,185 @@
+"""`constrained-nn bench projection`: exact batched projections beside whichever rivals are installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Our bars: share of the rival's forward and forward + backward time, in the same run.
+BARS = {
+    "w1s": ("moreau", 0.6, 0.4),
+    "w1b": ("moreau", 1.0, 0.75),
+    "w2": ("moreau", 0.3, 0.3),
+    "dc3": ("pinet_50", 1.0, 1.0),
+}
+_ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "RAYON_NUM_THREADS",
+        "NPROC",
+    )
+} | {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+
+
+def command(
+    peers: Annotated[str, typer.Option(help="Comma-separated peers, or `all` that are installed.")] = "all",
+    workloads: Annotated[str, typer.Option(help="Comma-separated workloads.")] = "w1s,w1b,w2,dc3",
+    batch: Annotated[int, typer.Option(min=1, help="Elements in a batch.")] = 256,
+    device: Annotated[str, typer.Option(help="Device of our own layer: cpu, cuda, ...")] = "cpu",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one peer on one workload.")] = 400.0,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Time Euclidean projections of a batch, forward and backward, beside other differentiable layers.
+
+    Workloads (float64): w1s 20 variables and 40 rows, one matrix; w1b the same with a matrix for each element; w2
+    100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50 rows (the data of DC3 and
+    Pi-net). Each peer runs in its own process, on one thread; times are the least CPU milliseconds.
+    """
+    from constrained_nn.cli._shell import fail
+
+    try:
+        record = run(device, _names(peers), workloads.split(","), batch, out, timeout)
+    except ValueError as error:
+        fail(error)
+    from rich.console import Console
+
+    for name in workloads.split(","):
+        Console(width=100).print(table(record["records"], name))
+    if out is not None:
+        typer.echo(f"wrote {out}")
+
+
+def _names(peers: str) -> list[str] | None:
+    return None if peers == "all" else peers.split(",")
+
+
+def run(
+    device: str = "cpu",
+    peers: list[str] | None = None,
+    workloads: list[str] | None = None,
+    batch: int = 256,
+    out: Path | None = None,
+    timeout: float = 400.0,
+) -> dict[str, Any]:
+    """Measure peers (default: all installed) on workloads (default: all); write JSON to `out`.
+
+    Raises:
+        ValueError: A peer or workload has no such name, or a peer is not installed.
+    """
+    from constrained_nn._files import write_json
+    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.bench._peers import MODULES
+    from constrained_nn.bench._workloads import NAMES
+
+    peers = [p for p, module in MODULES.items() if find_spec(module)] if peers is None else peers
+    workloads = list(NAMES) if workloads is None else workloads
+    for given, known, what in ((peers, list(MODULES), "peer"), (workloads, list(NAMES), "workload")):
+        for name in given:
+            if name not in known:
+                raise ValueError(
+                    f"bench projection: expected a {what} among {', '.join(known)}, got '{name}'."
+                )
+    for peer in peers:
+        if not find_spec(MODULES[peer]):
+            raise ValueError(
+                f"bench projection: expected {MODULES[peer]} to be installed for peer '{peer}'. Install the "
+                f"extra `bench`, or name other peers with --peers."
+            )
+    records = [_measured(p, w, batch, device, timeout) for w in workloads for p in peers]
+    record = {
+        "benchmark": "projection",
+        "threads": 1,
+        "records": records,
+        "commit": commit(),
+        "versions": versions() | _peer_versions(peers),
+        "machine": machine(),
+    }
+    if out is not None:
+        write_json(out, record)
+    return record
+
+
+def _measured(peer: str, workload: str, batch: int, device: str, timeout: float) -> dict[str, Any]:
+    """The record of one peer on one workload, from a process of its own."""
+    ours = device if peer.startswith("constrained_nn") else "cpu"
+    here = {"peer": peer, "workload": workload, "batch": batch, "device": ours}
+    call = [sys.executable, "-m", "constrained_nn.bench._measure", peer, workload, str(batch), ours]
+    from constrained_nn.bench._measure import MARK
+
+    try:
+        done = subprocess.run(
+            call, capture_output=True, text=True, timeout=timeout, env={**os.environ, **_ONE_THREAD}
+        )
+    except subprocess.TimeoutExpired:
+        return here | {"error": f"no result within {timeout:g} s"}
+    found = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if not found:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return here | {"error": last[:200]}
+    return json.loads(found[-1][len(MARK) :])
+
+
+def _peer_versions(peers: list[str]) -> dict[str, str]:
+    from importlib.metadata import packages_distributions, version
+
+    from constrained_nn.bench._peers import MODULES
+
+    owners = packages_distributions()
+    modules = {MODULES[p] for p in peers} - {"torch"}
+    return {owners[m][0]: version(owners[m][0]) for m in sorted(modules) if m in owners}
+
+
+def table(records: list[dict[str, Any]], workload: str) -> Table:
+    """The figures of one workload, with our share of the rival's time against its bar."""
+    from rich.table import Table
+
+    rows = [r for r in records if r["workload"] == workload]
+    batch = rows[0]["batch"] if rows else 0
+    grid = Table(title=f"{workload}, batch {batch}, CPU ms of one thread")
+    for heading in ("peer", "forward", "forward+backward", "violation", "distance", "gradient error"):
+        grid.add_column(heading, justify="left" if heading == "peer" else "right")
+    for r in rows:
+        if "error" in r:
+            grid.add_row(r["peer"], "failed", r["error"], "", "", "")
+            continue
+        time = "forward_ms" if r["device"] == "cpu" else "forward_wall_ms"
+        both = "both_ms" if r["device"] == "cpu" else "both_wall_ms"
+        grid.add_row(
+            r["peer"] + ("" if r["device"] == "cpu" else f" ({r['device']})"),
+            f"{r[time]:.2f}",
+            _or_dash(r.get(both), ".2f"),
+            f"{r['violation']:.1e}",
+            _or_dash(r.get("distance"), ".1e"),
+            _or_dash(r.get("gradient_error"), ".1e"),
+        )
+    grid.caption = verdict(rows, workload)
+    return grid
+
+
+def _or_dash(value: float | None, how: str) -> str:
+    return "-" if value is None else format(value, how)
+
+
+def verdict(rows: list[dict[str, Any]], workload: str) -> str:
+    """Our share of the rival's time, and the bar."""
+    rival, forward, both = BARS[workload]
+    found = {r["peer"]: r for r in rows if "error" not in r and r["device"] == "cpu"}
+    if not {"constrained_nn", rival} <= found.keys() or not all("both_ms" in r for r in found.values()):
+        return f"bar: at most {forward} and {both} times {rival}"
+    ours, theirs = found["constrained_nn"], found[rival]
+    shares = [ours[key] / theirs[key] for key in ("forward_ms", "both_ms")]
+    met = "met" if shares[0] <= forward and shares[1] <= both else "missed"
+    return f"{shares[0]:.2f} and {shares[1]:.2f} times {rival}; bar {forward} and {both}: {met}"
