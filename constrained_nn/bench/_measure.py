@@ -1,4 +1,4 @@
-"""One peer on one workload, in a process of its own: `python -m constrained_nn.bench._measure PEER WORKLOAD BATCH DEVICE`."""
+"""One peer on one workload, in a process of its own (arguments: peer, workload, batch, device)."""
 
 from __future__ import annotations
 

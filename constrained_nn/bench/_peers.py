@@ -5,6 +5,8 @@ A builder returns `(forward, both)`: `forward()` is the projected points as a Nu
 points and right-hand sides is prepared outside both. Every peer works in float64.
 """
 
+# The peers are optional.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -43,7 +45,9 @@ def _torch_runs(work: Workload, solve: Callable[..., Any], device: str = "cpu", 
 
     point, weight, d = tensor(work.point), tensor(work.weight), tensor(work.d)
     h = tensor(work.one_sided()[1])
-    assert point is not None and weight is not None and h is not None
+    assert point is not None
+    assert weight is not None
+    assert h is not None
 
     def forward() -> np.ndarray:
         with torch.no_grad():
@@ -137,7 +141,7 @@ def moreau(work: Workload, device: str) -> tuple[Run, Run | None]:
 def cvxpylayers(work: Workload, device: str) -> tuple[Run, Run | None]:
     import cvxpy as cp
     import torch
-    from cvxpylayers.torch import CvxpyLayer
+    from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportPrivateImportUsage]
 
     rows, bound = work.one_sided()
     x, point = cp.Variable(work.point.shape[-1]), cp.Parameter(work.point.shape[-1])

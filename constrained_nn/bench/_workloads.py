@@ -35,7 +35,8 @@ class Workload:
         """All inequalities, those of the box among them, as `rows x <= bound`."""
         batch, n = self.point.shape
         if self.box is None:
-            assert self.G is not None and self.h is not None
+            assert self.G is not None
+            assert self.h is not None
             return self.G, self.h
         eye = np.eye(n)
         bound = np.concatenate([np.full(n, self.box[1]), np.full(n, -self.box[0])])

@@ -13,6 +13,8 @@ from constrained_nn.solvers._splitting_rows import Guess, RowFactor, confirm, sp
 STEPS = (20, 60)
 # Exact solves after each of these.
 ROUNDS = (5, 4)
+# The same where no control flow may depend on a value.
+FIXED_STEPS, FIXED_ROUNDS = 30, 3
 _DUST = 2e-14
 
 
@@ -96,6 +98,15 @@ def search(problem: Problem, warm: Tensor | None, max_steps: float) -> tuple[Ten
     if best is None:  # no step was allowed
         best = _inactive(problem)
     return best.multiplier, best.active, best.exact, steps
+
+
+def fixed_search(problem: Problem) -> Tensor:
+    """Signed active rows `(b, p)` by a fixed number of steps, for `torch.compile`, `torch.func` and export."""
+    k = min(problem.value.shape[-1], problem.factor.rows.shape[-1])
+    guess = problem.guess(problem.split(problem.value.clone(), FIXED_STEPS))
+    for _ in range(FIXED_ROUNDS):
+        guess = problem.confirm(guess, k).following
+    return guess
 
 
 def _inactive(problem: Problem) -> Guess:

@@ -12,7 +12,7 @@ from torch import Tensor
 from constrained_nn._linalg import branchless, matvec
 from constrained_nn.solvers._active_set import EMPTY, ROUNDING, RUNNING, SOLVED, sweep
 from constrained_nn.solvers._farkas import least_violation, proves_empty
-from constrained_nn.solvers._guess import reduce, search
+from constrained_nn.solvers._guess import fixed_search, reduce, search
 from constrained_nn.solvers._implicit import (
     ActiveProjection,
     on_active_rows,
@@ -26,6 +26,8 @@ from constrained_nn.solvers._splitting_rows import RowFactor, row_factor, times,
 _SEARCH_RTOL = 1e-12
 # A row of the returned point is satisfied, relative to |A||x| + |bound|: checked after the fact.
 _AUDIT_RTOL = 1e-9
+# With a fixed number of steps: up to this many rows or columns the sweep alone is shorter; its steps elsewhere.
+_SMALL, _FIXED_SWEEPS = 4, 5
 # Memory that one chunk of a batch may take.
 _CHUNK_BYTES = 12 * 2**20
 
@@ -174,6 +176,9 @@ def _careful(y, A, lower, upper, box: bool, guess, factor, limits: _Limits) -> _
         factor = None
     if limits.fixed:
         rows = with_identity(A) if box else A
+        if guess is None and limits.max_steps is None and min(rows.shape[-2:]) > _SMALL:
+            guess = _fixed_guess(y, A, lower, upper, box)
+            limits = limits._replace(max_steps=_FIXED_SWEEPS)
         value, status, steps, multipliers = _solve(y, rows, lower, upper, guess, limits)
         violation = _violation(row_values(value.detach(), A.detach(), box), lower.detach(), upper.detach())
         part = _Part(value, status, steps, violation, multipliers.narrow(-1, 0, A.shape[-2]))
@@ -185,6 +190,15 @@ def _careful(y, A, lower, upper, box: bool, guess, factor, limits: _Limits) -> _
         status=torch.where(finite, part.status, int(Status.NONFINITE_INPUT)),
         violation=torch.where(finite, part.violation, torch.inf),
     )
+
+
+def _fixed_guess(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, box: bool) -> Tensor:
+    """Signed rows to start the sweep with, found without a look at a value."""
+    with torch.no_grad():
+        y, A, lower, upper = (t.detach() for t in (y, A, lower, upper))
+        equal = lower == upper
+        equal = equal.all(0) if A.ndim == 2 else equal
+        return fixed_search(reduce(row_factor(A, equal, box=box, eliminate=False), y, lower, upper))
 
 
 def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limits: _Limits) -> _Part:

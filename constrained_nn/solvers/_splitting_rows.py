@@ -33,7 +33,7 @@ class RowFactor(NamedTuple):
         norm: Their norm before that; 0 for rows that depend on the eliminated ones `(*batch, p)`.
         gram: `rows rowsᵀ`, or `None` where two products with `rows` are cheaper.
         step: `αR W − I`, the operator of a splitting step, transposed `(*batch, p, p)`; or `None`.
-        half: `αR W = halfᵀ half` up to `weight`, where two products are cheaper `(*batch, n, p)`; or `None`.
+        half: `αR W = half halfᵀ` up to `weight`, where two products are cheaper `(*batch, p, n)`; or `None`.
         weight: Ratio of `αR` to its share in `half` `(*batch, p)`, or `None` where that is 1.
         pinv: Pseudoinverse of the eliminated rows `(n, q)`.
         shift: How the values of the other rows move with the right-hand side of the eliminated `(q, p)`.
@@ -45,29 +45,35 @@ class RowFactor(NamedTuple):
     norm: Float[Tensor, "*batch p"]
     gram: Float[Tensor, "*batch p p"] | None
     step: Float[Tensor, "*batch p p"] | None
-    half: Float[Tensor, "*batch n p"] | None
+    half: Float[Tensor, "*batch p n"] | None
     weight: Float[Tensor, "*batch p"] | None
     pinv: Float[Tensor, "n q"]
     shift: Float[Tensor, "q p"]
 
 
-def row_factor(A: Tensor, equality: Tensor | None, *, box: bool, penalty: float = PENALTY) -> RowFactor:
+def row_factor(
+    A: Tensor, equality: Tensor | None, *, box: bool, eliminate: bool = True, penalty: float = PENALTY
+) -> RowFactor:
     """Factor of the rows `A (*batch, m, n)`, with the rows of the identity below them for bounds on the point.
 
     Args:
         equality: Rows `(m,)` of a shared `A` to eliminate, or rows `(*batch, m)` of larger penalty.
         box: Whether the point itself has bounds.
+        eliminate: False to keep the equalities of a shared `A` among the rows (no shape depends on a value).
     """
     if box:
         A = with_identity(A)
+        if equality is not None and equality.shape[-1] < A.shape[-2]:
+            none = equality.new_zeros(*equality.shape[:-1], A.shape[-2] - equality.shape[-1])
+            equality = torch.cat([equality, none], -1)
     m = A.shape[-2]
     every = torch.arange(m, device=A.device)
     eliminated, others = every.narrow(0, 0, 0), every
     pinv, shift = A.new_zeros(A.shape[-1], 0), A.new_zeros(0, m)
     rows, own = A, None
-    if A.ndim == 2 and equality is not None:
-        mask = torch.cat([equality, equality.new_zeros(m - equality.shape[0])])
-        eliminated, others = mask.nonzero().squeeze(-1), mask.logical_not().nonzero().squeeze(-1)
+    eliminate = eliminate and A.ndim == 2 and equality is not None
+    if eliminate and equality is not None:
+        eliminated, others = equality.nonzero().squeeze(-1), equality.logical_not().nonzero().squeeze(-1)
         pinv = torch.linalg.pinv(A[eliminated])
         rows = A[others]
         own = torch.linalg.vector_norm(rows, dim=-1)
@@ -78,11 +84,12 @@ def row_factor(A: Tensor, equality: Tensor | None, *, box: bool, penalty: float 
         norm = torch.where(norm > _DEPENDENT * own, norm, 0.0)
     rows = rows * torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(-1)
     weight = torch.full_like(norm, penalty)
-    if A.ndim > 2 and equality is not None:
-        weight = torch.where(equality, _EQUALITY_FACTOR * penalty, penalty)
-    uniform = A.ndim == 2 or equality is None
-    gram, step, half = _operators(rows, weight, penalty, uniform=uniform)
-    weight = None if uniform or half is None else weight / penalty
+    uniform = eliminate or equality is None
+    if equality is not None and not eliminate:
+        weight = torch.where(equality, _EQUALITY_FACTOR * penalty, penalty).to(A.dtype)
+    step, half = _operators(rows, weight, penalty, uniform=uniform)
+    gram = None if rows.ndim == 3 and half is not None else rows @ rows.mT
+    weight = None if uniform or half is None else weight.float() / penalty
     return RowFactor(eliminated, others, rows, norm, gram, step, half, weight, pinv, shift)
 
 
@@ -94,21 +101,28 @@ def with_identity(rows: Tensor) -> Tensor:
 
 
 def _operators(rows: Tensor, weight: Tensor, penalty: float, *, uniform: bool) -> tuple[Tensor | None, ...]:
-    """`gram`, `step` and `half` of a `RowFactor`, with `W = rows (I + rowsᵀ R rows)⁻¹ rowsᵀ`.
+    """`step` and `half` of a `RowFactor`, with `W = rows (I + rowsᵀ R rows)⁻¹ rowsᵀ`.
 
     The smaller of its two Cholesky factors is taken. For one matrix for each element with fewer columns than
     rows neither product is formed: two products with thin matrices move less memory.
     """
     m, n = rows.shape[-2:]
+    if rows.ndim == 3:  # it only guesses, and half the memory is half the time
+        rows, weight = rows.float(), weight.float()
     if n < m:
-        inner = rows.mT @ rows if uniform else rows.mT @ (weight.unsqueeze(-1) * rows)
+        inner = rows.mT @ (rows if uniform else weight.unsqueeze(-1) * rows)
         if uniform:
             inner = inner * penalty
         inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], rows.mT, upper=False)
+        eye = torch.eye(n, dtype=rows.dtype, device=rows.device)
+        root = (RELAXATION * penalty) ** 0.5
+        inverse = torch.linalg.solve_triangular(
+            torch.linalg.cholesky_ex(inner)[0], root * eye.expand_as(inner), upper=False
+        )
+        half = rows @ inverse.mT
         if rows.ndim == 3:
-            return None, None, (half * (RELAXATION * penalty) ** 0.5).contiguous()
-        gram, W = rows @ rows.mT, half.mT @ half
+            return None, half
+        step = (weight / penalty).unsqueeze(-1) * (half @ half.mT)
     else:
         root = weight.sqrt()
         gram = rows @ rows.mT
@@ -116,9 +130,8 @@ def _operators(rows: Tensor, weight: Tensor, penalty: float, *, uniform: bool) -
         inner = scaled * root.unsqueeze(-2)
         inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
         half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], scaled, upper=False)
-        W = gram - half.mT @ half
-    step = RELAXATION * weight.unsqueeze(-1) * W
-    return gram, step - torch.eye(m, dtype=rows.dtype, device=rows.device), None
+        step = RELAXATION * weight.unsqueeze(-1) * (gram - half.mT @ half)
+    return step - torch.eye(m, dtype=rows.dtype, device=rows.device), None
 
 
 def times(v: Tensor, M: Tensor) -> Tensor:
@@ -142,20 +155,20 @@ def split(factor: RowFactor, value: Tensor, v: Tensor, lower: Tensor, upper: Ten
     `α value + (2 − α) inside − mirror + (mirror − value) αR W`.
     """
     if factor.rows.ndim == 3:  # one-row matrices, so that a product needs no other shape
-        value, v, lower, upper = (t.unsqueeze(1) for t in (value, v, lower, upper))
+        value, v, lower, upper = (t.float().unsqueeze(1) for t in (value, v, lower, upper))
     start = _reflect(factor, value, torch.zeros_like(value))  # −value + value αR W
     constant = (RELAXATION - 1.0) * value - start
     for _ in range(steps):
         inside = torch.clamp(v, lower, upper)
         v = _reflect(factor, torch.lerp(v, inside, 2.0), constant).add_(inside, alpha=2.0 - RELAXATION)
-    return v.squeeze(1) if factor.rows.ndim == 3 else v
+    return v.squeeze(1).to(torch.float64) if factor.rows.ndim == 3 else v
 
 
 def _reflect(factor: RowFactor, mirror: Tensor, constant: Tensor) -> Tensor:
     """`constant − mirror + mirror αR W`."""
     if factor.half is not None:
         weighted = mirror if factor.weight is None else mirror * factor.weight.unsqueeze(1)
-        return torch.baddbmm(constant, torch.bmm(weighted, factor.half.mT), factor.half).sub_(mirror)
+        return torch.baddbmm(constant, torch.bmm(weighted, factor.half), factor.half.mT).sub_(mirror)
     assert factor.step is not None
     if factor.step.ndim == 3:
         return torch.baddbmm(constant, mirror, factor.step)
