@@ -16,6 +16,7 @@ _EXPORTS = {
     "Constrained": "layers",
     "ControlBarrier": "certificates",
     "Ellipsoid": "sets",
+    "EuclideanProjection": "layers",
     "Fixed": "layers",
     "Halfspace": "sets",
     "HardNetAffine": "layers",
@@ -31,6 +32,7 @@ _EXPORTS = {
     "Simplex": "sets",
     "Solution": "solvers",
     "Status": "solvers",
+    "StrictInterior": "layers",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
@@ -50,7 +52,16 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from constrained_nn.certificates import ControlBarrier
-    from constrained_nn.layers import Constrained, Fixed, HardNetAffine, LeastViolation, Nan, Raise
+    from constrained_nn.layers import (
+        Constrained,
+        EuclideanProjection,
+        Fixed,
+        HardNetAffine,
+        LeastViolation,
+        Nan,
+        Raise,
+        StrictInterior,
+    )
     from constrained_nn.sets import (
         AffineSubspace,
         Ball,

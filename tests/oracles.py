@@ -136,3 +136,34 @@ def finite_difference(function, x: Tensor, step: float = 1e-6) -> Tensor:
         minus = function((flat - change).reshape(x.shape)).detach()
         columns.append(((plus - minus) / (2 * step)).reshape(-1))
     return torch.stack(columns, -1)
+
+
+def dykstra(y: np.ndarray, projections: list[typing.Callable[[np.ndarray], np.ndarray]]) -> np.ndarray:
+    """Euclidean projection onto an intersection by Dykstra's alternating corrections, run to stagnation."""
+    x, corrections = y, [np.zeros_like(y) for _ in projections]
+    for _ in range(20_000):
+        before = x
+        change = 0.0
+        for i, project in enumerate(projections):
+            z = x + corrections[i]
+            x = project(z)
+            change = max(change, float(np.abs(z - x - corrections[i]).max()))
+            corrections[i] = z - x
+        if change < 1e-15 and float(np.abs(x - before).max()) < 1e-15:
+            break
+    return x
+
+
+def into_ball(center: np.ndarray, radius: float) -> typing.Callable[[np.ndarray], np.ndarray]:
+    """Projection onto a Euclidean ball, in NumPy."""
+    return lambda z: center + (z - center) * min(1.0, radius / max(float(np.linalg.norm(z - center)), 1e-300))
+
+
+def into_rows(
+    A: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> list[typing.Callable[[np.ndarray], np.ndarray]]:
+    """Projections onto `lower <= a·z <= upper`, one for each row `a`, in NumPy."""
+    return [
+        lambda z, a=a, low=low, up=up: z + a * (np.clip(a @ z, low, up) - a @ z) / (a @ a)
+        for a, low, up in zip(A, lower, upper, strict=True)
+    ]

@@ -19,13 +19,13 @@ def branchless(*tensors: Tensor) -> bool:
 def matvec(A: Float[Tensor, "*#batch m n"], x: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
     """`A x`, batched; one matrix product for a shared `A`."""
     if A.ndim == 2:
-        return x @ A.mT
+        return x @ A.transpose(-2, -1)
     return (A @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def rmatvec(A: Float[Tensor, "*#batch m n"], w: Float[Tensor, "*#batch m"]) -> Float[Tensor, "*batch n"]:
     """`Aᵀ w`, batched."""
-    return matvec(A.mT, w)
+    return matvec(A.transpose(-2, -1), w)
 
 
 def outer_sum_to(

@@ -24,7 +24,7 @@ def project_ellipsoid(
     `eᵀ P e = level`, in plain operations, carry the first and second derivatives in `d`, `P` and `level`.
     """
     batch = torch.broadcast_shapes(d.shape[:-1], P.shape[:-2], level.shape)
-    P = 0.5 * (P + P.mT)
+    P = 0.5 * (P + P.transpose(-2, -1))
     values, Q = symmetric_eigh(P)
     values = values.clamp_min(0.0)
     d_hat = rmatvec(Q, d)
@@ -36,7 +36,7 @@ def project_ellipsoid(
     a = values * e
     curvature = (a * h * a).sum(-1)
     curvature = torch.where(curvature > 0, curvature, 1.0)
-    B = Q.mT @ P @ Q
+    B = Q.transpose(-2, -1) @ P @ Q
     for _ in range(2):
         Be = matvec(B, e)
         off = d_hat - e - nu.unsqueeze(-1) * Be

@@ -14,7 +14,7 @@ def _guarded(S: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     LAPACK raises for the whole batch when one element is not finite.
     """
-    S = 0.5 * (S + S.mT)
+    S = 0.5 * (S + S.transpose(-2, -1))
     size = S.detach().abs().amax((-2, -1), keepdim=True)
     healthy = size < torch.inf  # False for NaN
     scale = torch.where(healthy & (size > 0), size, 1.0)
@@ -47,7 +47,7 @@ def symmetric_eigh(
 def symmetric_eigenvalues(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
     """Eigenvalues (ascending) with derivative `uᵢᵀ dS uᵢ`; at a repeated one, that of the vectors found."""
     values, U = symmetric_eigh(S)
-    change = 0.5 * (S + S.mT)
+    change = 0.5 * (S + S.transpose(-2, -1))
     change = (U * ((change - change.detach()).nan_to_num(0.0, 0.0, 0.0) @ U)).sum(-2)
     return values + change
 
@@ -64,15 +64,15 @@ def psd_project(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     unit, scale, healthy = _guarded(S)
     s, U = symmetric_eigh(unit)
     X = torch.diag_embed(s.clamp_min(0.0))
-    B = U.mT @ unit @ U
+    B = U.transpose(-2, -1) @ unit @ U
     pair = s.abs().unsqueeze(-1) + s.abs().unsqueeze(-2)
     floor = s.shape[-1] * torch.finfo(s.dtype).eps * s.abs().amax(-1)[..., None, None]
     inverse = torch.where(pair > floor, 2.0 / torch.where(pair > floor, pair, 1.0), 0.0)
     for _ in range(2):
         XB = X @ B
-        X = X - inverse * (X @ X - 0.5 * (XB + XB.mT))
-    X = U @ X @ U.mT
-    X = 0.5 * (X + X.mT) * scale.unsqueeze(-1)
+        X = X - inverse * (X @ X - 0.5 * (XB + XB.transpose(-2, -1)))
+    X = U @ X @ U.transpose(-2, -1)
+    X = 0.5 * (X + X.transpose(-2, -1)) * scale.unsqueeze(-1)
     return torch.where(healthy.unsqueeze(-1), X, torch.nan)
 
 

@@ -2,12 +2,15 @@
 
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
+from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
+from constrained_nn.layers._strict_interior import StrictInterior
 
 __all__ = [
     "Constrained",
     "Enforced",
+    "EuclideanProjection",
     "FailurePolicy",
     "Fixed",
     "HardNetAffine",
@@ -15,4 +18,5 @@ __all__ = [
     "Nan",
     "ProjectionLayer",
     "Raise",
+    "StrictInterior",
 ]

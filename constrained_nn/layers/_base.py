@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Generic
 
 import torch
@@ -15,7 +15,7 @@ from constrained_nn._linalg import branchless
 from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Raise
 from constrained_nn.sets import ConstraintSet
-from constrained_nn.sets._base import SetT, check_batch
+from constrained_nn.sets._base import SetT, check_batch, map_tensors, tensors_of
 from constrained_nn.solvers import Solution, Status
 
 
@@ -67,7 +67,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
             return self.enforce(y, set, factor)
         if factor is not None:
             factor = tree_map(lambda t: t.to(dtype) if t.is_floating_point() else t, factor)
-        wide = replace(set, **{f.name: getattr(set, f.name).to(dtype) for f in fields(set)})  # type: ignore
+        wide = map_tensors(set, lambda t, name, core: t.to(dtype))
         solution = self.enforce(y.to(dtype), wide, factor)
         value = solution.value.to(y.dtype)
         with torch.no_grad():
@@ -97,8 +97,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
                 f"{name}: expected y of shape (*batch, {set.dim}) for a set of dimension {set.dim}, got "
                 f"{tuple(y.shape)}. The last dimension is the decision; batch dimensions come first."
             )
-        tensors = [getattr(set, f.name) for f in fields(set)]  # pyright: ignore[reportArgumentType]
-        reference = next(t for t in tensors if isinstance(t, Tensor))
+        reference = tensors_of(set)[0]
         if y.dtype != reference.dtype or y.device != reference.device:
             raise ShapeError(
                 f"{name}: expected y of dtype {reference.dtype} on {reference.device} like the set, got {y.dtype} "

@@ -28,7 +28,7 @@ def constraint_set(cls: type[SetT]) -> type[SetT]:
 
 def _core_ndim(annotation: str) -> int:
     """Dimensions of a tensor without its batch, from its annotation: 2 for `Float[Tensor, "*#batch m n"]`."""
-    _, _, shape = annotation.partition('"')
+    _, _, shape = annotation.replace("'", '"').partition('"')
     return sum(not name.startswith("*") for name in shape.rstrip('"]').split())
 
 
@@ -114,7 +114,10 @@ class IntervalSet(ConstraintSet):
 
     def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)
-        return value - nearest_between(value, self.lower, self.upper)
+        above, below = value - self.upper, value - self.lower
+        residual = value - nearest_between(value, self.lower, self.upper)
+        # crossed bounds hold nowhere: the side that is missed by more
+        return torch.where(self.lower > self.upper, torch.where(above > -below, above, below), residual)
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)

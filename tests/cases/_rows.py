@@ -74,6 +74,9 @@ class LayerCase:
         gradient_atol: Tolerance of finite differences.
         second_order: Whether second derivatives are claimed.
         transforms: Whether vmap, forward mode and compilation are claimed.
+        iterative: Whether the layer runs a solver that costs seconds to compile and to difference; finite
+            differences then go along random directions.
+        compiles: Whether compilation is run on this row (one row for each solver is enough).
     """
 
     name: str
@@ -90,6 +93,8 @@ class LayerCase:
     gradient_atol: float = 1e-6
     second_order: bool = True
     transforms: bool = True
+    iterative: bool = False
+    compiles: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""Euclidean projection onto convex sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._parts import Parts
+from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
+from constrained_nn.sets import ConstraintSet, Intersection, Polyhedron, Product, ProjectableSet
+from constrained_nn.solvers import Solution, Status, project_intersection, project_polyhedron
+
+ConvexSet = ProjectableSet | Polyhedron | Intersection | Product
+
+
+class EuclideanProjection(ProjectionLayer[ConvexSet]):
+    """Nearest point of a convex set (Euclidean projection).
+
+    `argmin |x − y|²` subject to `x ∈ set`.
+
+    A set with a closed form uses it; rows, boxes and their intersections are one exact active-set solve; the
+    blocks of a `Product` are separate; an `Intersection` with balls, ellipsoids or cones is solved by a semismooth
+    Newton method. Differentiable in `y` and in every tensor of the set, to second order.
+
+    Guarantee: `OK` means that the returned value satisfies the set to 1e-9 relative in float64 (1e-4 in float32),
+    checked after the fact, and is the nearest point: exactly for closed forms, on its active set for rows,
+    and to 1e-9 of the size of the data in the optimality conditions for curved intersections. Empty sets are
+    flagged `INFEASIBLE`, with a least-violation point. Where the projection has a kink, the derivative is an
+    element of its generalized Jacobian; on the boundary of a closed form it is that of the inside.
+
+    Args:
+        on_failure: `Raise() | Nan() | LeastViolation()`; default as in `ProjectionLayer`.
+        compute_dtype: Compute in this dtype and round the result back. Rows and curved intersections are
+            computed in float64 always.
+        max_steps: Steps of the iterative solvers before an element is flagged `MAX_STEPS`; default by size.
+
+    Returns:
+        `forward(y, set)`: the projection `(*batch, n)`.
+
+    Raises:
+        SetTypeError: The set, or a member of it, is not convex with a known projection.
+        ShapeError: `y` does not fit the set.
+        InfeasibleError: In eval mode, an element has no feasible point.
+        ConvergenceError: In eval mode, an element failed for another reason.
+
+    Example:
+        >>> import torch
+        >>> from constrained_nn import Ball, Box, EuclideanProjection, Intersection
+        >>> box = Box(torch.tensor([0.0, 0.0]), torch.tensor([0.6, 9.0]))
+        >>> cap = Intersection(box, Ball(torch.zeros(2), torch.tensor(1.0)))
+        >>> EuclideanProjection()(torch.tensor([4.0, 4.0]), cap)
+        tensor([0.6000, 0.8000])
+
+    References:
+        Boyd and Vandenberghe, Convex Optimization (2004), section 8.1; Li, Sun and Toh, A highly efficient
+        semismooth Newton augmented Lagrangian method (2018), for curved intersections.
+    """
+
+    accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (ProjectableSet, Polyhedron, Intersection, Product)
+    guarantee: ClassVar[str] = "nearest point: exact, or to 1e-9 for curved intersections; checked"
+
+    def __init__(self, *, on_failure=None, compute_dtype=None, max_steps: int | None = None) -> None:
+        super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
+        self.max_steps = max_steps
+
+    def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: None) -> Solution:
+        batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
+        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+        healthy = healthy.expand(batch)
+        solution = self._project(y, set)
+        status = torch.where(healthy, solution.status, int(Status.NONFINITE_INPUT)).to(torch.int8)
+        violation = torch.where(healthy, solution.violation, torch.inf)
+        return replace(solution, status=status, violation=violation)
+
+    def _project(self, y: Tensor, set: ConvexSet) -> Solution:
+        """Projection of finite data, by the cheapest way that is exact."""
+        if isinstance(set, ProjectableSet):
+            return _audited(y, _closed_form(y, set.project(y)), set)
+        if isinstance(set, Product):
+            blocks = zip(set.split(y), set.sets, strict=True)
+            return _joined([self._project(part, member) for part, member in blocks])  # pyright: ignore
+        parts = Parts(set.dim).add(set)
+        if parts.curved:
+            return _audited(y, self._curved(y, set), set)
+        if parts.stacked is None:
+            assert parts.box is not None
+            return _audited(y, _closed_form(y, torch.clamp(y, *parts.box)), set)
+        return project_polyhedron(y, *parts.stacked, box=parts.box, max_steps=self.max_steps)
+
+    def _curved(self, y: Tensor, set: ConvexSet) -> Solution:
+        wide_y, wide = y.double(), same_dtype(set, torch.float64)
+        terms = Parts(set.dim).add(wide).terms(wide_y)
+        plain = Parts(set.dim).add(detached(wide)).terms(wide_y)
+        solution = project_intersection(wide_y, terms, plain, max_steps=self.max_steps)
+        return replace(solution, value=solution.value.to(y.dtype), violation=solution.violation.to(y.dtype))
+
+
+def _closed_form(y: Tensor, value: Tensor) -> Solution:
+    batch = y.shape[:-1]
+    status = torch.zeros(batch, dtype=torch.int8, device=y.device)
+    return Solution(value, status, status.to(torch.int32), y.new_zeros(batch))
+
+
+def _audited(y: Tensor, solution: Solution, set: ConstraintSet) -> Solution:
+    """The violation of what is returned; a result that misses its own set shows that the set is empty.
+
+    Rounding is relative to the terms of the rows at `y` and at the result (which is 0 at the apex of a cone).
+    """
+    rtol = 1e-9 if solution.value.dtype == torch.float64 else 1e-4
+    with torch.no_grad():
+        plain, value = detached(set), solution.value.detach()
+        scale = torch.maximum(plain.scale(y.detach()), plain.scale(value))
+        held = (plain.residual(value).abs() <= rtol * scale).all(-1)
+        violation = plain.violation(value)
+    missed = ~held & (solution.status == int(Status.OK))
+    status = torch.where(missed, int(Status.INFEASIBLE), solution.status).to(torch.int8)
+    return replace(solution, status=status, violation=violation)
+
+
+def _joined(blocks: list[Solution]) -> Solution:
+    """One solution of a product: the worst status, the most steps, the largest violation."""
+    return Solution(
+        torch.cat([b.value for b in blocks], -1),
+        torch.stack([b.status for b in blocks]).amax(0),
+        torch.stack([b.steps for b in blocks]).amax(0),
+        torch.stack([b.violation for b in blocks]).amax(0),
+    )
