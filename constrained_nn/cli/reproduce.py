@@ -21,7 +21,7 @@ def command(
         Path | None, typer.Option(help="Folder with the authors' published arrays, to compare with.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 1,2,3 or 1:6.")] = None,
-    rows: Annotated[str | None, typer.Option(help="Only these rows, separated by commas.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Run only these rows, separated by commas.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Tiny budgets, to see that it runs.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and cells.")] = Path("runs/reproduce"),
@@ -85,4 +85,4 @@ def _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs) -> 
     disagrees = [c for c in result["reference"] if not c["agrees"]]
     for c in disagrees:
         typer.echo(f"differs from the published arrays: {c['what']}: {c['ours']} against {c['reference']}")
-    return bool(disagrees) or any(cell["status"] != "done" for cell in result["cells"])
+    return bool(disagrees) or any(cell["status"] == "failed" for cell in result["cells"])

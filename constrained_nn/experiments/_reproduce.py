@@ -14,7 +14,7 @@ from typing import Any
 from constrained_nn._files import write_json
 from constrained_nn._provenance import commit, machine, versions
 from constrained_nn.errors import FileFormatError, UnknownNameError
-from constrained_nn.experiments._protocol import Experiment, Row
+from constrained_nn.experiments._protocol import Comparison, Experiment, Row
 
 Report = Callable[[str], None]
 _SOURCE = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def reproduce(
     Args:
         runs: Folder for the cells; each has its own folder in it, with what a later resumption needs.
         seeds: Seeds of the seeded rows; default those of the experiment.
-        rows: Names of the rows to run; default all.
+        rows: Names of the rows to run; default all. The others keep what an earlier run found.
         resume: Reuse finished cells and go on with interrupted ones.
         fresh: Throw away what an earlier run left in `runs`.
         reference: Folder with published arrays to compare with.
@@ -53,13 +53,18 @@ def reproduce(
     if len(set(seeds)) != len(seeds):
         twice = next(s for s in seeds if seeds.count(s) > 1)
         raise ValueError(f"reproduce: expected every seed once, got seed {twice} twice. Leave one out.")
-    cells = [(row, seed) for row in chosen for seed in (seeds if row.seeded else (None,))]
+    cells = [(row, seed) for row in experiment.rows for seed in (seeds if row.seeded else (None,))]
+    to_run = sum(row.name in chosen for row, _ in cells)
     _prepare(experiment, runs, resume=resume, fresh=fresh)
-    results = []
-    for i, (row, seed) in enumerate(cells, start=1):
+    results, started = [], 0
+    for row, seed in cells:
         directory = runs / _cell_name(row.name, seed)
         result = _finished(directory)
-        label = f"[{i}/{len(cells)}] {experiment.name}: {_title(row, seed)}"
+        if row.name not in chosen:  # in the table all the same, if an earlier run has it
+            results.append(result or {"row": row.name, "seed": seed, "status": "not run"})
+            continue
+        started += 1
+        label = f"[{started}/{to_run}] {experiment.name}: {_title(row, seed)}"
         if result is None:
             report(f"{label} ...")
             result = _run_cell(experiment, row, seed, directory)
@@ -67,7 +72,7 @@ def reproduce(
         else:
             report(f"{label}: kept from an earlier run")
         results.append(result)
-    comparisons = [] if reference is None else experiment.compare(reference, report)
+    comparisons = [] if reference is None else _compare(experiment, reference, report)
     return {
         "name": experiment.name,
         "title": experiment.title,
@@ -78,7 +83,9 @@ def reproduce(
         "versions": versions(),
         "machine": machine(),
         "columns": [{"name": c.name, "label": c.label, "format": c.format} for c in experiment.columns],
-        "rows": [_summary(experiment, row, [r for r in results if r["row"] == row.name]) for row in chosen],
+        "rows": [
+            _summary(experiment, row, [r for r in results if r["row"] == row.name]) for row in experiment.rows
+        ],
         "cells": results,
         "reference": [
             {"what": c.what, "ours": number(c.ours), "reference": number(c.reference), "atol": c.atol}
@@ -89,20 +96,33 @@ def reproduce(
     }
 
 
+def _compare(experiment: Experiment, reference: Path, report: Report) -> list[Comparison]:
+    """The comparisons; one that cannot be made disagrees, and costs no finished cell."""
+    try:
+        return experiment.compare(reference, report)
+    except Exception as error:
+        return [Comparison(f"not possible: {_describe(error)}", math.nan, math.nan, 0.0)]
+
+
+def _describe(error: Exception) -> str:
+    """One line on an error; pages name no folder of this machine."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".replace(f"{_SOURCE}/", "")
+
+
 def number(value: float | None) -> float | str:
     """A JSON number, or the name of a value that JSON cannot hold; None is what a result file has for it."""
     value = float("nan" if value is None else value)
     return value if math.isfinite(value) else str(value)
 
 
-def _choose_rows(experiment: Experiment, names: Sequence[str] | None) -> list[Row]:
+def _choose_rows(experiment: Experiment, names: Sequence[str] | None) -> Sequence[str]:
+    known = [row.name for row in experiment.rows]
     if names is None:
-        return list(experiment.rows)
-    known = {row.name: row for row in experiment.rows}
+        return known
     for name in names:
         if name not in known:
             raise UnknownNameError(f"{experiment.name} has no row '{name}'. Rows: {', '.join(known)}.")
-    return [row for row in experiment.rows if row.name in names]
+    return names
 
 
 def _canonical(experiment: Experiment) -> str:
@@ -146,8 +166,7 @@ def _run_cell(experiment: Experiment, row: Row, seed: int | None, directory: Pat
     try:
         metrics = experiment.run(row.name, seed, directory)
     except Exception as error:  # one bad cell must not cost the others
-        text = " ".join(str(error).split()).replace(f"{_SOURCE}/", "")  # pages name no folder of this machine
-        result |= {"status": "failed", "error": f"{type(error).__name__}: {text}"}
+        result |= {"status": "failed", "error": _describe(error)}
     else:
         result |= {"status": "done", "metrics": {k: number(v) for k, v in metrics.items()}}
     result["seconds"] = round(time.perf_counter() - start, 2)
@@ -173,7 +192,8 @@ def _summary(experiment: Experiment, row: Row, results: list[dict[str, Any]]) ->
         "ours": ours,
         "published": {k: {"mean": p.value, "std": p.std} for k, p in row.published.items()},
         "cells": len(results),
-        "failed": [r["seed"] for r in results if r["status"] != "done"],
+        "failed": [r["seed"] for r in results if r["status"] == "failed"],
+        "not_run": [r["seed"] for r in results if r["status"] == "not run"],
         "note": row.note,
     }
 

@@ -14,7 +14,7 @@ def markdown(result: dict[str, Any]) -> str:
     failed = [
         f"- {cell['row']}" + ("" if cell["seed"] is None else f", seed {cell['seed']}") + f": {cell['error']}"
         for cell in result["cells"]
-        if cell["status"] != "done"
+        if cell["status"] == "failed"
     ]
     if failed:
         lines += ["Cells that failed, and are in no mean:", "", *failed, ""]
@@ -56,11 +56,15 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def _ours(row: dict[str, Any], column: dict[str, Any]) -> str:
     entry = row["ours"].get(column["name"])
-    failed = len(row["failed"])
+    missing = [
+        f"{len(row[key])} of {row['cells']} {words}"
+        for key, words in (("failed", "failed"), ("not_run", "not run"))
+        if row[key]
+    ]
     if entry is None:
-        return "failed" if failed else "–"
+        return "failed" if row["failed"] else "not run" if row["not_run"] else "–"
     text = _mean(entry, column["format"])
-    return f"{text} ({failed} of {row['cells']} failed)" if failed else text
+    return f"{text} ({', '.join(missing)})" if missing else text
 
 
 def _mean(entry: dict[str, Any], format: str) -> str:

@@ -117,6 +117,17 @@ def test_earlier_work_is_neither_lost_nor_mixed(tmp_path):
     assert reproduce(Walk(budget=11), runs=tmp_path, fresh=True, report=quiet)["settings"] == {"budget": 11}
 
 
+def test_rows_that_are_not_chosen_keep_what_is_there(tmp_path):
+    first = reproduce(Walk(), runs=tmp_path, rows=["still"], report=quiet)
+    assert first["rows"][1]["not_run"] == [1, 2]
+    assert "| Walk | not run | 12.50 ± 0.50 | not run |" in markdown(first | {"command": ""})
+    reproduce(Walk(), runs=tmp_path, rows=["walk"], seeds=[1], resume=True, report=quiet)
+    both = reproduce(Walk(), runs=tmp_path, rows=["still"], resume=True, report=quiet)
+    assert both["rows"][0]["ours"]["end"]["count"] == 1
+    assert both["rows"][1]["not_run"] == [2]
+    assert "(1 of 2 not run)" in markdown(both | {"command": ""})
+
+
 def test_damaged_cell_is_run_again(tmp_path):
     whole = reproduce(Walk(), runs=tmp_path, report=quiet)
     (tmp_path / "walk-seed1" / "cell.json").write_text('{"status": "do')
@@ -159,6 +170,10 @@ def test_command_compares_with_published_arrays(shell, tmp_path):
     differs = run("walk", "--resume", "--reference", ".")
     assert differs.exit_code == 1
     assert "differs from the published arrays: the first step" in differs.output
+    (tmp_path / "first.txt").unlink()
+    impossible = run("walk", "--resume", "--reference", ".")
+    assert impossible.exit_code == 1
+    assert "not possible: FileNotFoundError" in impossible.output
 
 
 def test_command_exit_codes(shell):
