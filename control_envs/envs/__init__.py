@@ -92,6 +92,9 @@ def _known(id: str) -> str:
 
 for _task in tuple(TASKS.values()):
     register(_task)
+gymnasium.register(
+    id="Ctrl/Arm7-v0", entry_point="control_envs.envs.mujoco_arm:ArmEnv", max_episode_steps=200, kwargs={}
+)
 
 __all__ = [
     "ClipAction",

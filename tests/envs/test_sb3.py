@@ -65,7 +65,7 @@ def test_layer_inside_the_network_bounds_every_deterministic_action():
     observation = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
     assert np.abs(agent.predict(observation, deterministic=True)[0]).max() <= 0.01 + 1e-6
     torch.nn.init.constant_(agent.policy.action_net.bias, 5.0)
-    assert agent.predict(observation, deterministic=True)[0] == pytest.approx(0.01)
+    assert agent.predict(observation, deterministic=True)[0] == pytest.approx(0.01, abs=1e-6)
 
 
 def test_example_ppo_has_no_violation_behind_the_filter():

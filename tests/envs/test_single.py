@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import warnings
 
@@ -15,7 +16,13 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 import control_envs
 from control_envs.disturbances import Uniform, White
 from control_envs.envs import ControlEnv, ids, make, record
-from control_envs.errors import ActionError, EpisodeError, NonFiniteError, UnknownTaskError
+from control_envs.errors import (
+    ActionError,
+    EpisodeError,
+    MissingExtraError,
+    NonFiniteError,
+    UnknownTaskError,
+)
 from control_envs.scenarios import Scenarios
 from control_envs.simulate import rollout
 from control_envs.tasks import TASKS, make_task
@@ -140,6 +147,17 @@ def test_record_writes_a_film(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["swing.gif"]
     with pytest.raises(ValueError, match=r"\.gif or \.mp4"):
         record(task, states, tmp_path / "swing.avi")
+
+
+def test_mp4_is_written_where_the_codec_is_installed(tmp_path):
+    task = make_task("pendulum")
+    states = np.zeros((11, 2))
+    if importlib.util.find_spec("imageio_ffmpeg"):
+        assert b"ftyp" in record(task, states, tmp_path / "rest.mp4").read_bytes()[:16]
+    else:
+        with pytest.raises(MissingExtraError, match="imageio-ffmpeg"):
+            record(task, states, tmp_path / "rest.mp4")
+    assert [p.name for p in tmp_path.iterdir() if p.name != "rest.mp4"] == []
 
 
 def test_scenarios_are_the_draws_of_the_env_and_survive_a_file(tmp_path):
