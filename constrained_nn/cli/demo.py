@@ -46,6 +46,7 @@ def command(
             learning_rate=1e-3,
             final_learning_rate=1e-5,
             max_gradient_norm=200.0,
+            max_adjoint_norm=1000.0 if method == "hardnet" else None,
             seed=seed,
             eval_every=50,
         )

@@ -28,6 +28,9 @@ def command(
     max_gradient_norm: Annotated[
         float | None, typer.Option(help="Clip the gradient of the mean cost. Default: no clipping.")
     ] = 300.0,
+    max_adjoint_norm: Annotated[
+        float | None, typer.Option(help="Clip the gradient of each run's cost in its own state.")
+    ] = 1000.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data order.")] = 1,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     option: Annotated[
@@ -64,6 +67,7 @@ def command(
         learning_rate=learning_rate,
         final_learning_rate=final_learning_rate,
         max_gradient_norm=max_gradient_norm,
+        max_adjoint_norm=max_adjoint_norm,
         seed=seed,
         dtype=dtype,  # pyright: ignore[reportArgumentType]
         eval_every=eval_every,

@@ -119,31 +119,31 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             qr = self._factor(sane.A) if factor is None else factor
             value = _closed_form(sane_y, sane, qr)
             violation, satisfied = _audit(value, sane)
-            closed = satisfied & qr.independent.all(-1).expand(batch) & finite
+            closed = satisfied & qr.independent.all(-1).expand(batch)
         else:
             value, closed = sane_y, torch.zeros(batch, dtype=torch.bool, device=y.device)
             violation = sane.violation(sane_y.detach())
         rest = ~closed & finite
-        if branchless(y, rows.A):
+        if branchless(y, rows.A):  # which elements need it is not known while tracing: project all of them
             solution = project_polyhedron(sane_y, sane.A, sane.lower, sane.upper)
-            value = torch.where(rest.unsqueeze(-1), solution.value, value)
+            merge = torch.where
         elif bool(rest.any()):
-            pick = _pick(rest, sane_y, sane)
-            solution = project_polyhedron(*pick)
-            value = value.masked_scatter(rest.unsqueeze(-1), solution.value)
-            status = status.masked_scatter(rest, _as_fallback(solution.status))
-            steps = steps.masked_scatter(rest, solution.steps)
-            violation = violation.masked_scatter(rest, solution.violation)
-            status = torch.where(finite, status, int(Status.NONFINITE_INPUT))
-            return Solution(value, status.to(torch.int8), steps, torch.where(finite, violation, torch.inf))
+            solution = project_polyhedron(*_pick(rest, sane_y, sane))
+            merge = _scatter
         else:
             solution = None
         if solution is not None:
-            status = torch.where(rest, _as_fallback(solution.status), status)
-            steps = torch.where(rest, solution.steps, steps)
-            violation = torch.where(rest, solution.violation, violation)
+            value = merge(rest.unsqueeze(-1), solution.value, value)
+            status = merge(rest, _as_fallback(solution.status), status)
+            steps = merge(rest, solution.steps, steps)
+            violation = merge(rest, solution.violation, violation)
         status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         return Solution(value, status, steps, torch.where(finite, violation, torch.inf))
+
+
+def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
+    """`full` with its masked elements replaced by those of `compact`, in order."""
+    return full.masked_scatter(mask, compact)
 
 
 def _rows(set: LinearSet) -> Polyhedron:
