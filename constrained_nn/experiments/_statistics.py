@@ -20,6 +20,7 @@ class Entry:
         done, expected: Cells with a result, and cells there should be.
         diverged, runs: Runs without a finite value, and all runs of the finished cells.
         difference: Mean, low and high of the difference to the baseline over common seeds, or None.
+        pairs, pairs_expected: Seeds behind the difference, and seeds there should be.
         problems: What is missing, in words.
     """
 
@@ -35,6 +36,8 @@ class Entry:
     diverged: int
     runs: int
     difference: tuple[float, float, float] | None
+    pairs: int
+    pairs_expected: int
     problems: tuple[str, ...]
 
     @property
@@ -72,26 +75,30 @@ def _entry(
     if diverged:
         problems += (f"{diverged} of {runs} runs diverged",)
     mean = low = high = difference = None
+    pairs = expected = 0
     if rows and not diverged:
         mean, low, high = interval(np.array(rows), spec, share=metric in SHARES)
-        if spec.baseline is not None and spec.baseline != method:
-            difference = _difference(
-                spec, values, _values(spec, outcomes, task, scenario, spec.baseline, metric)
-            )
+    if spec.baseline is not None and spec.baseline != method:
+        theirs = _values(spec, outcomes, task, scenario, spec.baseline, metric)
+        difference, pairs = _difference(spec, values, theirs)
+        of_baseline = sum(o.cell.task == task and o.cell.method.label == spec.baseline for o in outcomes)
+        expected = max(len(mine), of_baseline)
     return Entry(
-        task,
-        scenario,
-        method,
-        metric,
-        mean,
-        low,
-        high,
-        len(done),
-        len(mine),
-        diverged,
-        runs,
-        difference,
-        problems,
+        task=task,
+        scenario=scenario,
+        method=method,
+        metric=metric,
+        mean=mean,
+        low=low,
+        high=high,
+        done=len(done),
+        expected=len(mine),
+        diverged=diverged,
+        runs=runs,
+        difference=difference,
+        pairs=pairs,
+        pairs_expected=expected,
+        problems=problems,
     )
 
 
@@ -108,8 +115,11 @@ def _values(
 
 def _difference(
     spec: StudySpec, ours: dict[int | None, list[float]], theirs: dict[int | None, list[float]]
-) -> tuple[float, float, float] | None:
-    """Paired by start state and seed; a method without seeds is compared with every seed of the other."""
+) -> tuple[tuple[float, float, float] | None, int]:
+    """Interval and number of seeds, paired by start state and seed.
+
+    A method that runs once is compared with every seed of the other.
+    """
     if None in ours or None in theirs:
         many = theirs if None in ours else ours
         pairs = [(ours.get(None, ours.get(s)), theirs.get(None, theirs.get(s))) for s in many]
@@ -117,8 +127,8 @@ def _difference(
         pairs = [(ours[s], theirs[s]) for s in ours if s in theirs]
     table = np.array([np.subtract(a, b) for a, b in pairs])  # pyright: ignore[reportCallIssue, reportArgumentType]
     if not len(table) or not np.isfinite(table).all():
-        return None
-    return interval(table, spec)
+        return None, len(table)
+    return interval(table, spec), len(table)
 
 
 def interval(values: np.ndarray, spec: StudySpec, *, share: bool = False) -> tuple[float, float, float]:

@@ -74,13 +74,14 @@ def _runs(spec: StudySpec, outcomes: list[Outcome]) -> Iterable[list[object]]:
 def _summary(spec: StudySpec, entries: list[Entry]) -> Iterable[list[object]]:
     yield [
         "task", "scenario", "method", "metric", "mean", "low", "high", "cells_done", "cells_expected", "runs",
-        "runs_diverged", "difference", "difference_low", "difference_high", "problems",
+        "runs_diverged", "difference", "difference_low", "difference_high", "seeds_paired", "seeds_to_pair",
+        "problems",
     ]  # fmt: skip
     for e in entries:
         difference = e.difference or (None, None, None)
         yield [
             e.task, e.scenario, e.method, e.metric, e.mean, e.low, e.high, e.done, e.expected, e.runs,
-            e.diverged, *difference, "; ".join(e.problems),
+            e.diverged, *difference, e.pairs, e.pairs_expected, "; ".join(e.problems),
         ]  # fmt: skip
 
 
@@ -133,11 +134,14 @@ def markdown(spec: StudySpec, entries: list[Entry]) -> str:
 
 
 def _difference(e: Entry) -> str:
-    return "" if e.difference is None else "{} [{}, {}]".format(*map(number, e.difference))
+    if e.difference is None:
+        return "" if e.pairs_expected == 0 else "–"
+    text = "{} [{}, {}]".format(*map(number, e.difference))
+    return text if e.pairs == e.pairs_expected else f"{text} ({e.pairs}/{e.pairs_expected} seeds)"
 
 
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-_ESCAPES["^"] = r"\textasciicircum{}"
+_ESCAPES |= {"^": r"\textasciicircum{}", "–": "--"}
 
 
 def _tex(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -50,7 +51,10 @@ def plot_intervals(
     groups = list(dict.fromkeys((e.task, e.scenario) for e in entries))
     methods = list(dict.fromkeys(e.method for e in entries))
     height = 0.34 * len(methods) + 0.75
-    figure, axes = new_figure(3.3 * len(panels) + 0.7, height * len(groups) + 0.55, len(groups), len(panels))
+    width = 3.3 * len(panels) + 0.7
+    words = textwrap.fill(note, width=int(16 * width))
+    below = 0.4 + 0.14 * (words.count("\n") + 1)
+    figure, axes = new_figure(width, height * len(groups) + below, len(groups), len(panels))
     for row, (task, scenario) in zip(axes, groups, strict=True):
         for ax, (metric, heading) in zip(row, panels.items(), strict=True):
             here = [e for e in entries if (e.task, e.scenario, e.metric) == (task, scenario, metric)]
@@ -58,7 +62,7 @@ def plot_intervals(
             ax.set_xlabel(heading, fontsize=9)
         row[0].set_title(f"{task}, {scenario}", fontsize=9, loc="left")
         row[0].set_yticklabels(methods, fontsize=9)
-    figure.supxlabel(note, fontsize=7, color="0.35")
+    figure.supxlabel(words, fontsize=7, color="0.35")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

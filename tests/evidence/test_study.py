@@ -97,6 +97,8 @@ def test_failed_cells_are_shown_and_tried_again(spec, tmp_path):
     by = entries_by(spec, found)
     assert (by["soft"].done, by["soft"].expected) == (2, 3)
     assert not by["soft"].complete
+    assert (by["hardnet"].pairs, by["hardnet"].pairs_expected) == (2, 3)  # the baseline lacks a seed
+    assert "-2 [-2, -2] (2/3 seeds)" in markdown(spec, summarize(spec, found))
     write_report(spec, found, tmp_path, "constrained-nn study study.yaml")
     for text in ((tmp_path / "table.md").read_text(), (tmp_path / "table.tex").read_text()):
         assert "(2/3 seeds)" in text
