@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.sets import ConstraintSet
@@ -64,10 +65,10 @@ class Fixed(nn.Module):
 
     def __init__(self, set: ConstraintSet) -> None:
         super().__init__()
-        self._kind = type(set)
-        self._names = tuple(f.name for f in fields(set))  # pyright: ignore[reportArgumentType]
-        for name in self._names:
-            self.register_buffer(name, getattr(set, name).detach().clone())
+        tensors, self._structure = tree_flatten(set)
+        self._names = tuple(_names(set))
+        for name, tensor in zip(self._names, tensors, strict=True):
+            self.register_buffer(name, tensor.detach().clone())
         self._factor_kind: Any = None
         self._factor_names: tuple[str, ...] = ()
 
@@ -88,7 +89,19 @@ class Fixed(nn.Module):
         return self._factor_kind(*(getattr(self, name) for name in self._factor_names))
 
     def forward(self, context: Tensor | None = None) -> ConstraintSet:
-        return self._kind(*(getattr(self, name) for name in self._names))
+        return tree_unflatten([getattr(self, name) for name in self._names], self._structure)
+
+
+def _names(set: ConstraintSet) -> list[str]:
+    """Names of the tensors of a set; those of members are `sets_0_lower` (a buffer's name has no dots)."""
+    names: list[str] = []
+    for name in set.core_ndims:
+        value = getattr(set, name)
+        if isinstance(value, tuple):
+            names += [f"{name}_{i}_{inner}" for i, member in enumerate(value) for inner in _names(member)]
+        else:
+            names.append(name)
+    return names
 
 
 class Constrained(nn.Module):

@@ -1,0 +1,92 @@
+"""Composite sets and Euclidean projection as parts of modules: copies, saved states, processes, export."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, LeastViolation, StrictInterior
+from constrained_nn.sets import Ball, Box, Halfspace, Intersection, Product, SecondOrderCone
+
+
+def tensor(*values) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def linear_corner() -> Intersection:
+    return Intersection(
+        Box(-torch.ones(2).double(), torch.ones(2).double()), Halfspace(tensor(1.0, 2.0), tensor(0.5)[0])
+    )
+
+
+def pair() -> Product:
+    one = tensor(1.0)[0]
+    return Product(SecondOrderCone(torch.zeros(3).double(), 0.5 * one), Ball(torch.zeros(2).double(), one))
+
+
+def network(set, layer=None) -> Constrained:
+    torch.manual_seed(0)
+    backbone = torch.nn.Sequential(
+        torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, set.dim)
+    ).double()
+    return Constrained(backbone, Fixed(set), layer or EuclideanProjection(on_failure=LeastViolation()))
+
+
+CONTEXT = 5 * torch.randn(7, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("set", [linear_corner(), pair()], ids=["Intersection", "Product"])
+def test_copies_pickles_and_averages(set) -> None:
+    net = network(set)
+    expected = net(CONTEXT)
+    assert (set.violation(expected) <= 1e-12).all()
+    average = AveragedModel(net)
+    average.update_parameters(net)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net)), average):
+        torch.testing.assert_close(other(CONTEXT), expected, rtol=0, atol=1e-14)
+
+
+def test_state_dict_holds_every_tensor_of_every_member() -> None:
+    net = network(linear_corner())
+    names = {name.removeprefix("constraint.") for name in net.state_dict() if name.startswith("constraint.")}
+    assert names == {"sets_0_lower", "sets_0_upper", "sets_1_normal", "sets_1_offset"}
+    wide = Box(-9 * torch.ones(2).double(), 9 * torch.ones(2).double())
+    other = network(Intersection(wide, Halfspace(tensor(1.0, 0.0), tensor(9.0)[0])))
+    assert not torch.equal(other(CONTEXT), net(CONTEXT))
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other(CONTEXT), net(CONTEXT))
+
+
+def test_strict_interior_is_prepared_once_and_saved() -> None:
+    net = network(linear_corner(), StrictInterior(EuclideanProjection(), on_failure=LeastViolation()))
+    assert "constraint.factor_point" in net.state_dict()
+    value = net(CONTEXT)
+    assert (linear_corner().violation(value) == 0).all()
+    assert torch.equal(pickle.loads(pickle.dumps(net))(CONTEXT), value)
+
+
+def _in_a_process(net: Constrained, results) -> None:
+    torch.set_num_threads(1)
+    results.put(net(CONTEXT).detach().numpy())
+
+
+def test_another_process_gives_the_same_result() -> None:
+    net = network(pair())
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_in_a_process, args=(net, results))
+    process.start()
+    value = results.get(timeout=120)
+    process.join()
+    torch.testing.assert_close(torch.from_numpy(value), net(CONTEXT).detach(), rtol=0, atol=1e-14)
+
+
+@pytest.mark.untyped
+def test_exports() -> None:
+    net = network(pair()).eval()
+    program = torch.export.export(net, (CONTEXT,))
+    torch.testing.assert_close(program.module()(CONTEXT), net(CONTEXT), rtol=0, atol=1e-14)
