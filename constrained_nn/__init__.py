@@ -16,6 +16,7 @@ _EXPORTS = {
     "Constrained": "layers",
     "ControlBarrier": "certificates",
     "Ellipsoid": "sets",
+    "Euclidean": "layers",
     "EuclideanProjection": "layers",
     "Fixed": "layers",
     "Halfspace": "sets",
@@ -25,6 +26,7 @@ _EXPORTS = {
     "LeastViolation": "layers",
     "Nan": "layers",
     "PSDCone": "sets",
+    "Parallel": "layers",
     "Polyhedron": "sets",
     "Product": "sets",
     "Raise": "layers",
@@ -54,11 +56,13 @@ if TYPE_CHECKING:
     from constrained_nn.certificates import ControlBarrier
     from constrained_nn.layers import (
         Constrained,
+        Euclidean,
         EuclideanProjection,
         Fixed,
         HardNetAffine,
         LeastViolation,
         Nan,
+        Parallel,
         Raise,
         StrictInterior,
     )

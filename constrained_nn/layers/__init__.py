@@ -4,18 +4,22 @@ from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
+from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._strict_interior import StrictInterior
 
 __all__ = [
     "Constrained",
     "Enforced",
+    "Euclidean",
     "EuclideanProjection",
     "FailurePolicy",
     "Fixed",
     "HardNetAffine",
     "LeastViolation",
+    "Metric",
     "Nan",
+    "Parallel",
     "ProjectionLayer",
     "Raise",
     "StrictInterior",

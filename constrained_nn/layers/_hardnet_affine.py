@@ -22,10 +22,12 @@ from constrained_nn._linalg import (
     thin_qr,
 )
 from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
 from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status, project_polyhedron
 
+_PARALLEL = Parallel()
 LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
 
 
@@ -52,7 +54,9 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         on_failure: `Raise() | Nan() | LeastViolation()`; default as in `ProjectionLayer`.
         compute_dtype: Compute in this dtype and round the result back.
         rank_rtol: Sine of the angle to the span of the rows above under which a row counts as dependent;
-            default 1000 units of rounding.
+            default 1000 units of rounding. Neither this decision nor the result depends on the scaling of rows.
+        metric: `Parallel()`, the closed form of the paper, or `Euclidean()`, the orthogonal projection for every
+            element, whose Jacobian is at most 1 where that of the closed form grows as `cond(A)`.
 
     Returns:
         `forward(y, set)`: enforced decision `(*batch, n)`.
@@ -76,18 +80,43 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (Polyhedron, AffineSubspace, Halfspace, Box)
     guarantee: ClassVar[str] = "exact for rows of full rank, else exact Euclidean projection"
 
-    def __init__(self, *, on_failure=None, compute_dtype=None, rank_rtol: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        on_failure=None,
+        compute_dtype=None,
+        rank_rtol: float | None = None,
+        metric: Metric = _PARALLEL,
+    ) -> None:
         super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
         self.rank_rtol = rank_rtol
+        self.metric = metric
 
-    def factor(self, set: LinearSet) -> ThinQR:
-        """Thin QR of `Aᵀ`, computed once for a constant matrix."""
+    def condition_number(self, set: LinearSet) -> Float[Tensor, "*batch"]:
+        """`cond(A)`, the largest by the smallest singular value: how much the closed form can stretch a step.
+
+        Above 1e15 for dependent rows in float64, infinite for more rows than outputs, NaN where `A` is not finite.
+        Scaling the rows changes this number, but not what the layer returns.
+        """
+        A = _rows(set).A.detach()
+        finite = A.isfinite().all(-1).all(-1)
+        values = torch.linalg.svdvals(torch.where(finite[..., None, None], A, 0.0))
+        smallest = values[..., -1] if A.shape[-2] <= A.shape[-1] else torch.zeros_like(values[..., -1])
+        ratio = torch.where(smallest > 0, values[..., 0] / smallest, torch.inf)
+        return torch.where(finite, ratio, torch.nan)
+
+    def factor(self, set: LinearSet) -> ThinQR | None:
+        """Thin QR of `Aᵀ`, computed once for a constant matrix; `None` where the metric has no use for it."""
+        if isinstance(self.metric, Euclidean):
+            return None
         return thin_qr(_rows(set).A.detach(), rank_rtol=self.rank_rtol)
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: ThinQR | None) -> Solution:
         rows = _rows(set)
         batch = check_batch("HardNetAffine", y=y.shape[:-1], set=rows.batch_shape)
         y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
+        if isinstance(self.metric, Euclidean):
+            return project_polyhedron(y, rows.A, rows.lower, rows.upper)
         if branchless(y, rows.A):
             return self._careful(y, rows, factor)
         if rows.A.shape[-2] <= rows.A.shape[-1]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
-from constrained_nn.layers import Constrained, Fixed, HardNetAffine, Nan, Raise
+from constrained_nn.layers import Constrained, Euclidean, Fixed, HardNetAffine, Nan, Raise
 from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
 from constrained_nn.solvers import Solution, Status
 from tests.cases import sets
@@ -107,6 +107,17 @@ ROWS = [
         _nearest,
         sets.polyhedron_inside,
         _empty_strip,
+        _deficient_edges,
+        euclidean=True,
+    ),
+    LayerCase(
+        "HardNetAffine-Euclidean",
+        HardNetAffine,
+        lambda: HardNetAffine(metric=Euclidean()),
+        sets.polyhedron,
+        _nearest,
+        sets.polyhedron_inside,
+        _crossed,
         _deficient_edges,
         euclidean=True,
     ),

@@ -1,0 +1,122 @@
+"""HardNetAffine on rows of every kind: nothing is violated in silence, and the scaling of rows does not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from constrained_nn import Euclidean, Fixed, HardNetAffine, Polyhedron, Status
+from tests.cases.sets import rand, randn
+from tests.numerics.random_polyhedra import RandomSets, random_sets
+
+
+def silent(sets: RandomSets, solution, dtype: torch.dtype) -> np.ndarray:
+    """Elements reported as satisfied that are not, judged in NumPy on the very data that the layer saw.
+
+    Rows hold to 1e-9 (1e-4 in float32) of `|A||x| + |bound|`, and to rounding of `y`, 1e-14 of `|a||y|`.
+    """
+    rtol = 1e-9 if dtype == torch.float64 else 1e-4
+    y, A, lower, upper = (
+        torch.tensor(a).to(dtype).double().numpy() for a in (sets.y, sets.A, sets.lower, sets.upper)
+    )
+    x = solution.value.double().numpy()
+    reached = np.einsum("bmn,bn->bm", A, x)
+    size = np.einsum("bmn,bn->bm", np.abs(A), np.abs(x))
+    rounding = 48 * torch.finfo(dtype).eps * np.linalg.norm(A, axis=-1) * np.linalg.norm(y, axis=-1)[:, None]
+    with np.errstate(invalid="ignore"):
+        above = np.where(np.isfinite(upper), reached - upper - rtol * (size + np.abs(upper)) - rounding, -1.0)
+        below = np.where(np.isfinite(lower), lower - reached - rtol * (size + np.abs(lower)) - rounding, -1.0)
+    held = (np.maximum(above, below) <= 0).all(-1)  # False for NaN
+    return solution.ok.numpy() & ~held
+
+
+def check(layer: HardNetAffine, dtype: torch.dtype, batches: int, batch: int) -> dict[Status, int]:
+    rng = np.random.default_rng(6)
+    counts: dict[Status, int] = {}
+    for _ in range(batches):
+        sets = random_sets(rng, batch, n=int(rng.integers(1, 21)), m=int(rng.integers(1, 41)))
+        y, A, lower, upper = (torch.tensor(a).to(dtype) for a in (sets.y, sets.A, sets.lower, sets.upper))
+        solution = layer.solve(y, Polyhedron(A, lower, upper))
+        assert not silent(sets, solution, dtype).any()
+        if dtype == torch.float64:
+            assert (solution.ok.numpy() == sets.feasible).all()
+        for status, count in solution.counts().items():
+            counts[status] = counts.get(status, 0) + count
+    return counts
+
+
+def test_random_polyhedra() -> None:
+    """In float64 feasible sets are enforced to 1e-9 and empty ones flagged: nothing in between."""
+    counts = check(HardNetAffine(), torch.float64, batches=6, batch=250)
+    assert set(counts) == {Status.OK, Status.FALLBACK, Status.INFEASIBLE}
+    counts = check(HardNetAffine(metric=Euclidean()), torch.float64, batches=4, batch=250)
+    assert set(counts) == {Status.OK, Status.INFEASIBLE}
+
+
+@pytest.mark.slow
+def test_ten_thousand_random_polyhedra() -> None:
+    counts = check(HardNetAffine(), torch.float64, batches=40, batch=250)
+    assert counts[Status.OK] + counts[Status.FALLBACK] == 8092
+    assert counts[Status.INFEASIBLE] == 1908
+
+
+def test_random_polyhedra_in_single_precision() -> None:
+    """Rounding the data to float32 can empty a tight set; what is not flagged holds to 1e-4."""
+    counts = check(HardNetAffine(), torch.float32, batches=4, batch=250)
+    assert counts[Status.OK] + counts[Status.FALLBACK] > 500
+
+
+def test_scaling_of_rows_changes_nothing(generator: torch.Generator) -> None:
+    A, q = randn(generator, 200, 3, 5), randn(generator, 200, 3)
+    lower, upper = q - rand(generator, 200, 3), q + rand(generator, 200, 3)
+    y = 4.0 * randn(generator, 200, 5)
+    scale = 10.0 ** (16 * rand(generator, 200, 3) - 8)
+    plain = HardNetAffine().solve(y, Polyhedron(A, lower, upper))
+    scaled_set = Polyhedron(A * scale.unsqueeze(-1), lower * scale, upper * scale)
+    scaled = HardNetAffine().solve(y, scaled_set)
+    assert (plain.status == Status.OK).all()
+    assert torch.equal(plain.status, scaled.status)
+    torch.testing.assert_close(scaled.value, plain.value, rtol=1e-11, atol=1e-11)
+    layer = HardNetAffine()
+    ours = layer.condition_number(Polyhedron(A))
+    np.testing.assert_allclose(ours.numpy(), np.linalg.cond(A.numpy()), rtol=1e-10)
+    assert layer.condition_number(scaled_set).median() > 1e3 * ours.median()
+
+
+@pytest.mark.parametrize("angle", [1e-4, 1e-10])
+def test_scaling_does_not_decide_on_the_rank(angle: float, generator: torch.Generator) -> None:
+    """Rows at a small angle are independent at every scale, and dependent ones dependent."""
+    a, side = randn(generator, 50, 2, 4).unbind(-2)
+    for b, independent in ((a + angle * side, True), (2.0 * a, False)):
+        for scale in (1e-9, 1.0, 1e9):
+            rows = torch.stack([a, scale * b], -2)
+            factor = HardNetAffine().factor(Polyhedron(rows))
+            assert factor is not None
+            assert (factor.independent.all(-1) == independent).all()
+
+
+def test_condition_number_of_bad_rows() -> None:
+    A = torch.eye(2).double().repeat(4, 1, 1)
+    A[1, 1] = A[1, 0]
+    A[2, 1, 1] = 0.01
+    A[3, 0, 0] = torch.nan
+    found = HardNetAffine().condition_number(Polyhedron(A))
+    assert found[0] == 1.0
+    assert found[1] > 1e15
+    assert found[2] == pytest.approx(100.0)
+    assert found[3].isnan()
+    assert HardNetAffine().condition_number(Polyhedron(torch.ones(3, 2))).isinf()
+
+
+def test_the_metric_is_a_choice() -> None:
+    A = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).double()
+    corner = Polyhedron(A, upper=torch.ones(2).double())
+    y = torch.tensor([0.5, 2.5]).double()
+    torch.testing.assert_close(HardNetAffine()(y, corner), torch.tensor([0.5, 0.5]).double())
+    euclidean = HardNetAffine(metric=Euclidean())
+    torch.testing.assert_close(euclidean(y, corner), torch.tensor([-0.5, 1.5]).double())
+    assert euclidean.solve(y, corner).status == Status.OK
+    fixed = Fixed(corner)
+    fixed.prepare(euclidean)
+    assert fixed.factor is None
