@@ -202,7 +202,9 @@ class _ClosedForm(torch.autograd.Function):
     def forward(y, A, lower, upper, Q, R, independent):
         Ay = product(A, y)
         value = y + pinv_apply(ThinQR(Q, R, independent), torch.clamp(Ay, lower, upper) - Ay)
-        return value, Ay < lower, Ay > upper
+        below = Ay < lower
+        # an equality has no inside: it takes its direction even where it holds already
+        return value, below, (Ay > upper) | ((lower >= upper) & below.logical_not())
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:

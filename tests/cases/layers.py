@@ -98,6 +98,7 @@ ROWS = [
         sets.polyhedron_shared,
         _closed_form,
         sets.polyhedron_inside,
+        compiles=False,
     ),
     LayerCase(
         "HardNetAffine-deficient",
@@ -129,6 +130,7 @@ ROWS = [
         _closed_form,
         sets.box_inside,
         euclidean=True,
+        compiles=False,
     ),
     LayerCase(
         "HardNetAffine-Halfspace",
@@ -138,6 +140,7 @@ ROWS = [
         _closed_form,
         sets.halfspace_inside,
         euclidean=True,
+        compiles=False,
     ),
     LayerCase(
         "HardNetAffine-AffineSubspace",
@@ -147,6 +150,7 @@ ROWS = [
         _closed_form,
         sets.subspace_inside,
         euclidean=True,
+        compiles=False,
     ),
     BadCall(
         "HardNetAffine",
