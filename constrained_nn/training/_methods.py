@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from constrained_nn.certificates import ControlBarrier
 from constrained_nn.control import Controller, FunctionController, ResidualController, SafetyFilter
 from constrained_nn.errors import UnknownNameError
-from constrained_nn.layers import HardNetAffine
+from constrained_nn.layers import EuclideanProjection, HardNetAffine
 from constrained_nn.protocols import BarrierFunction, ControlAffine
 from constrained_nn.training._dc3 import DC3Controller
 
@@ -153,8 +153,6 @@ class CBFQP(Method):
     learns: ClassVar[bool] = False
 
     def controller(self, task: BarrierTask, backbone: nn.Module) -> Controller:
-        from constrained_nn.layers import EuclideanProjection
-
         return SafetyFilter(
             FunctionController(task.nominal), barrier_of(task).condition, EuclideanProjection()
         )
