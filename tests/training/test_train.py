@@ -145,12 +145,14 @@ def test_unknown_names_suggest_the_nearest():
         train(TrainConfig("unicycle-obstacle", "hardnet"), "unused")
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("bad", [{"steps": -1}, {"batch": 0}, {"learning_rate": 0.0}, {"dtype": "int8"}])
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=f"expected {next(iter(bad))}"):
         config(**bad)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_bad_start_state_is_named(value):
     task = UnicycleObstacles()
