@@ -25,10 +25,12 @@ def sample(generator, batch=6, n=5, m=7, shared=False):
     return y, A, upper - 3.0, upper
 
 
-def check_random(rng: np.random.Generator, batches: int, batch: int) -> int:
-    """Number of sets checked: `OK` has a KKT residual of at most 1e-8, empty sets are flagged."""
+def check_random(rng: np.random.Generator, batches: int, full_batch: int) -> int:
+    """Number of sets checked, large ones in smaller batches: `OK` has a KKT residual of at most 1e-8, empty sets are flagged."""
+    checked = 0
     for i in range(batches):
-        small = i % 6 != 0
+        small = i % 12 != 0
+        batch = full_batch if small else full_batch // 5
         n, m = int(rng.integers(1, 8 if small else 61)), int(rng.integers(0, 30 if small else 201))
         sets = random_sets(rng, batch, n, m)
         solution = project_polyhedron(*(torch.tensor(a) for a in (sets.y, sets.A, sets.lower, sets.upper)))
@@ -47,16 +49,17 @@ def check_random(rng: np.random.Generator, batches: int, batch: int) -> int:
                     solution.multipliers[b].numpy(),
                 )
                 assert residual <= 1e-8, (i, b, residual)
-    return batches * batch
+        checked += batch
+    return checked
 
 
 def test_random_sets(rng):
-    assert check_random(rng, batches=36, batch=60) == 2160
+    assert check_random(rng, batches=24, full_batch=100) >= 2000
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_random_sets():
-    assert check_random(np.random.default_rng(1), batches=500, batch=200) == 100_000
+    assert check_random(np.random.default_rng(1), batches=600, full_batch=200) >= 100_000
 
 
 def test_agrees_with_enumeration(generator):
