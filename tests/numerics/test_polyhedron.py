@@ -26,7 +26,8 @@ def sample(generator, batch=6, n=5, m=7, shared=False):
 
 
 def check_random(rng: np.random.Generator, batches: int, full_batch: int) -> int:
-    """Number of sets checked, large ones in smaller batches: `OK` has a KKT residual of at most 1e-8, empty sets are flagged."""
+    """Number of sets checked, large ones in smaller batches: `OK` has a KKT residual of at most 1e-8, empty sets are
+    flagged."""
     checked = 0
     for i in range(batches):
         small = i % 12 != 0
