@@ -1,5 +1,6 @@
 """Plants: one file each, physics written once."""
 
+from control_envs._array import namespace, stack
 from control_envs.dynamics._base import ControlAffine, Dynamics, Mechanical, Quantity
 from control_envs.dynamics.car import Car
 from control_envs.dynamics.cart_pole import CartPole
@@ -29,5 +30,7 @@ __all__ = [
     "Quadrotor",
     "Quantity",
     "Unicycle",
+    "namespace",
+    "stack",
     "symmetric_family",
 ]

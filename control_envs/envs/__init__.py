@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium.utils.env_checker import check_env
 
+from control_envs.checks import check_plant
 from control_envs.envs.adapters import ControllerPolicy, SafetyGymnasium, as_policy, evaluate
 from control_envs.envs.rendering import Renderer, record, write_film
 from control_envs.envs.safety import SafetyFilter, VectorSafetyFilter
@@ -80,6 +84,48 @@ def make_vec(id: str, num_envs: int = 1, **kwargs: Any) -> gymnasium.vector.Vect
     return gymnasium.make_vec(_known(id), num_envs=num_envs, **kwargs)
 
 
+def check(id: str) -> None:
+    """Everything that is promised of a registered task: its plant, both checkers of Gymnasium, NumPy against torch.
+
+    Raises:
+        AssertionError: A promise is broken.
+        Exception: What the checker raises; a warning counts as an error.
+    """
+    env: Any = make(id).unwrapped
+    task = env.task
+    check_plant(task.plant)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env)
+    envs = ControlVectorEnv(task, 2)
+    single, _ = env.reset(seed=0)
+    many, _ = envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        assert np.allclose(many[0], single, rtol=1e-6, atol=1e-6), (
+            f"{id}: vector and single environment differ."
+        )
+        action = 0.1 * rng.uniform(-1, 1, env.action_space.shape)
+        single, many = env.step(action)[0], envs.step(np.stack([action, action]))[0]
+
+
+def table() -> str:
+    """Markdown table of the registered tasks: actions, observations' states and constraints with their units."""
+    lines = ["| id | actions | states | constraints `g <= 0` | dt, horizon |", "|---|---|---|---|---|"]
+    for task in sorted((cls() for cls in TASKS.values()), key=env_id):
+        plant = task.plant
+        inputs = zip(plant.input, task.input_low, task.input_high, strict=True)
+        cells = [
+            f"`{env_id(task)}`",
+            ", ".join(f"{q.name} {low:g} to {high:g} {q.unit}" for q, low, high in inputs),
+            ", ".join(f"{q.name} [{q.unit}]" for q in plant.state),
+            ", ".join(f"{c.name} [{c.unit}]" for c in task.constraints),
+            f"{task.dt:g} s, {task.horizon}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _known(id: str) -> str:
     name = id if id.startswith("Ctrl/") else f"Ctrl/{id}"
     if name not in gymnasium.registry:
@@ -110,6 +156,7 @@ __all__ = [
     "SafetyGymnasium",
     "VectorSafetyFilter",
     "as_policy",
+    "check",
     "env_id",
     "evaluate",
     "ids",
@@ -117,5 +164,6 @@ __all__ = [
     "make_vec",
     "record",
     "register",
+    "table",
     "write_film",
 ]
