@@ -7,7 +7,7 @@ import torch
 
 from constrained_nn._linalg import svec
 from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
-from constrained_nn.layers import EuclideanProjection
+from constrained_nn.layers import EuclideanProjection, StrictInterior
 from constrained_nn.sets import (
     AffineSubspace,
     Ball,
@@ -268,6 +268,40 @@ ROWS = [
         ConvergenceError,
         lambda: EuclideanProjection().eval()(
             torch.tensor([torch.nan, 0.0]), Ball(torch.zeros(2), torch.ones(()))
+        ),
+        "NaN",
+    ),
+    LayerCase(
+        "StrictInterior-Polyhedron",
+        StrictInterior,
+        lambda: StrictInterior(EuclideanProjection()),
+        sets.polyhedron,
+        _polyhedron,
+        sets.polyhedron_inside,
+        _empty_strip,
+        iterative=True,
+        second_order=False,
+        transforms=False,
+    ),
+    BadCall(
+        "StrictInterior",
+        SetTypeError,
+        lambda: StrictInterior(EuclideanProjection())(
+            torch.zeros(2), Intersection(Ball(torch.zeros(2), torch.ones(())))
+        ),
+        "got Ball",
+    ),
+    BadCall(
+        "StrictInterior",
+        InfeasibleError,
+        lambda: StrictInterior(EuclideanProjection()).eval()(*_crossed_box()),
+        "index [1]",
+    ),
+    BadCall(
+        "StrictInterior",
+        ConvergenceError,
+        lambda: StrictInterior(EuclideanProjection()).eval()(
+            torch.tensor([torch.nan]), Box(torch.zeros(1), torch.ones(1))
         ),
         "NaN",
     ),
