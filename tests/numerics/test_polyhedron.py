@@ -297,3 +297,13 @@ def test_steps_run_out_honestly(generator):
     late = solution.status == Status.MAX_STEPS
     assert (solution.violation[solution.status == Status.OK] < 1e-9).all()
     assert late.any()
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("poison", ["y", "A", "upper"])
+def test_a_bad_element_changes_no_other_bit_with_fixed_steps(generator, poison):
+    data = dict(zip(("y", "A", "lower", "upper"), sample(generator, batch=4, n=6, m=8), strict=True))
+    run = vmap(lambda y, A, lower, upper: project_polyhedron(y, A, lower, upper).value)
+    good = run(*data.values())
+    data[poison][0].view(-1)[0] = float("nan")
+    assert (run(*data.values())[1:] == good[1:]).all()
