@@ -48,12 +48,7 @@ def command(
     100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50 rows (the data of DC3 and
     Pi-net). Each peer runs in its own process, on one thread; times are the least CPU milliseconds.
     """
-    from constrained_nn.cli._shell import fail
-
-    try:
-        record = run(device, _names(peers), workloads.split(","), batch, out, timeout)
-    except ValueError as error:
-        fail(error)
+    record = run(device, _names(peers), workloads.split(","), batch, out, timeout)
     from rich.console import Console
 
     for name in workloads.split(","):
