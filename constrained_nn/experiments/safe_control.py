@@ -88,8 +88,9 @@ class SafeControl(Experiment):
         "barriers, and the number above 1e-4, as in the paper. The other columns are ours, at every sub-step.",
         "Trained with Adam on the published start states, batch 100, in float64. The paper takes 9,000 steps at "
         "1e-4; here it is 1,500 or 2,500 steps from 1e-3 down to 1e-5 along a cosine, with the gradient clipped "
-        "(for HardNet-Aff also the adjoint of each run), and the penalty of Soft and DC3 is off for the first 400 steps "
-        "(with it on from the start, our training ends in a local optimum between the obstacles, at cost 573). All settings are in the result file.",
+        "(for HardNet-Aff also the adjoint of each run), and the penalty of Soft and DC3 is off for the first "
+        "400 steps (with it on from the start, our training ends in a local optimum between the obstacles, at cost "
+        "573). All settings are in the result file.",
     )
 
     def settings(self) -> Mapping[str, Any]:
