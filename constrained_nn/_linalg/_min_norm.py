@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg._basics import matvec, outer_sum_to, rmatvec
+from constrained_nn._linalg._basics import branchless, matvec, outer_sum_to, rmatvec
 
 # Up to this size plain arithmetic on components beats batched kernels: at batch 1,000 a product costs 1 µs, a
 # sum over an axis of two 25 µs, a batched matrix product 17 µs, a batched QR 150 µs.
@@ -38,7 +38,9 @@ def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -
     """QR of `Aᵀ` for `m` rows in `n` dimensions.
 
     QR of `Aᵀ` and not Cholesky of `A Aᵀ`: the latter squares the condition number and loses half the digits.
-    Row `j` is dependent when its distance to the span of rows `0..j-1` is at most `rank_rtol` times its norm.
+    Row `j` is dependent when its distance to the span of rows `0..j-1` is at most `rank_rtol` times its norm. With
+    dependent rows among more than three, only rows above the first one are sure to be judged right while tracing
+    (compile, `torch.func`); elsewhere all are.
     """
     m, n = A.shape[-2:]
     rtol = default_rank_rtol(A.dtype) if rank_rtol is None else rank_rtol
@@ -49,6 +51,10 @@ def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -
     Q, R = torch.linalg.qr(At)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     independent = diagonal.abs() > rtol * torch.linalg.vector_norm(A, dim=-1)
+    if not branchless(A) and not bool(independent.all()):
+        return _row_by_row(
+            A, rtol
+        )  # Householder fills a dependent row's column at will, and misjudges later rows
     keep = independent.unsqueeze(-2)
     R = torch.where(keep & keep.mT, R, torch.eye(m, dtype=A.dtype, device=A.device))
     return ThinQR(torch.where(keep, Q[..., :n, :], 0.0), R, independent)
@@ -89,6 +95,28 @@ def _gram_schmidt(A: Tensor, rtol: float) -> ThinQR:
         R.append(entries)
         independent.append(ok)
     return ThinQR(_stack_columns(columns), _stack_columns(R), torch.stack(independent, -1))
+
+
+def _row_by_row(A: Tensor, rtol: float) -> ThinQR:
+    """Gram-Schmidt, applied twice, for any number of rows: one batched product a row."""
+    m, n = A.shape[-2:]
+    Q = A.new_zeros(*A.shape[:-2], n, m)
+    R = torch.eye(m, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], m, m).clone()
+    independent = torch.zeros(A.shape[:-1], dtype=torch.bool, device=A.device)
+    for j in range(m):
+        v = A[..., j, :]
+        above = Q[..., :j].clone()
+        for _ in range(2 if j else 0):
+            c = rmatvec(above, v)
+            v = v - matvec(above, c)
+            R[..., :j, j] += c
+        norm = torch.linalg.vector_norm(v, dim=-1)
+        ok = norm > rtol * torch.linalg.vector_norm(A[..., j, :], dim=-1)
+        safe = torch.where(ok, norm, 1.0)
+        Q[..., j] = v * (ok / safe).unsqueeze(-1)
+        R[..., j, j] = safe
+        independent[..., j] = ok
+    return ThinQR(Q, R, independent)
 
 
 def _stack_columns(columns: list[list[Tensor]]) -> Tensor:

@@ -35,7 +35,7 @@ class SafeControl(Experiment):
             "none": 2500,
             "soft": 2500,
             "dc3-published": 2500,
-            "dc3": 1500,
+            "dc3": 1000,
             "hardnet": 1500,
         }
     )
