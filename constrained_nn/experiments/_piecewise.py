@@ -134,7 +134,7 @@ class Piecewise(Experiment):
 
     def enforcement(self, row: str) -> Any:
         """The method of a row."""
-        from constrained_nn.layers import HardNetAffine
+        from constrained_nn.layers import HardNetAffine, HardNetConvex
         from constrained_nn.training import Correction, Layer, Penalty
 
         return {
@@ -143,6 +143,7 @@ class Piecewise(Experiment):
             "dc3-published": lambda: Correction(weight=10.0, wrong_lower_sign=True),
             "dc3": lambda: Correction(weight=10.0),
             "hardnet": lambda: Layer(HardNetAffine(), weight=10.0, warmup=self.warmup),
+            "hardnet-convex": lambda: Layer(HardNetConvex(), weight=10.0, warmup=self.warmup),
         }[row]()
 
     def grid(self) -> torch.Tensor:

@@ -1,25 +1,31 @@
 """Layers that enforce a set."""
 
 from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._completion import Completion
 from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
+from constrained_nn.layers._hardnet_convex import ConvexProgram, HardNetConvex, ProgramSet
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._strict_interior import StrictInterior
 
 __all__ = [
+    "Completion",
     "Constrained",
+    "ConvexProgram",
     "Enforced",
     "Euclidean",
     "EuclideanProjection",
     "FailurePolicy",
     "Fixed",
     "HardNetAffine",
+    "HardNetConvex",
     "LeastViolation",
     "Metric",
     "Nan",
     "Parallel",
+    "ProgramSet",
     "ProjectionLayer",
     "Raise",
     "StrictInterior",

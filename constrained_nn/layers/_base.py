@@ -97,7 +97,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
                 f"{name}: expected y of shape (*batch, {set.dim}) for a set of dimension {set.dim}, got "
                 f"{tuple(y.shape)}. The last dimension is the decision; batch dimensions come first."
             )
-        reference = tensors_of(set)[0]
+        reference = next(iter(tensors_of(set)), y)
         if y.dtype != reference.dtype or y.device != reference.device:
             raise ShapeError(
                 f"{name}: expected y of dtype {reference.dtype} on {reference.device} like the set, got {y.dtype} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, TypeVar, dataclass_transform
 
 import torch
@@ -142,11 +142,13 @@ def map_tensors(set: SetT, change: Callable[[Tensor, str, int], Tensor]) -> SetT
     values = {}
     for name, core in set.core_ndims.items():
         value = getattr(set, name)
-        if isinstance(value, tuple):
-            values[name] = tuple(map_tensors(member, change) for member in value)
-        else:
+        if not isinstance(value, tuple):
             values[name] = change(value, name, core)
-    return type(set)(**values)
+        elif isinstance(core, tuple):  # plain tensors, each with its own dimensions
+            values[name] = tuple(change(t, name, c) for t, c in zip(value, core, strict=True))
+        else:
+            values[name] = tuple(map_tensors(member, change) for member in value)
+    return replace(set, **values)  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
 def tensors_of(set: ConstraintSet) -> list[Tensor]:
@@ -154,7 +156,8 @@ def tensors_of(set: ConstraintSet) -> list[Tensor]:
     found: list[Tensor] = []
     for name in set.core_ndims:
         value = getattr(set, name)
-        found += [t for m in value for t in tensors_of(m)] if isinstance(value, tuple) else [value]
+        members = value if isinstance(value, tuple) else (value,)
+        found += [t for m in members for t in (tensors_of(m) if isinstance(m, ConstraintSet) else [m])]
     return found
 
 

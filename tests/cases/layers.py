@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
-from constrained_nn.layers import Constrained, Euclidean, Fixed, HardNetAffine, Nan, Raise
+from constrained_nn.layers import Constrained, Euclidean, Fixed, HardNetAffine, HardNetConvex, Nan, Raise
 from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
 from constrained_nn.solvers import Solution, Status
 from tests.cases import sets
@@ -123,6 +123,17 @@ ROWS = [
         euclidean=True,
     ),
     LayerCase(
+        "HardNetConvex-Polyhedron",
+        HardNetConvex,
+        HardNetConvex,
+        sets.polyhedron,
+        _nearest,
+        sets.polyhedron_inside,
+        _crossed,
+        _deficient_edges,
+        euclidean=True,
+    ),
+    LayerCase(
         "HardNetAffine-Box",
         HardNetAffine,
         HardNetAffine,
@@ -187,6 +198,25 @@ ROWS = [
         "HardNetAffine",
         ConvergenceError,
         _enforce(Halfspace(torch.ones(2), torch.ones(())), torch.full((2,), torch.nan)),
+        "NaN",
+    ),
+    BadCall(
+        "HardNetConvex",
+        SetTypeError,
+        lambda: HardNetConvex()(torch.zeros(2), torch.zeros(2)),  # pyright: ignore
+        "got Tensor",
+    ),
+    BadCall(
+        "HardNetConvex",
+        ShapeError,
+        lambda: HardNetConvex()(torch.zeros(3), Box(torch.zeros(2), torch.ones(2))),
+        "(*batch, 2)",
+    ),
+    BadCall("HardNetConvex", InfeasibleError, lambda: HardNetConvex().eval()(*_crossed()), "index [1]"),
+    BadCall(
+        "HardNetConvex",
+        ConvergenceError,
+        lambda: HardNetConvex().eval()(torch.full((2,), torch.nan), Box(torch.zeros(2), torch.ones(2))),
         "NaN",
     ),
     BadCall("Raise", InfeasibleError, _raising(Status.INFEASIBLE), "Relax a bound"),

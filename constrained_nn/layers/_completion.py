@@ -1,0 +1,81 @@
+"""Equality constraints by completion: the network outputs the free variables only."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from constrained_nn._linalg import matvec
+from constrained_nn.errors import ShapeError
+from constrained_nn.sets import Polyhedron
+
+
+class Completion(nn.Module):
+    """Equality constraints solved for some of the variables.
+
+    `C y = d` with `y = (free, dependent)`: `dependent = C_o⁻¹ (d − C_p free)`.
+
+    The dependent variables are chosen once, by QR with column pivoting, so that `C_o` is as well conditioned as
+    the pivoting finds it.
+
+    Guarantee: the equalities hold to a few rounding errors of `cond(C_o)`, for every `free` and `d`.
+
+    Args:
+        C: Constant equality rows `(k, n)` of full rank.
+
+    Returns:
+        `forward(free, d)`: the whole decision `(*batch, n)`.
+
+    Raises:
+        ShapeError: `C` is not a matrix with at most as many rows as columns.
+        ValueError: The rows of `C` are dependent.
+
+    Example:
+        >>> import torch
+        >>> complete = Completion(torch.tensor([[1.0, 2.0]]))
+        >>> complete(torch.tensor([4.0]), torch.tensor([10.0]))
+        tensor([4., 3.])
+
+    References:
+        DC3 (ICLR 2021), section 3.2; HardNet (arXiv 2410.10807), versions 1 and 2.
+    """
+
+    def __init__(self, C: Float[Tensor, "k n"]) -> None:
+        super().__init__()
+        from scipy.linalg import qr
+
+        if C.ndim != 2 or C.shape[0] > C.shape[1]:
+            raise ShapeError(
+                f"Completion: expected C of shape (k, n) with k <= n, got {tuple(C.shape)}. Rows that differ between "
+                f"elements are enforced as equalities of a Polyhedron instead."
+            )
+        k = C.shape[0]
+        R, order = qr(C.detach().cpu().double().numpy(), mode="r", pivoting=True)[:2]
+        diagonal = abs(R.diagonal())
+        if k and diagonal[k - 1] <= 1e-12 * diagonal[0]:
+            raise ValueError(
+                f"Completion: expected C of full rank, got dependent rows (pivots from {diagonal[0]:.2g} to "
+                f"{diagonal[k - 1]:.2g}). Leave out the rows that follow from others."
+            )
+        dependent = torch.as_tensor(sorted(order[:k].tolist()), dtype=torch.long, device=C.device)
+        free = torch.as_tensor(sorted(order[k:].tolist()), dtype=torch.long, device=C.device)
+        inverse = torch.linalg.inv(C[:, dependent].double())
+        self.register_buffer("dependent", dependent)
+        self.register_buffer("free", free)
+        self.register_buffer("inverse", inverse.to(C.dtype))  # C_o⁻¹
+        self.register_buffer("slope", (-inverse @ C[:, free].double()).to(C.dtype))  # of dependent in free
+        self.register_buffer("_place", torch.argsort(torch.cat([free, dependent])))
+
+    def forward(
+        self, free: Float[Tensor, "*#batch p"], d: Float[Tensor, "*#batch k"]
+    ) -> Float[Tensor, "*batch n"]:
+        dependent = matvec(self.slope, free) + matvec(self.inverse, d)
+        free = free.expand(*dependent.shape[:-1], free.shape[-1])
+        return torch.cat([free, dependent], -1).index_select(-1, self._place)
+
+    def reduce(self, rows: Polyhedron, d: Float[Tensor, "*#batch k"]) -> Polyhedron:
+        """Further rows on `y`, written as rows on the free variables; what a layer enforces before completion."""
+        A = rows.A.index_select(-1, self.free) + rows.A.index_select(-1, self.dependent) @ self.slope
+        shift = matvec(rows.A.index_select(-1, self.dependent), matvec(self.inverse, d))
+        return Polyhedron(A, rows.lower - shift, rows.upper - shift)

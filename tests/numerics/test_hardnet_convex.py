@@ -1,0 +1,126 @@
+"""HardNetConvex on cvxpy programs, and Completion."""
+
+from __future__ import annotations
+
+import cvxpy
+import numpy as np
+import pytest
+import torch
+
+from constrained_nn import (
+    Ball,
+    Completion,
+    ConvexProgram,
+    HardNetAffine,
+    HardNetConvex,
+    Polyhedron,
+    Status,
+)
+from constrained_nn.errors import ShapeError
+from constrained_nn.layers import Nan
+from tests.cases.sets import randn, tensor
+
+
+@pytest.fixture(scope="module")
+def half() -> ConvexProgram:
+    """One half-space `a·y <= offset`, both given."""
+    y, a, offset = cvxpy.Variable(2), cvxpy.Parameter(2), cvxpy.Parameter(1)
+    return ConvexProgram(y, [a @ y <= offset, y >= -4.0], [a, offset])
+
+
+def test_values_and_gradients_are_those_of_the_closed_form(half: ConvexProgram, generator) -> None:
+    y, a, offset = randn(generator, 6, 2), randn(generator, 6, 2), 0.3 * randn(generator, 6, 1)
+    weight = randn(generator, 6, 2)
+    results = []
+    for layer, build in (
+        (HardNetConvex(), half),
+        (HardNetAffine(), lambda a, o: Polyhedron(a.unsqueeze(-2), upper=o)),
+    ):
+        inputs = [t.clone().requires_grad_() for t in (y, a, offset)]
+        solution = layer.solve(inputs[0], build(*inputs[1:]))
+        assert (solution.status == Status.OK).all()
+        (solution.value * weight).sum().backward()
+        results.append([solution.value.detach(), *(t.grad for t in inputs)])
+    assert (results[1][0] != y).any()
+    for ours, exact in zip(*results, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_failed_element_is_flagged_and_hurts_no_other(half: ConvexProgram) -> None:
+    y = tensor([2.0, 0.0], [2.0, 0.0], [torch.nan, 0.0], [0.0, 0.5]).requires_grad_()
+    a = tensor([1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0])
+    offset = tensor([1.0], [-9.0], [1.0], [1.0])  # element 1 asks for y_0 <= -9, below the other bound
+    solution = HardNetConvex().solve(y, half(a, offset))
+    assert solution.status.tolist() == [0, int(Status.INFEASIBLE), int(Status.NONFINITE_INPUT), 0]
+    torch.testing.assert_close(solution.value[[0, 3]], tensor([1.0, 0.0], [0.0, 0.5]), rtol=0, atol=1e-6)
+    assert solution.violation[1] > 1.0
+    Nan()(solution, "HardNetConvex")[[0, 3]].sum().backward()
+    assert y.grad is not None
+    torch.testing.assert_close(y.grad[[0, 3]], tensor([0.0, 1.0], [1.0, 1.0]), rtol=0, atol=1e-4)
+    assert (y.grad[[1, 2]] == 0).all()
+
+
+def test_a_cone_as_program_and_as_set(generator) -> None:
+    y, center = cvxpy.Variable(3), cvxpy.Parameter(3)
+    ball = ConvexProgram(y, [cvxpy.norm(y - center) <= 0.5], [center])
+    points, centers = randn(generator, 4, 3), randn(generator, 4, 3)
+    found = HardNetConvex()(points, ball(centers))
+    exact = HardNetConvex()(points, Ball(centers, tensor(0.5).squeeze()))
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-4)
+
+
+def test_a_program_without_parameters_and_one_element() -> None:
+    y = cvxpy.Variable(2)
+    simplex = ConvexProgram(y, [y >= 0, cvxpy.sum(y) == 1])
+    value = HardNetConvex()(tensor(3.0, 1.0), simplex())
+    torch.testing.assert_close(value, tensor(1.0, 0.0), rtol=0, atol=1e-5)
+    assert simplex().residual(tensor(1.0, 0.5)).tolist() == [0.0, 0.5]
+
+
+def test_bad_programs_are_refused(half: ConvexProgram) -> None:
+    y, p, q = cvxpy.Variable(2), cvxpy.Parameter(), cvxpy.Parameter()
+    with pytest.raises(ValueError, match="disciplined"):
+        ConvexProgram(y, [p * q * y <= 1], [p, q])
+    with pytest.raises(ShapeError, match="Flatten"):
+        ConvexProgram(cvxpy.Variable((2, 2)), [])
+    with pytest.raises(ShapeError, match="expected values"):
+        half(torch.zeros(3).double())
+
+
+# --- completion ----------------------------------------------------------------------------------------------
+
+
+def test_completion_satisfies_the_equalities(generator) -> None:
+    C, d = randn(generator, 3, 7), randn(generator, 20, 3)
+    complete = Completion(C)
+    free = randn(generator, 20, 4)
+    y = complete(free, d)
+    assert torch.equal(y[:, complete.free], free)
+    torch.testing.assert_close(y @ C.mT, d, rtol=0, atol=1e-12)
+
+
+def test_reduced_rows_are_the_same_rows(generator) -> None:
+    """A layer on the free variables, then completion: the whole decision satisfies rows and equalities."""
+    C, A, d = randn(generator, 2, 6), randn(generator, 3, 6), randn(generator, 20, 2)
+    rows = Polyhedron(A, upper=randn(generator, 20, 3))
+    complete = Completion(C)
+    free = 3.0 * randn(generator, 20, 4)
+    reduced = complete.reduce(rows, d)
+    torch.testing.assert_close(reduced.residual(free), rows.residual(complete(free, d)), rtol=1e-9, atol=1e-9)
+    y = complete(HardNetAffine()(free, reduced), d)
+    assert rows.violation(y).max() < 1e-9
+    assert (y @ C.mT - d).abs().max() < 1e-12
+    # the same set by stacked rows
+    both = Polyhedron(
+        torch.cat([A, C]), torch.cat([rows.lower.expand(20, 3), d], -1), torch.cat([rows.upper, d], -1)
+    )
+    assert both.violation(y).max() < 1e-9
+
+
+def test_completion_avoids_dependent_columns_and_refuses_dependent_rows() -> None:
+    C = tensor([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0])
+    assert np.isin(3, Completion(C).dependent.numpy())
+    with pytest.raises(ValueError, match="dependent rows"):
+        Completion(torch.cat([C, C[:1]]))
+    with pytest.raises(ShapeError, match="k <= n"):
+        Completion(C.mT)
