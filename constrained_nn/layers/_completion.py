@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,6 +43,12 @@ class Completion(nn.Module):
         DC3 (ICLR 2021), section 3.2; HardNet (arXiv 2410.10807), versions 1 and 2.
     """
 
+    dependent: Tensor
+    free: Tensor
+    inverse: Tensor
+    slope: Tensor
+    _place: Tensor
+
     def __init__(self, C: Float[Tensor, "k n"]) -> None:
         super().__init__()
         from scipy.linalg import qr
@@ -51,7 +59,8 @@ class Completion(nn.Module):
                 f"elements are enforced as equalities of a Polyhedron instead."
             )
         k = C.shape[0]
-        R, order = qr(C.detach().cpu().double().numpy(), mode="r", pivoting=True)[:2]
+        found: Any = qr(C.detach().cpu().double().numpy(), mode="r", pivoting=True)
+        R, order = found
         diagonal = abs(R.diagonal())
         if k and diagonal[k - 1] <= 1e-12 * diagonal[0]:
             raise ValueError(

@@ -78,7 +78,7 @@ class ConvexProgram:
     def solver(self) -> Any:
         """The differentiable solver, made on first use: moreau where it is installed, else diffcp."""
         if self._layer is None:
-            from cvxpylayers.torch import CvxpyLayer
+            from cvxpylayers.torch.cvxpylayer import CvxpyLayer
 
             batched = find_spec("moreau") is not None
             options = {} if batched else {"solve_method": "SCS", "eps": 1e-9, "n_jobs_forward": 1}

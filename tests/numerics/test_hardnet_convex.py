@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cvxpy
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from constrained_nn import (
     Status,
 )
 from constrained_nn.errors import ShapeError
-from constrained_nn.layers import Nan
+from constrained_nn.layers import Nan, ProjectionLayer
 from tests.cases.sets import randn, tensor
 
 
@@ -32,10 +33,11 @@ def test_values_and_gradients_are_those_of_the_closed_form(half: ConvexProgram, 
     y, a, offset = randn(generator, 6, 2), randn(generator, 6, 2), 0.3 * randn(generator, 6, 1)
     weight = randn(generator, 6, 2)
     results = []
-    for layer, build in (
+    pairs: list[tuple[ProjectionLayer, Any]] = [
         (HardNetConvex(), half),
         (HardNetAffine(), lambda a, o: Polyhedron(a.unsqueeze(-2), upper=o)),
-    ):
+    ]
+    for layer, build in pairs:
         inputs = [t.clone().requires_grad_() for t in (y, a, offset)]
         solution = layer.solve(inputs[0], build(*inputs[1:]))
         assert (solution.status == Status.OK).all()
@@ -119,7 +121,7 @@ def test_reduced_rows_are_the_same_rows(generator) -> None:
 
 def test_completion_avoids_dependent_columns_and_refuses_dependent_rows() -> None:
     C = tensor([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0])
-    assert np.isin(3, Completion(C).dependent.numpy())
+    assert 3 in Completion(C).dependent.tolist()
     with pytest.raises(ValueError, match="dependent rows"):
         Completion(torch.cat([C, C[:1]]))
     with pytest.raises(ShapeError, match="k <= n"):
