@@ -61,3 +61,10 @@ def test_hardnet_violates_nowhere_and_the_others_do(name: str, tmp_path) -> None
 def test_first_seed_of_the_table(row: str, mse: float, tmp_path) -> None:
     """The means over five seeds equal the published ones; this is the first of them."""
     assert load("piecewise").run(row, 1, tmp_path)["mse"] == pytest.approx(mse, abs=5e-3)
+
+
+def test_twenty_rows_on_five_outputs_hold_from_the_start(tmp_path) -> None:
+    task = experiments.load("many-rows").fast()
+    violated = {row.name: task.run(row.name, 1, tmp_path / row.name)["violated"] for row in task.rows}
+    assert violated.pop("hardnet") == 0
+    assert min(violated.values()) > 50
