@@ -234,7 +234,7 @@ def test_interrupted_command_goes_on(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(
         "methods: [hardnet, soft]\ntasks: [unicycle-obstacles]\nscenarios: [{name: s, count: 4}]\nseeds: [1]\n"
-        "training: {steps: 2, batch: 5, eval_every: 1, hidden: [8]}\n"
+        "training: {steps: 60, batch: 5, eval_every: 1, hidden: [8]}\n"  # long enough that Ctrl-C finds it running
     )
     command = [sys.executable, "-m", "constrained_nn", "study", str(file), "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}

@@ -31,11 +31,13 @@ def silent(sets: RandomSets, solution, dtype: torch.dtype) -> np.ndarray:
     return solution.ok.numpy() & ~held
 
 
-def check(layer: HardNetAffine, dtype: torch.dtype, batches: int, batch: int) -> dict[Status, int]:
+def check(
+    layer: HardNetAffine, dtype: torch.dtype, batches: int, batch: int, rows: int = 40
+) -> dict[Status, int]:
     rng = np.random.default_rng(6)
     counts: dict[Status, int] = {}
     for _ in range(batches):
-        sets = random_sets(rng, batch, n=int(rng.integers(1, 21)), m=int(rng.integers(1, 41)))
+        sets = random_sets(rng, batch, n=int(rng.integers(1, 21)), m=int(rng.integers(1, rows + 1)))
         y, A, lower, upper = (torch.tensor(a).to(dtype) for a in (sets.y, sets.A, sets.lower, sets.upper))
         solution = layer.solve(y, Polyhedron(A, lower, upper))
         assert not silent(sets, solution, dtype).any()
@@ -48,7 +50,7 @@ def check(layer: HardNetAffine, dtype: torch.dtype, batches: int, batch: int) ->
 
 def test_random_polyhedra() -> None:
     """In float64 feasible sets are enforced to 1e-9 and empty ones flagged: nothing in between."""
-    counts = check(HardNetAffine(), torch.float64, batches=6, batch=250)
+    counts = check(HardNetAffine(), torch.float64, batches=8, batch=250, rows=20)
     assert set(counts) == {Status.OK, Status.FALLBACK, Status.INFEASIBLE}
     counts = check(HardNetAffine(metric=Euclidean()), torch.float64, batches=4, batch=250)
     assert set(counts) == {Status.OK, Status.INFEASIBLE}
@@ -63,7 +65,7 @@ def test_ten_thousand_random_polyhedra() -> None:
 
 def test_random_polyhedra_in_single_precision() -> None:
     """Rounding the data to float32 can empty a tight set; what is not flagged holds to 1e-4."""
-    counts = check(HardNetAffine(), torch.float32, batches=4, batch=250)
+    counts = check(HardNetAffine(), torch.float32, batches=8, batch=250, rows=20)
     assert counts[Status.OK] + counts[Status.FALLBACK] > 500
 
 
