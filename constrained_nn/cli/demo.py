@@ -11,6 +11,8 @@ import typer
 from constrained_nn._options import Quiet
 
 LEARNED = {"hardnet": 400, "none": 300, "soft": 300, "dc3": 200}  # method -> gradient steps
+# without it the soft penalty ends in a poor local optimum, and the comparison would be unfair
+OPTIONS = {"soft": {"warmup": 100}}
 FIXED = ("nominal", "cbf-qp")
 
 
@@ -42,6 +44,7 @@ def command(
         method: TrainConfig(
             task="unicycle-obstacles",
             method=method,
+            options=OPTIONS.get(method, {}),
             steps=max(1, steps // 10) if fast else steps,
             learning_rate=1e-3,
             final_learning_rate=1e-5,
