@@ -1,6 +1,6 @@
 """Fixtures and options of the whole suite.
 
-`pytest` is the plain pass. `pytest --typed` runs the same tests with every jaxtyping annotation of both packages
+`pytest` is the plain pass. `pytest --typed` runs the same tests with every jaxtyping annotation of constrained_nn
 checked at run time; tests marked `untyped` are left out there: the checker's wrappers cannot be traced by
 `torch.compile`, `torch.export` and `torch.func`, and they catch wrong types before our own errors do.
 """
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         import tests.runtime_types  # noqa: F401  (the hook finds the checker by its name)
 
-        install_import_hook(["constrained_nn", "control_envs"], "tests.runtime_types.checked")
+        install_import_hook("constrained_nn", "tests.runtime_types.checked")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

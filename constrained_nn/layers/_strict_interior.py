@@ -35,7 +35,7 @@ _ATTEMPTS, _GROWTH = 4, 8.0
 class InteriorPoint(NamedTuple):
     """A point well inside of a constant set, `(n,)`."""
 
-    point: Float[Tensor, n]
+    point: Float[Tensor, " n"]
 
 
 class StrictInterior(ProjectionLayer[ConstraintSet]):

@@ -14,23 +14,6 @@ from torch import Tensor
 from constrained_nn._linalg import nearest_between
 from constrained_nn.errors import ShapeError
 
-SetT = TypeVar("SetT", bound="ConstraintSet")
-
-
-@dataclass_transform(frozen_default=True, eq_default=False)
-def constraint_set(cls: type[SetT]) -> type[SetT]:
-    """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export)."""
-    cls = dataclass(frozen=True, eq=False)(cls)
-    cls.core_ndims = {f.name: _core_ndim(str(f.type)) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
-    torch.export.register_dataclass(cls, serialized_type_name=f"constrained_nn.{cls.__name__}")
-    return cls
-
-
-def _core_ndim(annotation: str) -> int:
-    """Dimensions of a tensor without its batch, from its annotation: 2 for `Float[Tensor, "*#batch m n"]`."""
-    _, _, shape = annotation.replace("'", '"').partition('"')
-    return sum(not name.startswith("*") for name in shape.rstrip('"]').split())
-
 
 class ConstraintSet(ABC):
     """Set of admissible decisions `y`, a frozen value of tensors built afresh in `forward`.
@@ -82,6 +65,24 @@ class ConstraintSet(ABC):
                     f"{type(self).__name__}.validate: expected {field.name} without NaN, got NaN at index "
                     f"{where}. Check the function that builds the set."
                 )
+
+
+SetT = TypeVar("SetT", bound=ConstraintSet)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def constraint_set(cls: type[SetT]) -> type[SetT]:
+    """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export)."""
+    cls = dataclass(frozen=True, eq=False)(cls)
+    cls.core_ndims = {f.name: _core_ndim(str(f.type)) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
+    torch.export.register_dataclass(cls, serialized_type_name=f"constrained_nn.{cls.__name__}")
+    return cls
+
+
+def _core_ndim(annotation: str) -> int:
+    """Dimensions of a tensor without its batch, from its annotation: 2 for `Float[Tensor, "*#batch m n"]`."""
+    _, _, shape = annotation.replace("'", '"').partition('"')
+    return sum(not name.startswith("*") for name in shape.rstrip('"]').split())
 
 
 def _max_abs(rows: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Halfspace(IntervalSet, ProjectableSet):
     def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1"]:
         return (self.normal * y).sum(-1, keepdim=True)
 
-    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
+    def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch 1 n"]:
         return self.normal.unsqueeze(-2)
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:

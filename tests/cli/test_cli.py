@@ -11,6 +11,9 @@ import pytest
 
 from constrained_nn.cli import COMMANDS, main
 
+# typer reads the annotations that the run-time checker wraps
+pytestmark = pytest.mark.untyped
+
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):

@@ -97,6 +97,7 @@ def test_bad_input(runs, shell, tmp_path):
     assert "damaged" in damaged.output
 
 
+@pytest.mark.untyped
 def test_task_without_rows_is_refused():
     class Bare:
         name = "bare"
