@@ -239,7 +239,14 @@ def test_interrupted_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "constrained_nn", "study", str(file), "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [*command, "--jobs", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*command, "--jobs", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job inherits it ignored
     )
     assert process.stdout is not None
     assert "[1/2] unicycle-obstacles, hardnet" in process.stdout.readline()
