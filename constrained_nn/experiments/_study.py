@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
@@ -69,7 +71,8 @@ def run_study(
         while todo or running:
             while todo and len(running) < jobs:
                 cell = todo.pop(0)
-                running[_start(context, spec, cell, out, target)] = cell
+                with _interruption_held():
+                    running[_start(context, spec, cell, out, target)] = cell
             connection.wait([process.sentinel for process in running])
             for process in [p for p in running if not p.is_alive()]:
                 process.join()
@@ -88,6 +91,19 @@ def run_study(
 def outcomes(spec: StudySpec, out: Path) -> list[Outcome]:
     """The outcome of every cell, from what is on disk."""
     return [_outcome(spec, cell, out) for cell in cells(spec)]
+
+
+@contextmanager
+def _interruption_held() -> Iterator[None]:
+    """Ctrl-C waits until a new process has its work and is known to us; the process inherits the mask."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(context: Any, spec: StudySpec, cell: Cell, out: Path, target: Target) -> BaseProcess:
