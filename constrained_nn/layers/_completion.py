@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,20 +19,21 @@ class Completion(nn.Module):
 
     `C y = d` with `y = (free, dependent)`: `dependent = C_o⁻¹ (d − C_p free)`.
 
-    The dependent variables are chosen once, by QR with column pivoting, so that `C_o` is as well conditioned as
-    the pivoting finds it.
+    The dependent variables are chosen once: those that are not in `free`, or else by QR with column pivoting, so that
+    `C_o` is as well conditioned as the pivoting finds it.
 
     Guarantee: the equalities hold to a few rounding errors of `cond(C_o)`, for every `free` and `d`.
 
     Args:
         C: Constant equality rows `(k, n)` of full rank.
+        free: Indices of the `n − k` free variables; chosen by pivoting if `None`.
 
     Returns:
         `forward(free, d)`: the whole decision `(*batch, n)`.
 
     Raises:
         ShapeError: `C` is not a matrix with at most as many rows as columns.
-        ValueError: The rows of `C` are dependent.
+        ValueError: The rows of `C` are dependent, or `free` is no choice that leaves `C_o` invertible.
 
     Example:
         >>> import torch
@@ -49,32 +51,22 @@ class Completion(nn.Module):
     slope: Tensor
     _place: Tensor
 
-    def __init__(self, C: Float[Tensor, "k n"]) -> None:
+    def __init__(self, C: Float[Tensor, "k n"], free: Sequence[int] | None = None) -> None:
         super().__init__()
-        from scipy.linalg import qr
 
         if C.ndim != 2 or C.shape[0] > C.shape[1]:
             raise ShapeError(
                 f"Completion: expected C of shape (k, n) with k <= n, got {tuple(C.shape)}. Rows that differ between "
                 f"elements are enforced as equalities of a Polyhedron instead."
             )
-        k = C.shape[0]
-        found: Any = qr(C.detach().cpu().double().numpy(), mode="r", pivoting=True)
-        R, order = found
-        diagonal = abs(R.diagonal())
-        if k and diagonal[k - 1] <= 1e-12 * diagonal[0]:
-            raise ValueError(
-                f"Completion: expected C of full rank, got dependent rows (pivots from {diagonal[0]:.2g} to "
-                f"{diagonal[k - 1]:.2g}). Leave out the rows that follow from others."
-            )
-        dependent = torch.as_tensor(sorted(order[:k].tolist()), dtype=torch.long, device=C.device)
-        free = torch.as_tensor(sorted(order[k:].tolist()), dtype=torch.long, device=C.device)
+        chosen = _pivoted(C) if free is None else _complement(C, free)
+        dependent, rest = (torch.as_tensor(one, dtype=torch.long, device=C.device) for one in chosen)
         inverse = torch.linalg.inv(C[:, dependent].double())
         self.register_buffer("dependent", dependent)
-        self.register_buffer("free", free)
+        self.register_buffer("free", rest)
         self.register_buffer("inverse", inverse.to(C.dtype))  # C_o⁻¹
-        self.register_buffer("slope", (-inverse @ C[:, free].double()).to(C.dtype))  # of dependent in free
-        self.register_buffer("_place", torch.argsort(torch.cat([free, dependent])))
+        self.register_buffer("slope", (-inverse @ C[:, rest].double()).to(C.dtype))  # of dependent in free
+        self.register_buffer("_place", torch.argsort(torch.cat([rest, dependent])))
 
     def forward(
         self, free: Float[Tensor, "*#batch p"], d: Float[Tensor, "*#batch k"]
@@ -88,3 +80,38 @@ class Completion(nn.Module):
         A = rows.A.index_select(-1, self.free) + rows.A.index_select(-1, self.dependent) @ self.slope
         shift = matvec(rows.A.index_select(-1, self.dependent), matvec(self.inverse, d))
         return Polyhedron(A, rows.lower - shift, rows.upper - shift)
+
+
+def _pivoted(C: Tensor) -> tuple[list[int], list[int]]:
+    """Dependent and free variables, by QR with column pivoting."""
+    from scipy.linalg import qr
+
+    k = C.shape[0]
+    found: Any = qr(C.detach().cpu().double().numpy(), mode="r", pivoting=True)
+    R, order = found
+    diagonal = abs(R.diagonal())
+    if k and diagonal[k - 1] <= 1e-12 * diagonal[0]:
+        raise ValueError(
+            f"Completion: expected C of full rank, got dependent rows (pivots from {diagonal[0]:.2g} to "
+            f"{diagonal[k - 1]:.2g}). Leave out the rows that follow from others."
+        )
+    return sorted(order[:k].tolist()), sorted(order[k:].tolist())
+
+
+def _complement(C: Tensor, free: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Dependent and free variables, where the free ones are given."""
+    k, n = C.shape
+    rest = sorted(set(free))
+    dependent = sorted(set(range(n)) - set(rest))
+    if len(rest) != len(free) or len(dependent) != k:
+        raise ValueError(
+            f"Completion: expected free to be {n - k} different indices below {n}, got {list(free)}. Every equality "
+            f"needs one variable that is solved for."
+        )
+    condition = float(torch.linalg.cond(C[:, dependent].detach().double())) if k else 1.0
+    if not condition < 1e12:
+        raise ValueError(
+            f"Completion: expected free variables that leave the others determined, got cond(C_o) = {condition:.2g}. "
+            f"Leave `free` out to have them chosen."
+        )
+    return dependent, rest

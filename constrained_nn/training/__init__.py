@@ -12,11 +12,12 @@ from constrained_nn.training._methods import (
 )
 from constrained_nn.training._parallel import train_many
 from constrained_nn.training._run import Run, load_run, read_config, read_result
-from constrained_nn.training._supervised import Correction, Enforcement, Layer, Penalty, fit
+from constrained_nn.training._supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
 from constrained_nn.training._train import train
 
 __all__ = [
     "METHODS",
+    "Completed",
     "Correction",
     "DC3Controller",
     "Enforcement",

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import matvec, rmatvec
-from constrained_nn.errors import ConvergenceError, FileFormatError
-from constrained_nn.layers import ProjectionLayer
-from constrained_nn.sets import IntervalSet
+from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
+from constrained_nn.layers import Completion, ProjectionLayer
+from constrained_nn.sets import IntervalSet, Polyhedron
 from constrained_nn.training._run import load_weights, read_tensors, write_tensors
 
 Loss = Callable[..., Tensor]
@@ -80,6 +80,32 @@ class Correction(Enforcement):
             change = self.step * gradient + self.momentum * change
             y = y - change
         return y
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed(Enforcement):
+    """Equalities by completion: the network outputs the free variables, and another strategy works on those.
+
+    The set is a `Polyhedron` whose last rows are the equalities `C y = d` of the completion.
+
+    Args:
+        complete: The completion.
+        free: What is done with the free variables, whose rows are the other rows of the set.
+    """
+
+    complete: Completion
+    free: Enforcement
+
+    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
+        if not isinstance(set, Polyhedron):
+            raise SetTypeError(
+                f"Completed: expected a Polyhedron whose last rows are the equalities, got {type(set).__name__}. "
+                f"Convert with Polyhedron.of(set)."
+            )
+        k = len(self.complete.dependent)
+        d = set.upper[..., -k:]
+        rows = Polyhedron(set.A[..., :-k, :], set.lower[..., :-k], set.upper[..., :-k])
+        return self.complete(self.free.decide(raw, self.complete.reduce(rows, d), epoch), d)
 
 
 @dataclass(frozen=True)

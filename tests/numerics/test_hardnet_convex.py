@@ -126,3 +126,13 @@ def test_completion_avoids_dependent_columns_and_refuses_dependent_rows() -> Non
         Completion(torch.cat([C, C[:1]]))
     with pytest.raises(ShapeError, match="k <= n"):
         Completion(C.mT)
+
+
+def test_free_variables_can_be_chosen() -> None:
+    C, d = tensor([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]), tensor(3.0, 4.0)
+    complete = Completion(C, [2, 0])
+    assert (complete.free.tolist(), complete.dependent.tolist()) == ([0, 2], [1, 3])
+    torch.testing.assert_close(complete(tensor(1.0, 7.0), d), tensor(1.0, 2.0, 7.0, 2.0))
+    for free, message in (([0], "2 different indices"), ([0, 0], "2 different"), ([1, 0], "determined")):
+        with pytest.raises(ValueError, match=message):
+            Completion(C, free)

@@ -35,7 +35,8 @@ def test_the_optimum_is_feasible_and_stationary() -> None:
 
 def test_hardnet_satisfies_every_row_from_the_start(tmp_path) -> None:
     fast = EXPERIMENT.fast()
-    for row in ("none", "hardnet"):
+    for row in ("none", "dc3", "hardnet"):
         metrics = fast.run(row, 1, tmp_path / row)
         assert (metrics["worst_row"] < 1e-8) == (row == "hardnet")
+        assert (metrics["max_equality"] < 1e-10) == (row != "none")
         assert set(metrics) >= {column.name for column in fast.columns}

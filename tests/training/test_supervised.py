@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from constrained_nn import Box, HardNetAffine, Polyhedron
-from constrained_nn.errors import ConvergenceError, FileFormatError
-from constrained_nn.training import Correction, Layer, Penalty, fit, make_backbone
+from constrained_nn import Box, Completion, HardNetAffine, Polyhedron
+from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
+from constrained_nn.training import Completed, Correction, Layer, Penalty, fit, make_backbone
 
 SET = Box(torch.tensor([0.0]).double(), torch.tensor([1.0]).double())
 RAW = torch.tensor([[-2.0], [0.5], [3.0]]).double()
@@ -104,3 +104,14 @@ def test_a_loss_that_is_not_finite_stops() -> None:
     network, x, _ = problem()
     with pytest.raises(ConvergenceError, match="epoch 1"):
         fit(network, [x], lambda e, b: network(b).sum() * torch.inf, epochs=2, learning_rate=1.0, seed=0)
+
+
+def test_completed_holds_the_equalities_and_corrects_the_rest() -> None:
+    C = torch.tensor([[1.0, 1.0, 1.0]]).double()
+    rows = Polyhedron(torch.cat([torch.eye(3).double()[:1], C]), upper=torch.tensor([1.0, 6.0]).double())
+    rows = Polyhedron(rows.A, torch.tensor([-torch.inf, 6.0]).double(), rows.upper)
+    strategy = Completed(complete=Completion(C, [0, 1]), free=Correction(corrections=200, step=0.1))
+    y = strategy.decide(torch.tensor([[4.0, 2.0]]).double(), rows)
+    torch.testing.assert_close(y, torch.tensor([[1.0, 2.0, 3.0]]).double(), rtol=0, atol=1e-6)
+    with pytest.raises(SetTypeError, match="Polyhedron"):
+        strategy.decide(torch.zeros(1, 1).double(), Box(torch.zeros(2), torch.ones(2)))
