@@ -110,7 +110,9 @@ def test_completed_holds_the_equalities_and_corrects_the_rest() -> None:
     C = torch.tensor([[1.0, 1.0, 1.0]]).double()
     rows = Polyhedron(torch.cat([torch.eye(3).double()[:1], C]), upper=torch.tensor([1.0, 6.0]).double())
     rows = Polyhedron(rows.A, torch.tensor([-torch.inf, 6.0]).double(), rows.upper)
-    strategy = Completed(complete=Completion(C, [0, 1]), free=Correction(corrections=200, step=0.1))
+    strategy = Completed(
+        complete=Completion(C, [0, 1]), free=Correction(corrections=200, step=0.1, momentum=0.0)
+    )
     y = strategy.decide(torch.tensor([[4.0, 2.0]]).double(), rows)
     torch.testing.assert_close(y, torch.tensor([[1.0, 2.0, 3.0]]).double(), rtol=0, atol=1e-6)
     with pytest.raises(SetTypeError, match="Polyhedron"):
