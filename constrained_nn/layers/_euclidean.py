@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn.errors import SetTypeError
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._parts import Parts
 from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
@@ -38,12 +39,16 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         compute_dtype: Compute in this dtype and round the result back. Rows and curved intersections are
             computed in float64 always.
         max_steps: Steps of the iterative solvers before an element is flagged `MAX_STEPS`; default by size.
+        smoothing: Width, in the unit of `y`, over which linear constraints that are nearly active count by halves
+            in the derivatives; the value stays exact. `None`: the derivative of the active set.
 
     Returns:
         `forward(y, set)`: the projection `(*batch, n)`.
 
     Raises:
-        SetTypeError: The set, or a member of it, is not convex with a known projection.
+        SetTypeError: The set, or a member of it, is not convex with a known projection, or is curved and
+            `smoothing` is given.
+        ValueError: `smoothing` is not positive.
         ShapeError: `y` does not fit the set.
         InfeasibleError: In eval mode, an element has no feasible point.
         ConvergenceError: In eval mode, an element failed for another reason.
@@ -64,9 +69,22 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (ProjectableSet, Polyhedron, Intersection, Product)
     guarantee: ClassVar[str] = "nearest point: exact, or to 1e-9 for curved intersections; checked"
 
-    def __init__(self, *, on_failure=None, compute_dtype=None, max_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        on_failure=None,
+        compute_dtype=None,
+        max_steps: int | None = None,
+        smoothing: float | None = None,
+    ) -> None:
         super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
+        if smoothing is not None and not smoothing > 0:
+            raise ValueError(
+                f"EuclideanProjection: expected smoothing > 0, got {smoothing}. It is a width in the unit of y; "
+                f"pass None for the derivative of the active set."
+            )
         self.max_steps = max_steps
+        self.smoothing = smoothing
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: None) -> Solution:
         batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
@@ -79,18 +97,25 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
 
     def _project(self, y: Tensor, set: ConvexSet) -> Solution:
         """Projection of finite data, by the cheapest way that is exact."""
-        if isinstance(set, ProjectableSet):
+        if isinstance(set, ProjectableSet) and self.smoothing is None:
             return _audited(y, _closed_form(y, set.project(y)), set)
         if isinstance(set, Product):
             blocks = zip(set.split(y), set.sets, strict=True)
             return _joined([self._project(part, member) for part, member in blocks])  # pyright: ignore
         parts = Parts(set.dim).add(set)
         if parts.curved:
+            if self.smoothing is not None:
+                raise SetTypeError(
+                    f"EuclideanProjection: expected linear constraints with smoothing, got "
+                    f"{type(parts.curved[0][1]).__name__}. Leave smoothing out for it."
+                )
             return _audited(y, self._curved(y, set), set)
-        if parts.stacked is None:
+        if parts.stacked is None and self.smoothing is None:
             assert parts.box is not None
             return _audited(y, _closed_form(y, torch.clamp(y, *parts.box)), set)
-        return project_polyhedron(y, *parts.stacked, box=parts.box, max_steps=self.max_steps)
+        rows = parts.stacked or (y.new_zeros(0, set.dim), y.new_zeros(0), y.new_zeros(0))
+        options = {"box": parts.box, "max_steps": self.max_steps, "smoothing": self.smoothing}
+        return project_polyhedron(y, *rows, **options)
 
     def _curved(self, y: Tensor, set: ConvexSet) -> Solution:
         wide_y, wide = y.double(), same_dtype(set, torch.float64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +19,9 @@ from constrained_nn.solvers._implicit import (
     on_active_rows,
     row_values,
     scatter_rows,
+    transpose_times,
 )
+from constrained_nn.solvers._smoothed import with_smoothed_derivative
 from constrained_nn.solvers._solution import Solution, Status
 from constrained_nn.solvers._splitting_rows import RowFactor, row_factor, times, with_identity
 
@@ -55,6 +58,7 @@ def project_polyhedron(
     max_steps: int | None = None,
     check_every: int = 4,
     factor: RowFactor | None = None,
+    smoothing: float | None = None,
 ) -> Solution:
     """Nearest point of `{x : lower <= A x <= upper, box[0] <= x <= box[1]}`.
 
@@ -70,12 +74,25 @@ def project_polyhedron(
         max_steps: Steps before an element is flagged `MAX_STEPS`; default grows with the number of rows.
         check_every: Steps between looks at who has finished (each look synchronises a GPU).
         factor: Result of `factor_polyhedron` for a shared `A`.
+        smoothing: Width, in the unit of `y`, over which rows that are nearly active count by halves in the
+            derivatives (see docs/methods/projection.md); the value stays exact. `None`: those of the active set.
 
     Returns:
         `OK`; `INFEASIBLE` with a checked Farkas certificate and the least-violation point; `MAX_STEPS`;
         `SINGULAR` (rows too nearly dependent for this precision); `NONFINITE_INPUT` (value 0). `multipliers`
         satisfy `y − value = Aᵀ multipliers` up to the multipliers of the box.
+
+    Raises:
+        ValueError: `smoothing` is not positive.
     """
+    if smoothing is not None:
+        options = {
+            "warm_start": warm_start,
+            "max_steps": max_steps,
+            "check_every": check_every,
+            "factor": factor,
+        }
+        return _smoothed(y, A, lower, upper, box, smoothing, options)
     wide = torch.float64
     m, n = A.shape[-2:]
     sides = [lower, upper] if box is None else [lower, upper, *box]
@@ -118,6 +135,28 @@ def project_polyhedron(
         violation.to(y.dtype).reshape(batch),
         multipliers.to(y.dtype).reshape(*batch, m),
     )
+
+
+def _smoothed(y, A, lower, upper, box, width: float, options: dict[str, Any]) -> Solution:
+    """`project_polyhedron` with smoothed derivatives."""
+    if not width > 0:
+        raise ValueError(
+            f"project_polyhedron: expected smoothing > 0, got {width}. It is a width in the unit of y; pass None "
+            f"for the derivative of the active set."
+        )
+    inputs = (y, A, lower, upper, *(box or ()))
+    with torch.no_grad():
+        plain = [t.detach() for t in inputs]
+        sides = (plain[4], plain[5]) if box is not None else None
+        solution = project_polyhedron(*plain[:4], box=sides, **options)
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+    if not (differentiated or branchless(*inputs)) or A.shape[-2] + (box is not None) == 0:
+        return solution
+    assert solution.multipliers is not None
+    value = with_smoothed_derivative(
+        solution.value, solution.multipliers, solution.ok, y, A, lower, upper, box, width
+    )
+    return replace(solution, value=value)
 
 
 class _Limits(NamedTuple):
@@ -230,7 +269,7 @@ def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limi
             active = torch.zeros_like(multiplier).index_copy_(-1, factor.inequality, active)
             active.index_fill_(-1, factor.equality, 1.0)
             equal = low.index_select(-1, factor.equality) == up.index_select(-1, factor.equality)
-            exact = exact & equal.all(-1)
+            exact = exact & equal.all(-1) & _stationary(y0, value, multiplier, A0, box)
         reached = row_values(value, A0, box)
         excess = torch.maximum(reached - up, low - reached)
         violation = excess.amax(-1).clamp_min(0.0)
@@ -313,9 +352,18 @@ def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess: Tensor | N
     status = torch.where(state.outcome == RUNNING, int(Status.MAX_STEPS), int(Status.SINGULAR))
     status = torch.where(solved & satisfied, int(Status.OK), status)
     status = torch.where(empty, int(Status.INFEASIBLE), status)
-    multipliers = torch.where(state.active, state.multiplier, 0.0) / scale
+    multipliers, steps = torch.where(state.active, state.multiplier, 0.0) / scale, state.steps
 
     failed = status != int(Status.OK)
+    # a guess of nearly dependent rows can lead astray: from an empty set once more
+    astray = failed & empty.logical_not() & (state.outcome != RUNNING)
+    if guess is not None and not fixed and bool(astray.any()):
+        some = astray.nonzero().squeeze(-1)
+        part = A if A.ndim == 2 else A[some]
+        point, code, more, weights = _solve(y[some], part, lower[some], upper[some], None, limits)
+        value, status = value.index_put((some,), point), status.index_put((some,), code)
+        multipliers, steps = multipliers.index_put((some,), weights), steps.index_add(0, some, more)
+        failed = failed & astray.logical_not()
     if fixed:
         value = torch.where(failed.unsqueeze(-1), state.point, value)
     elif bool(failed.any()):
@@ -323,7 +371,13 @@ def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess: Tensor | N
         part = rows if rows.ndim == 2 else rows[some]
         point = least_violation(y0[some], part, low[some], up[some], **options)
         value = value.index_put((some,), point)
-    return value, status, state.steps, multipliers
+    return value, status, steps, multipliers
+
+
+def _stationary(y: Tensor, x: Tensor, multiplier: Tensor, A: Tensor, box: bool) -> Tensor:
+    """Whether `y − x` is the rows' sum with these weights, to 1e-9 of the points."""
+    off = torch.linalg.vector_norm(y - x - transpose_times(multiplier, A, box), dim=-1)
+    return off <= _AUDIT_RTOL * (torch.linalg.vector_norm(y, dim=-1) + torch.linalg.vector_norm(x, dim=-1))
 
 
 def _audit(reached, x, A, box: bool, floor, lower, upper) -> Tensor:

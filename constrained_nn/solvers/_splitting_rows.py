@@ -74,7 +74,10 @@ def row_factor(
     eliminate = eliminate and A.ndim == 2 and equality is not None
     if eliminate and equality is not None:
         eliminated, others = equality.nonzero().squeeze(-1), equality.logical_not().nonzero().squeeze(-1)
-        pinv = torch.linalg.pinv(A[eliminated])
+        own = torch.linalg.vector_norm(A[eliminated], dim=-1)
+        own = torch.where(own > 0, own, 1.0)
+        # of unit rows, and with a rank that leaves the rows below room for rounding under `_DEPENDENT`
+        pinv = torch.linalg.pinv(A[eliminated] / own.unsqueeze(-1), rtol=0.1 * _DEPENDENT) / own
         rows = A[others]
         own = torch.linalg.vector_norm(rows, dim=-1)
         shift = pinv.mT @ rows.mT

@@ -253,6 +253,12 @@ ROWS = [
     ),
     BadCall(
         "EuclideanProjection",
+        ValueError,
+        lambda: EuclideanProjection(smoothing=0.0),
+        "smoothing > 0",
+    ),
+    BadCall(
+        "EuclideanProjection",
         ShapeError,
         lambda: EuclideanProjection()(torch.zeros(3), Ball(torch.zeros(2), torch.ones(()))),
         "(*batch, 2)",
