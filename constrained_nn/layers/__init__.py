@@ -3,9 +3,10 @@
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._completion import Completion
 from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
+from constrained_nn.layers._convex_program import ConvexProgram, ProgramSet
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
-from constrained_nn.layers._hardnet_convex import ConvexProgram, HardNetConvex, ProgramSet
+from constrained_nn.layers._hardnet_convex import HardNetConvex
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._strict_interior import StrictInterior

@@ -22,11 +22,14 @@ from constrained_nn.layers import Nan, ProjectionLayer
 from tests.cases.sets import randn, tensor
 
 
-@pytest.fixture(scope="module")
-def half() -> ConvexProgram:
-    """One half-space `a·y <= offset`, both given."""
+@pytest.fixture(scope="module", params=["affine", "lifted"])
+def half(request) -> ConvexProgram:
+    """One half-space `a·y <= offset`, both given; written as a row, and so that only a solver knows it."""
     y, a, offset = cvxpy.Variable(2), cvxpy.Parameter(2), cvxpy.Parameter(1)
-    return ConvexProgram(y, [a @ y <= offset, y >= -4.0], [a, offset])
+    row = a @ y <= offset if request.param == "affine" else cvxpy.pos(a @ y - offset) <= 0
+    program = ConvexProgram(y, [row, y >= -4.0], [a, offset])
+    assert program.is_affine == (request.param == "affine")
+    return program
 
 
 def test_values_and_gradients_are_those_of_the_closed_form(half: ConvexProgram, generator) -> None:
@@ -62,6 +65,50 @@ def test_a_failed_element_is_flagged_and_hurts_no_other(half: ConvexProgram) -> 
     assert (y.grad[[1, 2]] == 0).all()
 
 
+def test_a_back_end_that_is_wrong_or_has_no_derivative_hurts_no_other(monkeypatch) -> None:
+    """What the first back end gets wrong is solved by the second; where neither has a derivative it is zero."""
+    v, radius = cvxpy.Variable(2), cvxpy.Parameter(nonneg=True)
+    disc = ConvexProgram(v, [cvxpy.norm(v) <= radius], [radius])
+    exact = disc.solver("DIFFCP")
+
+    class NoDerivative(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            ctx.save_for_backward(y)
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+            if (ctx.saved_tensors[0][:, 0] == 4.0).any():
+                raise RuntimeError("factorization failed")
+            return grad
+
+    def ignores_the_constraint_left_of_zero(y, radius):
+        value = exact(y, radius)[0]
+        return (NoDerivative.apply(torch.where(y[:, :1] < 0, y, value) + 0.0 * value) + 0.0 * y,)
+
+    def no_derivative_at_four(y, radius):
+        return (exact(NoDerivative.apply(y), radius)[0],)
+
+    names = {"FIRST": ignores_the_constraint_left_of_zero, "SECOND": no_derivative_at_four}
+    monkeypatch.setattr(disc, "backends", lambda: tuple(names))
+    monkeypatch.setattr(disc, "solver", lambda name: names[name])
+    y = tensor([3.0, 4.0], [-3.0, 4.0], [4.0, 3.0], [0.1, 0.2])
+    expected = tensor([0.6, 0.8], [-0.6, 0.8], [0.8, 0.6], [0.1, 0.2])
+    for chosen, zero in ((("FIRST", "SECOND"), None), (("SECOND",), 2)):
+        monkeypatch.setattr(disc, "backends", lambda chosen=chosen: chosen)
+        point = y.clone().requires_grad_()
+        solution = HardNetConvex().solve(point, disc(tensor(1.0).squeeze()))
+        assert (solution.status == Status.OK).all()
+        torch.testing.assert_close(solution.value, expected, rtol=0, atol=1e-6)
+        (grad,) = torch.autograd.grad(solution.value[:, 0].sum(), point)
+        true = torch.stack([(1 - expected[:, 0] ** 2) / 5, -expected.prod(-1) / 5], -1)
+        true[3] = tensor(1.0, 0.0)
+        if zero is not None:
+            true[zero] = 0.0
+        torch.testing.assert_close(grad, true, rtol=0, atol=1e-4)
+
+
 def test_a_cone_as_program_and_as_set(generator) -> None:
     y, center = cvxpy.Variable(3), cvxpy.Parameter(3)
     ball = ConvexProgram(y, [cvxpy.norm(y - center) <= 0.5], [center])
@@ -73,16 +120,80 @@ def test_a_cone_as_program_and_as_set(generator) -> None:
 
 def test_a_program_without_parameters_and_one_element() -> None:
     y = cvxpy.Variable(2)
-    simplex = ConvexProgram(y, [y >= 0, cvxpy.sum(y) == 1])
+    simplex = ConvexProgram(y, [cvxpy.neg(y) <= 0, cvxpy.sum(y) == 1])
+    assert not simplex.is_affine
     value = HardNetConvex()(tensor(3.0, 1.0), simplex())
     torch.testing.assert_close(value, tensor(1.0, 0.0), rtol=0, atol=1e-5)
     assert simplex().residual(tensor(1.0, 0.5)).tolist() == [0.0, 0.5]
+
+
+def test_affine_programs_become_rows_of_their_parameters(generator) -> None:
+    """Matrix, vector and scalar parameters, products with the variable, attributes of the variable, equalities."""
+    y = cvxpy.Variable(3, nonneg=True)
+    A, b, r, unused = (
+        cvxpy.Parameter((2, 3)),
+        cvxpy.Parameter(2),
+        cvxpy.Parameter(nonneg=True),
+        cvxpy.Parameter(),
+    )
+    program = ConvexProgram(
+        y, [A @ y - 2.0 <= b, cvxpy.sum(y) == 2.0 * r, y[0] - r * y[1] >= -1.0], [b, unused, A, r]
+    )
+    assert program.is_affine
+    values = (
+        randn(generator, 5, 2),
+        randn(generator, 1),
+        randn(generator, 4, 1, 2, 3),
+        torch.ones(4, 5).double(),
+    )
+    values = (values[0], values[1].squeeze(), values[2], 1.0 + torch.arange(20.0).reshape(4, 5).double() / 20)
+    rows = program(*values).polyhedron(values[0])
+    assert rows is not None
+    assert rows.batch_shape == (4, 5)
+    point = randn(generator, 4, 5, 3)
+    b, _, A, r = values
+    expected = [
+        (A @ point.unsqueeze(-1)).squeeze(-1) - 2.0 - b,
+        -1.0 - point[..., :1] + r.unsqueeze(-1) * point[..., 1:2],
+        -point,
+    ]
+    excess = torch.relu(torch.cat(expected, -1))
+    found = program(*values).residual(point).abs()
+    torch.testing.assert_close(found[..., 0], (point.sum(-1) - 2.0 * r).abs(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(found[..., 1:].sort().values, excess.sort().values, rtol=0, atol=1e-13)
+
+
+def test_a_constant_matrix_stays_shared_and_float32_stays(generator) -> None:
+    y, upper = cvxpy.Variable(4), cvxpy.Parameter(4)
+    program = ConvexProgram(y, [y <= upper, y >= -1.0], [upper])
+    box = program(randn(generator, 6, 4).abs().float())
+    rows = box.polyhedron(torch.zeros(4))
+    assert rows is not None
+    assert (rows.A.shape, rows.A.dtype) == ((8, 4), torch.float32)
+    point = randn(generator, 6, 4).float()
+    torch.testing.assert_close(HardNetConvex()(point, box), point.clamp(min=-1.0).minimum(box.values[0]))
+
+
+def test_affine_programs_take_every_derivative(generator) -> None:
+    y, a, offset = cvxpy.Variable(2), cvxpy.Parameter(2), cvxpy.Parameter(1)
+    program = ConvexProgram(y, [a @ y <= offset], [a, offset])
+    layer = HardNetConvex()
+    inputs = [t.requires_grad_() for t in (tensor([2.0, 1.0]), tensor([1.0, 0.5]), tensor([0.5]))]
+    assert torch.autograd.gradcheck(lambda y, a, o: layer(y, program(a, o)), inputs)
+    assert torch.autograd.gradgradcheck(lambda y, a, o: layer(y, program(a, o)), inputs)
+    points = randn(generator, 5, 2)
+    mapped = torch.func.vmap(lambda y: layer(y, program(tensor(1.0, 0.5), tensor(0.5).reshape(1))))(points)
+    torch.testing.assert_close(mapped, layer(points, program(tensor(1.0, 0.5), tensor(0.5).reshape(1))))
 
 
 def test_bad_programs_are_refused(half: ConvexProgram) -> None:
     y, p, q = cvxpy.Variable(2), cvxpy.Parameter(), cvxpy.Parameter()
     with pytest.raises(ValueError, match="disciplined"):
         ConvexProgram(y, [p * q * y <= 1], [p, q])
+    with pytest.raises(ValueError, match="also \\['p"):
+        ConvexProgram(y, [y <= cvxpy.Parameter(2, name="p")])
+    with pytest.raises(ValueError, match="also \\['z"):
+        ConvexProgram(y, [y <= cvxpy.Variable(2, name="z")])
     with pytest.raises(ShapeError, match="Flatten"):
         ConvexProgram(cvxpy.Variable((2, 2)), [])
     with pytest.raises(ShapeError, match="expected values"):
