@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import typer
 
 COMMANDS = ("demo", "train", "simulate", "compare", "certify", "check", "reproduce", "study", "list")
-BENCHES = ("rollout", "projection")
+BENCHES = ("rollout", "projection", "riccati")
 
 
 def build() -> typer.Typer:

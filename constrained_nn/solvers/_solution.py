@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,8 +49,45 @@ _ADVICE = {
 }
 
 
+class PerElement:
+    """What the results of all solvers have in common: a `status` for each element and what it means.
+
+    Attributes:
+        advice: What each status means here and what to try next.
+        measure: Name of the tensor `(*batch)` that says by how much an element failed.
+    """
+
+    advice: ClassVar[Mapping[Status, str]] = _ADVICE
+    measure: ClassVar[str]
+    status: Tensor
+
+    @property
+    def ok(self) -> Bool[Tensor, "*batch"]:
+        """Elements that are what was asked for, to the stated tolerance."""
+        return self.status <= int(Status.FALLBACK)
+
+    def counts(self) -> dict[Status, int]:
+        """Number of elements of each status that occurs; synchronises a GPU."""
+        found = torch.bincount(self.status.flatten().long(), minlength=len(Status)).tolist()
+        return {Status(code): n for code, n in enumerate(found) if n}
+
+    def describe_failures(self) -> str:
+        """One line on the first failed element of each kind, with what to do; empty when all is well."""
+        lines = []
+        for status, n in self.counts().items():
+            if status <= Status.FALLBACK:
+                continue
+            index = tuple((self.status == status).nonzero()[0].tolist())
+            size = getattr(self, self.measure)[index].item()
+            lines.append(
+                f"{n} of {self.status.numel()} elements {status.name} (first at index {list(index)}, "
+                f"{self.measure} {size:.3g}). {self.advice[status]}"
+            )
+        return " ".join(lines)
+
+
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(PerElement):
     """Value with a per-element account of how it came about.
 
     Args:
@@ -65,29 +104,7 @@ class Solution:
     violation: Float[Tensor, "*batch"]
     multipliers: Float[Tensor, "*batch m"] | None = None
 
-    @property
-    def ok(self) -> Bool[Tensor, "*batch"]:
-        """Elements that satisfy their constraints."""
-        return self.status <= int(Status.FALLBACK)
-
-    def counts(self) -> dict[Status, int]:
-        """Number of elements of each status that occurs; synchronises a GPU."""
-        found = torch.bincount(self.status.flatten().long(), minlength=len(Status)).tolist()
-        return {Status(code): n for code, n in enumerate(found) if n}
-
-    def describe_failures(self) -> str:
-        """One line on the first failed element of each kind, with what to do; empty when all is well."""
-        lines = []
-        for status, n in self.counts().items():
-            if status <= Status.FALLBACK:
-                continue
-            index = tuple((self.status == status).nonzero()[0].tolist())
-            violation = self.violation[index].item()
-            lines.append(
-                f"{n} of {self.status.numel()} elements {status.name} (first at index {list(index)}, violation "
-                f"{violation:.3g}). {status.advice}"
-            )
-        return " ".join(lines)
+    measure = "violation"
 
 
 torch.export.register_dataclass(Solution, serialized_type_name="constrained_nn.Solution")
