@@ -16,7 +16,7 @@ help:
 	@echo "make test    lint, types and the whole test suite, plain and with types checked at run time"
 	@echo "make docs    build the documentation (docs/_build/html)"
 	@echo "make lint    ruff, pyright and the import rules"
-	@echo "make bench   time a rollout and a projection"
+	@echo "make bench   time a rollout, projections and Riccati equations"
 	@echo "make clean   remove what was built; keeps runs/ and $(VENV)"
 
 # the stamps depend on pyproject.toml: the environment is made once and renewed when dependencies change
@@ -57,6 +57,7 @@ docs: $(VENV)/.stamp-dev
 bench: $(VENV)/.stamp
 	$(BIN)/constrained-nn bench rollout
 	$(BIN)/constrained-nn bench projection
+	$(BIN)/constrained-nn bench riccati
 
 clean:
 	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

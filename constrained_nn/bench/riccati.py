@@ -169,11 +169,14 @@ def judge(equation: str, which: str, device: str) -> dict[str, Any]:
     solution = solve(*(torch.as_tensor(a, device=device) for a in arrays))
     P, ok = solution.P.cpu().numpy(), solution.ok.tolist()
     problems = list(zip(*arrays, strict=True))
-    residuals = [relative_residual(equation, *p, P[i]) for i, p in enumerate(problems) if ok[i]]
+    residuals = [
+        relative_residual(equation, A, B, Q, R, P[i]) for i, (A, B, Q, R) in enumerate(problems) if ok[i]
+    ]
     scipy_solved = 0
-    for p in problems:
+    for A, B, Q, R in problems:
         try:
-            scipy_solved += relative_residual(equation, *p, _scipy(equation, *p)) <= BAR_RESIDUAL
+            X = _scipy(equation, A, B, Q, R)
+            scipy_solved += relative_residual(equation, A, B, Q, R, X) <= BAR_RESIDUAL
         except np.linalg.LinAlgError:
             continue
     return {

@@ -81,9 +81,8 @@ def solve_lyapunov(
 
     Example:
         >>> import torch
-        >>> solve_lyapunov(-torch.eye(2), torch.eye(2)).X
-        tensor([[0.5000, 0.0000],
-                [0.0000, 0.5000]])
+        >>> solve_lyapunov(-torch.eye(1), torch.eye(1)).X
+        tensor([[0.5000]])
 
     References:
         Kao, Hennequin, Automatic differentiation of Sylvester, Lyapunov, and algebraic Riccati equations (2020).
