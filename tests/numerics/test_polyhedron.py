@@ -31,6 +31,7 @@ def test_random_sets(seed):
     assert counts["bad"] == []
     assert counts["sets"] >= 800
     assert counts["empty INFEASIBLE"] > 20
+    assert not any(name.startswith("feasible") and name != "feasible OK" for name in counts)
 
 
 @pytest.mark.slow
@@ -39,6 +40,8 @@ def test_a_hundred_thousand_random_sets(seed):
     counts = check_random(100 + seed, batches=30, full_batch=200)
     assert counts["bad"] == []
     assert counts["sets"] >= 5000
+    late = sum(n for name, n in counts.items() if name.startswith("feasible") and name != "feasible OK")
+    assert late <= 1e-3 * counts["sets"]
 
 
 def test_agrees_with_enumeration(generator):
