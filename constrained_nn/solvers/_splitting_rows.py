@@ -34,6 +34,7 @@ class RowFactor(NamedTuple):
         gram: `rows rowsᵀ`, or `None` where two products with `rows` are cheaper.
         step: `αR W − I`, the operator of a splitting step, transposed `(*batch, p, p)`; or `None`.
         half: `αR W = half halfᵀ` up to `weight`, where two products are cheaper `(*batch, p, n)`; or `None`.
+        back: `halfᵀ`, laid out for products `(*batch, n, p)`; or `None`.
         weight: Ratio of `αR` to its share in `half` `(*batch, p)`, or `None` where that is 1.
         pinv: Pseudoinverse of the eliminated rows `(n, q)`.
         shift: How the values of the other rows move with the right-hand side of the eliminated `(q, p)`.
@@ -46,6 +47,7 @@ class RowFactor(NamedTuple):
     gram: Float[Tensor, "*batch p p"] | None
     step: Float[Tensor, "*batch p p"] | None
     half: Float[Tensor, "*batch p n"] | None
+    back: Float[Tensor, "*batch n p"] | None
     weight: Float[Tensor, "*batch p"] | None
     pinv: Float[Tensor, "n q"]
     shift: Float[Tensor, "q p"]
@@ -91,9 +93,10 @@ def row_factor(
     if equality is not None and not eliminate:
         weight = torch.where(equality, _EQUALITY_FACTOR * penalty, penalty).to(A.dtype)
     step, half = _operators(rows, weight, penalty, uniform=uniform)
+    back = None if half is None else half.mT.contiguous()
     gram = None if rows.ndim == 3 and half is not None else rows @ rows.mT
     weight = None if uniform or half is None else weight.float() / penalty
-    return RowFactor(eliminated, others, rows, norm, gram, step, half, weight, pinv, shift)
+    return RowFactor(eliminated, others, rows, norm, gram, step, half, back, weight, pinv, shift)
 
 
 def with_identity(rows: Tensor) -> Tensor:
@@ -113,16 +116,15 @@ def _operators(rows: Tensor, weight: Tensor, penalty: float, *, uniform: bool) -
     if rows.ndim == 3:  # it only guesses, and half the memory is half the time
         rows, weight = rows.float(), weight.float()
     if n < m:
-        inner = rows.mT @ (rows if uniform else weight.unsqueeze(-1) * rows)
-        if uniform:
-            inner = inner * penalty
-        inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        eye = torch.eye(n, dtype=rows.dtype, device=rows.device)
-        root = (RELAXATION * penalty) ** 0.5
-        inverse = torch.linalg.solve_triangular(
-            torch.linalg.cholesky_ex(inner)[0], root * eye.expand_as(inner), upper=False
-        )
-        half = rows @ inverse.mT
+        # (I + rowsᵀ R rows) / αρ, whose factor L gives half = rows L⁻ᵀ without a scaling
+        eye = torch.eye(n, dtype=rows.dtype, device=rows.device) / (RELAXATION * penalty)
+        weighted = rows if uniform else (weight / penalty).unsqueeze(-1) * rows
+        if rows.ndim == 3:
+            inner = torch.baddbmm(eye, rows.mT, weighted, alpha=1.0 / RELAXATION)
+        else:
+            inner = torch.addmm(eye, rows.mT, weighted, alpha=1.0 / RELAXATION)
+        lower = torch.linalg.cholesky_ex(inner)[0]
+        half = torch.linalg.solve_triangular(lower.mT, rows, upper=True, left=False)
         if rows.ndim == 3:
             return None, half
         step = (weight / penalty).unsqueeze(-1) * (half @ half.mT)
@@ -169,9 +171,9 @@ def split(factor: RowFactor, value: Tensor, v: Tensor, lower: Tensor, upper: Ten
 
 def _reflect(factor: RowFactor, mirror: Tensor, constant: Tensor) -> Tensor:
     """`constant − mirror + mirror αR W`."""
-    if factor.half is not None:
+    if factor.half is not None and factor.back is not None:
         weighted = mirror if factor.weight is None else mirror * factor.weight.unsqueeze(1)
-        return torch.baddbmm(constant, torch.bmm(weighted, factor.half), factor.half.mT).sub_(mirror)
+        return torch.baddbmm(constant, torch.bmm(weighted, factor.half), factor.back).sub_(mirror)
     assert factor.step is not None
     if factor.step.ndim == 3:
         return torch.baddbmm(constant, mirror, factor.step)
