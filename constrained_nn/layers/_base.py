@@ -66,7 +66,9 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         if dtype is None or dtype == y.dtype:
             return self.enforce(y, set, factor)
         if factor is not None:
-            factor = tree_map(lambda t: t.to(dtype) if t.is_floating_point() else t, factor)
+            factor = tree_map(
+                lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, factor
+            )
         wide = map_tensors(set, lambda t, name, core: t.to(dtype))
         solution = self.enforce(y.to(dtype), wide, factor)
         value = solution.value.to(y.dtype)

@@ -44,7 +44,8 @@ class Fixed(nn.Module):
 
     `Fixed(set)(context) = set` for every context.
 
-    Guarantee: moves, saves and loads with the network (`to`, `state_dict`, `deepcopy`).
+    Guarantee: moves, saves and loads with the network (`to`, `state_dict`, `deepcopy`); the factor always belongs to
+    the set as it is now.
 
     Args:
         set: The constant set.
@@ -71,15 +72,37 @@ class Fixed(nn.Module):
             self.register_buffer(name, tensor.detach().clone())
         self._factor_kind: Any = None
         self._factor_names: tuple[str, ...] = ()
+        self._prepared_for: tuple[ProjectionLayer, ...] = ()  # in a tuple, so as not to be a submodule
 
     def prepare(self, layer: ProjectionLayer) -> None:
-        """Compute and keep the layer's factor of this set."""
+        """Compute and keep the layer's factor of this set.
+
+        The factor follows the set: it is not saved, and computed again after a load or a change of dtype.
+        """
         factor = layer.factor(self())
         if factor is not None:
+            self._prepared_for = (layer,)
             self._factor_kind = type(factor)
             self._factor_names = tuple(f"factor_{name}" for name in factor._fields)
             for name, value in zip(self._factor_names, factor, strict=True):
-                self.register_buffer(name, value)
+                self.register_buffer(name, value, persistent=False)
+
+    def _prepare_again(self) -> None:
+        if self._prepared_for and not any(buffer.is_meta for buffer in self.buffers()):
+            self.prepare(*self._prepared_for)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Fixed:
+        before = [buffer.dtype for buffer in self.buffers()]
+        super()._apply(fn, recurse)
+        if [buffer.dtype for buffer in self.buffers()] != before:
+            self._prepare_again()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self._factor_names:
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._prepare_again()
 
     @property
     def factor(self) -> Any:

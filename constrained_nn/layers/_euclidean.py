@@ -14,7 +14,14 @@ from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._parts import Parts
 from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
 from constrained_nn.sets import ConstraintSet, Intersection, Polyhedron, Product, ProjectableSet
-from constrained_nn.solvers import Solution, Status, project_intersection, project_polyhedron
+from constrained_nn.solvers import (
+    Solution,
+    Status,
+    factor_polyhedron,
+    project_intersection,
+    project_polyhedron,
+)
+from constrained_nn.solvers._splitting_rows import RowFactor
 
 ConvexSet = ProjectableSet | Polyhedron | Intersection | Product
 
@@ -86,16 +93,32 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         self.max_steps = max_steps
         self.smoothing = smoothing
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: None) -> Solution:
+    def factor(self, set: ConvexSet) -> RowFactor | None:
+        """What depends on a constant matrix only; `None` for closed forms, products, curved sets and matrices
+        that differ between elements."""
+        if isinstance(set, Product) or (isinstance(set, ProjectableSet) and self.smoothing is None):
+            return None
+        parts = Parts(set.dim).add(set)
+        if parts.curved or parts.stacked is None:
+            return None
+        A, lower, upper = parts.stacked
+        if A.ndim != 2:
+            return None
+        equality = (lower == upper).reshape(-1, A.shape[-2]).all(0)
+        return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
+
+    def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
         batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
         y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
         healthy = healthy.expand(batch)
-        solution = self._project(y, set)
+        if factor is not None and factor.rows.dtype != torch.float64:
+            factor = None  # rounded on the way: the search needs all digits
+        solution = self._project(y, set, factor)
         status = torch.where(healthy, solution.status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         violation = torch.where(healthy, solution.violation, torch.inf)
         return replace(solution, status=status, violation=violation)
 
-    def _project(self, y: Tensor, set: ConvexSet) -> Solution:
+    def _project(self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None) -> Solution:
         """Projection of finite data, by the cheapest way that is exact."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
             return _audited(y, _closed_form(y, set.project(y)), set)
@@ -114,8 +137,8 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
             assert parts.box is not None
             return _audited(y, _closed_form(y, torch.clamp(y, *parts.box)), set)
         rows = parts.stacked or (y.new_zeros(0, set.dim), y.new_zeros(0), y.new_zeros(0))
-        options = {"box": parts.box, "max_steps": self.max_steps, "smoothing": self.smoothing}
-        return project_polyhedron(y, *rows, **options)
+        options = {"max_steps": self.max_steps, "smoothing": self.smoothing}
+        return project_polyhedron(y, *rows, box=parts.box, factor=factor, **options)
 
     def _curved(self, y: Tensor, set: ConvexSet) -> Solution:
         wide_y, wide = y.double(), same_dtype(set, torch.float64)

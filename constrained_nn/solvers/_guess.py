@@ -31,7 +31,9 @@ class Problem:
     def take(self, index: Tensor) -> Problem:
         f = self.factor
         if f.rows.ndim == 3:
-            own = {name: getattr(f, name) for name in ("rows", "norm", "gram", "step", "half", "back", "weight")}
+            own = {
+                name: getattr(f, name) for name in ("rows", "norm", "gram", "step", "half", "back", "weight")
+            }
             f = f._replace(**{name: None if t is None else t[index] for name, t in own.items()})
         return Problem(f, *(t[index] for t in (self.value, self.lower, self.upper, self.dust)))
 

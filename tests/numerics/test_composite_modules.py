@@ -10,7 +10,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, LeastViolation, StrictInterior
-from constrained_nn.sets import Ball, Box, Halfspace, Intersection, Product, SecondOrderCone
+from constrained_nn.sets import Ball, Box, Halfspace, Intersection, Polyhedron, Product, SecondOrderCone
 
 
 def tensor(*values) -> torch.Tensor:
@@ -61,12 +61,59 @@ def test_state_dict_holds_every_tensor_of_every_member() -> None:
     assert torch.equal(other(CONTEXT), net(CONTEXT))
 
 
-def test_strict_interior_is_prepared_once_and_saved() -> None:
+def test_strict_interior_is_prepared_once_and_copied() -> None:
     net = network(linear_corner(), StrictInterior(EuclideanProjection(), on_failure=LeastViolation()))
-    assert "constraint.factor_point" in net.state_dict()
+    assert net.constraint.factor is not None
     value = net(CONTEXT)
     assert (linear_corner().violation(value) == 0).all()
     assert torch.equal(pickle.loads(pickle.dumps(net))(CONTEXT), value)
+
+
+def plane_in_a_box(width: float = 1.0) -> Intersection:
+    rows = Polyhedron(
+        tensor([1.0, 1.0, 1.0], [1.0, -2.0, 0.3]), tensor(0.3, -width), upper=tensor(0.3, width / 3.0)
+    )
+    return Intersection(rows, Box(-torch.ones(3).double(), torch.ones(3).double()))
+
+
+def test_rows_are_factored_once_and_the_factor_follows_the_set() -> None:
+    layer = EuclideanProjection(on_failure=LeastViolation())
+    net = network(plane_in_a_box(), layer)
+    factor = net.constraint.factor
+    assert factor.equality.tolist() == [0]
+    raw = net.backbone(CONTEXT)
+    expected = layer(raw, plane_in_a_box())
+    torch.testing.assert_close(net(CONTEXT), expected, rtol=1e-12, atol=1e-13)
+    assert not any("factor" in name for name in net.state_dict())
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        torch.testing.assert_close(other(CONTEXT), expected, rtol=1e-12, atol=1e-13)
+    # another set is loaded: other rows are equalities
+    other = network(plane_in_a_box(0.0), layer)
+    assert other.constraint.factor.equality.tolist() == [0, 1]
+    other.load_state_dict(net.state_dict())
+    assert other.constraint.factor.equality.tolist() == [0]
+    assert torch.equal(other(CONTEXT), net(CONTEXT))
+    # rounded to single precision: the factor is that of the rounded rows, in double precision
+    narrow = copy.deepcopy(net).float()
+    assert narrow.constraint.factor.rows.dtype == torch.float64
+    value = narrow(CONTEXT.float())
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-5)
+    solution = layer.solve(
+        narrow.backbone(CONTEXT.float()), narrow.constraint(), factor=narrow.constraint.factor
+    )
+    assert solution.ok.all()
+    back = narrow.double()
+    torch.testing.assert_close(back(CONTEXT), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_factor_goes_with_any_compute_dtype(dtype) -> None:
+    layer = EuclideanProjection(on_failure=LeastViolation(), compute_dtype=dtype)
+    net = network(plane_in_a_box(), layer)
+    plain = EuclideanProjection(on_failure=LeastViolation())
+    expected = plain(net.backbone(CONTEXT), plane_in_a_box())
+    torch.testing.assert_close(net(CONTEXT), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-13)
 
 
 def _in_a_process(net: Constrained, results) -> None:
