@@ -40,6 +40,8 @@ class ActiveSet:
         outcome: `RUNNING | SOLVED | EMPTY | STUCK` `(b,)`.
         certificate: Row weights `w` with `rowsᵀ w = 0` and negative support value, where `EMPTY` `(b, m)`.
         steps: Steps spent `(b,)`.
+        best: The point with the least violated row among those seen `(b, n)`.
+        least: Violation of that row `(b,)`.
     """
 
     point: Tensor
@@ -50,6 +52,8 @@ class ActiveSet:
     outcome: Tensor
     certificate: Tensor
     steps: Tensor
+    best: Tensor
+    least: Tensor
 
     def take(self, index: Tensor) -> ActiveSet:
         return ActiveSet(*(getattr(self, f.name)[index] for f in fields(self)))
@@ -73,6 +77,8 @@ def start(y: Tensor, m: int, guess: Tensor | None) -> ActiveSet:
         outcome=zeros.clone(),
         certificate=torch.zeros_like(multiplier),
         steps=zeros.clone(),
+        best=y.clone(),
+        least=torch.full_like(y[..., 0], torch.inf),
     )
 
 
@@ -152,7 +158,10 @@ def _step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tenso
     bound = torch.where(over > under, upper, lower)
     allowed = rtol * (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + bound.abs())
     allowed = allowed + ROUNDING * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    violation = torch.where(state.active, -torch.inf, torch.maximum(over, under) - allowed)
+    outside = torch.maximum(over, under)
+    largest = outside.amax(-1)
+    better = running & (largest < state.least)
+    violation = torch.where(state.active, -torch.inf, outside - allowed)
     worst = violation.argmax(-1, keepdim=True)
     solved = has_pending.logical_not() & (violation.gather(-1, worst).squeeze(-1) <= 0)
     p = torch.where(has_pending.unsqueeze(-1), p, worst)
@@ -205,6 +214,8 @@ def _step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tenso
             (go & solved.logical_not() & empty).unsqueeze(-1), witness, state.certificate
         ),
         steps=state.steps + running.to(state.steps.dtype),
+        best=torch.where(better.unsqueeze(-1), x, state.best),
+        least=torch.where(better, largest, state.least),
     )
 
 

@@ -365,7 +365,7 @@ def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess: Tensor | N
         multipliers, steps = multipliers.index_put((some,), weights), steps.index_add(0, some, more)
         failed = failed & astray.logical_not()
     if fixed:
-        value = torch.where(failed.unsqueeze(-1), state.point, value)
+        value = torch.where(failed.unsqueeze(-1), state.best, value)
     elif bool(failed.any()):
         some = failed.nonzero().squeeze(-1)
         part = rows if rows.ndim == 2 else rows[some]

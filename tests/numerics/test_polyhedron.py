@@ -281,6 +281,32 @@ def test_steps_run_out_honestly(generator):
 
 
 @pytest.mark.untyped
+def test_fixed_steps_that_fail_return_the_least_violated_point(generator):
+    """More steps never return a point that is worse, although the iterates themselves go up and down."""
+    y, A, lower, upper = sample(generator, batch=30, n=8, m=16)
+    upper[0], lower[0] = lower[0] - 1.0, upper[0]  # crossed: empty
+    rows = A / torch.linalg.vector_norm(A, dim=-1, keepdim=True)
+    scale = torch.linalg.vector_norm(A, dim=-1)
+
+    def run(steps):
+        return vmap(lambda *a: project_polyhedron(*a, max_steps=steps))(3 * y, A, lower, upper)
+
+    def worst(x):
+        value = (rows @ x.unsqueeze(-1)).squeeze(-1)
+        return torch.maximum(value - upper / scale, lower / scale - value).amax(-1)[1:]
+
+    previous = worst(3 * y)
+    for steps in range(1, 12):
+        solution = run(steps)
+        now = worst(solution.value)
+        late = ~solution.ok[1:]
+        assert (now[late] <= previous[late] + 1e-12).all()
+        previous = now
+    assert late.any()
+    assert solution.status[0] == Status.INFEASIBLE
+
+
+@pytest.mark.untyped
 @pytest.mark.parametrize("poison", ["y", "A", "upper"])
 def test_a_bad_element_changes_no_other_bit_with_fixed_steps(generator, poison):
     data = dict(zip(("y", "A", "lower", "upper"), sample(generator, batch=4, n=6, m=8), strict=True))
