@@ -158,7 +158,7 @@ def cvxpylayers(work: Workload, device: str) -> tuple[Run, Run | None]:
         parameters.append(d)
         constraints.append(work.C @ x == d)
     problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) - point @ x), constraints)
-    layer = CvxpyLayer(problem, parameters=parameters, variables=[x])
+    layer = CvxpyLayer(problem, parameters=parameters, variables=[x], solver_args={"eps": 1e-9})
     matrix = [torch.as_tensor(rows)] if rows.ndim == 3 else []
 
     def solve(point, d, h):
