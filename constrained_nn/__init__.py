@@ -26,6 +26,10 @@ _EXPORTS = {
     "HardNetConvex": "layers",
     "Intersection": "sets",
     "L1Ball": "sets",
+    "LMI": "sets",
+    "LMIBlock": "sets",
+    "LMINet": "layers",
+    "LMISolution": "solvers",
     "LeastViolation": "layers",
     "Nan": "layers",
     "PSDCone": "sets",
@@ -67,12 +71,14 @@ if TYPE_CHECKING:
         HardNetAffine,
         HardNetConvex,
         LeastViolation,
+        LMINet,
         Nan,
         Parallel,
         Raise,
         StrictInterior,
     )
     from constrained_nn.sets import (
+        LMI,
         AffineSubspace,
         Ball,
         Box,
@@ -80,10 +86,11 @@ if TYPE_CHECKING:
         Halfspace,
         Intersection,
         L1Ball,
+        LMIBlock,
         Polyhedron,
         Product,
         PSDCone,
         SecondOrderCone,
         Simplex,
     )
-    from constrained_nn.solvers import Solution, Status
+    from constrained_nn.solvers import LMISolution, Solution, Status

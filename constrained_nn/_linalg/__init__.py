@@ -11,6 +11,15 @@ from constrained_nn._linalg._basics import (
     rmatvec,
     safe_norm,
 )
+from constrained_nn._linalg._matrix_map import (
+    MatrixMap,
+    adjoint_at,
+    certified_above,
+    columns,
+    linear_part,
+    magnitude,
+    matrix_at,
+)
 from constrained_nn._linalg._min_norm import (
     ThinQR,
     default_rank_rtol,
@@ -26,9 +35,16 @@ from constrained_nn._linalg._sorting import project_simplex
 from constrained_nn._linalg._symmetric import psd_project, smat, svec, symmetric_eigenvalues, symmetric_eigh
 
 __all__ = [
+    "MatrixMap",
     "ThinQR",
+    "adjoint_at",
     "branchless",
+    "certified_above",
+    "columns",
     "default_rank_rtol",
+    "linear_part",
+    "magnitude",
+    "matrix_at",
     "matvec",
     "min_norm_adjoint",
     "min_norm_solve",

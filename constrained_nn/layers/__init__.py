@@ -7,11 +7,14 @@ from constrained_nn.layers._convex_program import ConvexProgram, ProgramSet
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
 from constrained_nn.layers._hardnet_convex import HardNetConvex
+from constrained_nn.layers._lmi_adjoints import KKT, FixedPoint, LMIAdjoint, Unrolled
+from constrained_nn.layers._lmi_net import LMINet
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._strict_interior import StrictInterior
 
 __all__ = [
+    "KKT",
     "Completion",
     "Constrained",
     "ConvexProgram",
@@ -20,8 +23,11 @@ __all__ = [
     "EuclideanProjection",
     "FailurePolicy",
     "Fixed",
+    "FixedPoint",
     "HardNetAffine",
     "HardNetConvex",
+    "LMIAdjoint",
+    "LMINet",
     "LeastViolation",
     "Metric",
     "Nan",
@@ -30,4 +36,5 @@ __all__ = [
     "ProjectionLayer",
     "Raise",
     "StrictInterior",
+    "Unrolled",
 ]

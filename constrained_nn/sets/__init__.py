@@ -6,10 +6,12 @@ from constrained_nn.sets._box import Box
 from constrained_nn.sets._composite import Intersection, Product
 from constrained_nn.sets._cones import PSDCone, SecondOrderCone
 from constrained_nn.sets._halfspace import Halfspace
+from constrained_nn.sets._lmi import LMI, LMIBlock
 from constrained_nn.sets._polyhedron import AffineSubspace, Polyhedron
 from constrained_nn.sets._simplex import Simplex
 
 __all__ = [
+    "LMI",
     "AffineSubspace",
     "Ball",
     "Box",
@@ -19,6 +21,7 @@ __all__ = [
     "Intersection",
     "IntervalSet",
     "L1Ball",
+    "LMIBlock",
     "PSDCone",
     "Polyhedron",
     "Product",

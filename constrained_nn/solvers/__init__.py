@@ -1,6 +1,7 @@
 """Numerical kernels that know no sets, and the `Solution` that they return."""
 
 from constrained_nn.solvers._intersection import Term, project_intersection
+from constrained_nn.solvers._lmi import LMISolution, project_lmi
 from constrained_nn.solvers._lyapunov import (
     solve_discrete_lyapunov,
     solve_discrete_sylvester,
@@ -13,6 +14,7 @@ from constrained_nn.solvers._riccati import solve_care, solve_dare
 from constrained_nn.solvers._solution import Solution, Status
 
 __all__ = [
+    "LMISolution",
     "MatrixSolution",
     "RiccatiSolution",
     "Solution",
@@ -20,6 +22,7 @@ __all__ = [
     "Term",
     "factor_polyhedron",
     "project_intersection",
+    "project_lmi",
     "project_polyhedron",
     "solve_care",
     "solve_dare",

@@ -1,0 +1,254 @@
+"""LMI-Net's second table: state feedback and invariant ellipsoid together, by one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from constrained_nn.experiments import _lmi as common
+from constrained_nn.experiments._protocol import Column, Experiment, Row
+
+if TYPE_CHECKING:
+    import torch
+
+SETS = ("train", "ood")
+_COLUMNS = tuple(f"{what}_{name}" for name in SETS for what in ("violated", "unstable", "ms"))
+PAPER = 50.0  # the scale of the paper's step, σ = 0.01, in our penalty
+
+
+def _row(name: str, label: str, *numbers: float, note: str = "") -> Row:
+    values = common.published(_COLUMNS, numbers) if numbers else {}
+    return Row(name, label, values, note=note)
+
+
+@dataclass(frozen=True)
+class EllipsoidControllers(Experiment):
+    """Networks that map `(A, B, B_w)` to `(Q, Y)`: `u = Y Q⁻¹ x` keeps `{xᵀ Q⁻¹ x <= 1}` invariant.
+
+    Args:
+        epochs: Passes over the training systems with the layer.
+        soft_epochs: Passes of the soft baseline.
+        train_count: Training systems.
+        test_count: Systems in each test set.
+    """
+
+    epochs: int = 60
+    soft_epochs: int = 200
+    train_count: int = 10_000
+    test_count: int = 1_000
+
+    name: ClassVar[str] = "lmi-controller"
+    title: ClassVar[str] = "LMI-Net: controllers with invariant ellipsoids"
+    source: ClassVar[str] = "LMI-Net (arXiv 2604.05374), Table 2"
+    columns: ClassVar = (
+        *(
+            Column(f"{what}_{s}", f"{label} {s.upper()} {unit}", form)
+            for s in SETS
+            for what, label, unit, form in (
+                ("violated", "violated", "[%]", ".1f"),
+                ("unstable", "unstable", "[%]", ".1f"),
+                ("ms", "time", "[ms/sample]", ".3f"),
+            )
+        ),
+        *(Column(f"log_det_{s}", f"median log det Q, {s.upper()}", ".2f") for s in SETS),
+        Column("fallback", "saved by interior [%]", ".2f"),
+        Column("steps", "most steps", ".0f"),
+    )
+    rows: ClassVar = (
+        _row("soft", "soft penalty", 46.6, 3.2, 0.003, 79.2, 56.7, 0.006),
+        _row("dr-500", "DR 500", 3.2, 0.0, 0.208, 14.6, 0.6, 0.331),
+        _row("dr-1000", "DR 1000", 1.2, 0.0, 0.414, 9.0, 0.0, 0.661),
+        _row("dr-2000", "DR 2000", 0.6, 0.0, 0.826, 5.6, 0.0, 1.317),
+        _row("dr-4000", "DR 4000", 0.0, 0.0, 1.638, 3.4, 0.0, 2.628),
+        _row("lmi-net", "LMINet (ours)"),
+        _row("scs", "SCS, cvxpy each time", 0.0, 0.0, 4.290, 0.0, 0.0, 5.067),
+        _row("clarabel", "Clarabel, compiled"),
+    )
+    seeds: ClassVar = (1,)
+    notes: ClassVar = (
+        "Violated: the largest eigenvalue of an inequality's left-hand side is above 0, without tolerance, in"
+        " float64; for `LMINet (ours)` an element also counts unless it is proved feasible in exact "
+        "arithmetic. Unstable: `A + B K` has an eigenvalue with positive real part. `Q ⪰ 1e-3 I`.",
+        "Unstabilizable draws are discarded, as published: here those with an input of an unstable mode below"
+        " 0.01, or with two unstable modes closer than 0.01.",
+        "Published network: 7 → 64 → 64 → 5, ReLU, cost `log det Q`. Not published: data set sizes, batch, "
+        "learning rate. Here 10,000 training and 1,000 test systems, batches of 256, Adam; 60 epochs at 1e-3 "
+        "and 30 at 2e-4 (published 1,000) with the layer, float64. The loss adds 0.05 log(1 + |y − raw|²) and"
+        " no penalty; gradients of each element are clipped at 10. The soft baseline has the penalty `100 "
+        "max(0, −λ_min F)` and 200 and 100 epochs.",
+        "The DR rows put the paper's iteration (no acceleration, no margin, no interior method, no scaling, "
+        "penalty 50, which is the scale of its step size) behind the network that was trained with our layer."
+        " `log det Q` is not convex to minimize: the conic rows minimize `tr Q`. Times are CPU milliseconds "
+        "of one thread.",
+    )
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "epochs": self.epochs,
+            "soft_epochs": self.soft_epochs,
+            "train_count": self.train_count,
+            "test_count": self.test_count,
+            "learning_rate": [1e-3, 2e-4],
+            "batch": 256,
+            "hidden": [64, 64],
+            "floor": 1e-3,
+            "stabilizable": common.STABILIZABLE,
+            "distance_weight": 0.05,
+            "soft_weight": 100.0,
+        }
+
+    def fast(self) -> Experiment:
+        return EllipsoidControllers(epochs=1, soft_epochs=1, train_count=128, test_count=16)
+
+    def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
+        if row in ("scs", "clarabel"):
+            return self._conic(row)
+        network = self.train(row, int(seed or 0), directory)
+        metrics: dict[str, float] = {"fallback": 0.0, "steps": 0.0}
+        for k, name in enumerate(SETS):
+            metrics |= self._evaluate(row, network, name, 2000 + k, metrics)
+        return metrics
+
+    def train(self, row: str, seed: int, directory: Path) -> torch.nn.Module:
+        """The trained network of a row; all rows with an iteration share one."""
+        import torch
+
+        from constrained_nn.layers import LMINet
+        from constrained_nn.training import fit, make_backbone
+
+        soft = row == "soft"
+        network = make_backbone(7, 5, (64, 64), seed, torch.float64)
+        layer = LMINet()
+
+        def loss(epoch: int, A: torch.Tensor, B: torch.Tensor, G: torch.Tensor) -> torch.Tensor:
+            raw = common.clipped(self.raw(network, A, B, G))
+            set = common.controller(A, B, G)
+            if soft:
+                return (100.0 * set.violation(raw) + common.log_det(set.variables(raw)[0], 1e-3)).sum()
+            y = layer(raw, set)
+            distance = torch.log1p((y - raw).square().sum(-1))
+            return (0.05 * distance + common.log_det(set.variables(y)[0], 1e-4)).sum()
+
+        epochs = self.soft_epochs if soft else self.epochs
+        for phase, rate in enumerate((1e-3, 2e-4)):
+            fit(
+                network,
+                common.joint_systems("train", self.train_count, seed),
+                loss,
+                epochs=max(1, epochs // (phase + 1)),
+                learning_rate=rate,
+                seed=seed,
+                batch=256,
+                checkpoint=directory.parent / f"{'soft' if soft else 'layer'}-seed{seed}-{phase}.safetensors",
+                every=5,
+            )
+        return network
+
+    def raw(
+        self, network: torch.nn.Module, A: torch.Tensor, B: torch.Tensor, G: torch.Tensor
+    ) -> torch.Tensor:
+        """`(svec Q, vec Y)` as the network proposes it, around `Q = I / 2`."""
+        import torch
+
+        base = torch.tensor([0.5, 0.0, 0.5, 0.0, 0.0], dtype=torch.float64)
+        vech = torch.stack([A[..., 0, 0], A[..., 0, 1], A[..., 1, 1]], -1)
+        return base + network(torch.cat([vech, B.flatten(-2), G.flatten(-2)], -1))
+
+    def layer(self, row: str) -> Any:
+        """The layer of a row, or None."""
+        from constrained_nn.layers import LeastViolation, LMINet
+
+        if row == "soft":
+            return None
+        if row == "lmi-net":
+            return LMINet(on_failure=LeastViolation())
+        return LMINet(
+            on_failure=LeastViolation(),
+            accelerate=False,
+            margin=0.0,
+            relaxation=1.0,
+            congruence=False,
+            interior_steps=0,
+            penalty=PAPER,
+            max_steps=int(row.removeprefix("dr-")),
+        )
+
+    def _evaluate(
+        self, row: str, network: torch.nn.Module, name: str, seed: int, so_far: Mapping[str, float]
+    ) -> dict[str, float]:
+        import torch
+
+        from constrained_nn.solvers import Status
+
+        A, B, G = common.joint_systems(name, self.test_count, seed)
+        layer = self.layer(row)
+
+        def decide() -> Any:
+            with torch.no_grad():
+                set = common.controller(A, B, G)
+                raw = self.raw(network, A, B, G)
+                return raw if layer is None else layer.solve(raw, set)
+
+        solution, milliseconds = common.timed(decide, 1 if row.startswith("dr") else 3)
+        set = common.controller(A, B, G)
+        y = solution if layer is None else solution.value
+        violated = set.violation(y) > 0
+        if row == "lmi-net":
+            violated = violated | ~set.certified(y) | ~solution.ok
+        metrics = _measured(name, y, set, A, B, violated, milliseconds / self.test_count)
+        if row == "lmi-net":
+            share = 100.0 * (solution.status == int(Status.FALLBACK)).double().mean().item()
+            metrics |= {
+                f"fallback_{name}": share,
+                "fallback": so_far["fallback"] + share / len(SETS),
+                "steps": max(so_far["steps"], float(solution.steps.max())),
+            }
+        return metrics
+
+    def _conic(self, row: str) -> dict[str, float]:
+        import torch
+
+        metrics: dict[str, float] = {}
+        for k, name in enumerate(SETS):
+            count = self.test_count if row == "clarabel" else min(self.test_count, 200)
+            A, B, G = (t[:count] for t in common.joint_systems(name, self.test_count, 2000 + k))
+            y, _, milliseconds = common.run_conic(
+                lambda: common.conic_controller("trace"),
+                (A.numpy(), B.numpy(), G.numpy()),
+                "CLARABEL" if row == "clarabel" else "SCS",
+                compiled=row == "clarabel",
+            )
+            found = torch.from_numpy(y)
+            set = common.controller(A, B, G)
+            metrics |= _measured(name, found, set, A, B, ~(set.violation(found) <= 0), milliseconds)
+            loose = ~(set.violation(found) <= 1e-6)
+            metrics[f"violated_above_1e6_{name}"] = 100.0 * loose.double().mean().item()
+        return metrics
+
+
+def _measured(
+    name: str,
+    y: torch.Tensor,
+    set: Any,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    violated: torch.Tensor,
+    milliseconds: float,
+) -> dict[str, float]:
+    import torch
+
+    y = torch.where(y.isfinite(), y, 0.0)
+    Q, Y, _ = set.variables(y)
+    K = Y @ torch.linalg.pinv(Q)
+    unstable = torch.linalg.eigvals(A + B @ K).real.amax(-1) > 0
+    return {
+        f"violated_{name}": 100.0 * violated.double().mean().item(),
+        f"unstable_{name}": 100.0 * unstable.double().mean().item(),
+        f"ms_{name}": milliseconds,
+        f"log_det_{name}": common.log_det(Q, 1e-300).median().item(),
+    }
+
+
+EXPERIMENT = EllipsoidControllers()

@@ -1,0 +1,179 @@
+"""Rows of linear matrix inequalities and of the layer that enforces them."""
+
+from __future__ import annotations
+
+import cvxpy as cp
+import numpy as np
+import torch
+
+from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
+from constrained_nn.layers import FixedPoint, LMINet
+from constrained_nn.sets import LMI, Box, LMIBlock
+from tests.cases._rows import BadCall, Batch, Edge, LayerCase, SetCase
+from tests.cases.sets import randn, tensor
+from tests.cases.sets_convex import _matrix
+from tests.oracles import nearest_point, numpy
+
+
+def stable(generator: torch.Generator, batch: Batch, n: int, decay: float) -> torch.Tensor:
+    """A matrix with `A + Aᵀ ⪯ −2 decay I`, so that `P = I` certifies it."""
+    R = randn(generator, *batch, n, n)
+    norm = torch.linalg.matrix_norm(R, 2)[..., None, None]
+    return R - (norm + decay) * torch.eye(n, dtype=R.dtype)
+
+
+def lyapunov(generator: torch.Generator, batch: Batch) -> LMI:
+    return LMI.lyapunov(stable(generator, batch, 2, 0.5), rate=0.1, floor=0.2)
+
+
+def joint(generator: torch.Generator, batch: Batch) -> LMI:
+    """State feedback with a disturbance; `Q = I`, `Y = 0` is inside."""
+    A, B = stable(generator, batch, 2, 2.0), randn(generator, *batch, 2, 1)
+    G = 0.3 * randn(generator, *batch, 2, 1).clamp(-1, 1)
+    return LMI.state_feedback(A, B, rate=0.5, disturbance=G, floor=0.1)
+
+
+def dense(generator: torch.Generator, batch: Batch) -> LMI:
+    F = randn(generator, *batch, 3, 4, 4)
+    return LMI.dense(torch.eye(4, dtype=F.dtype).expand(*batch, 4, 4).clone(), F + F.mT)
+
+
+def polytope(generator: torch.Generator, batch: Batch) -> LMI:
+    """Two vertices that share one `P`."""
+    vertices = tuple(stable(generator, batch, 3, 0.3) for _ in range(2))
+    return LMI.lyapunov(vertices, floor=0.1)
+
+
+def block(generator: torch.Generator, batch: Batch) -> LMIBlock:
+    """All kinds of variables in one block: S (2 x 2), Y (1 x 2), two scalars."""
+    slopes = randn(generator, *batch, 2, 3, 3)
+    eye = torch.eye(3, dtype=slopes.dtype).expand(*batch, 3, 3).clone()
+    left, right = randn(generator, *batch, 3, 3), randn(generator, *batch, 2, 3)
+    return LMIBlock(eye, left, right, slopes + slopes.mT)
+
+
+def matrices(set, y) -> list:
+    """`F(y)` of every block, entry by entry from its definition, for NumPy and for cvxpy."""
+    found = []
+    for b in getattr(set, "blocks", (set,)):
+        C, L, R, D = (numpy(t) for t in (b.constant, b.left, b.right, b.slopes))
+        p, k, s = R.shape[0], L.shape[1] - R.shape[0], D.shape[0]
+        F = C
+        size = p * (p + 1) // 2
+        if p:
+            S = _matrix(y[:size])
+            rows = [*S, *([y[size + i * p + j] for j in range(p)] for i in range(k))]
+            V = cp.bmat(rows) if isinstance(y, cp.Variable) else np.array(rows)
+            F = F + L @ V @ R + (L @ V @ R).T
+        for j in range(s):
+            F = F + y[size + k * p + j] * D[j]
+        found.append(F)
+    return found
+
+
+def violation(set, y: np.ndarray) -> float:
+    return max(0.0, *(-float(np.linalg.eigvals(0.5 * (F + F.T)).real.min()) for F in matrices(set, y)))
+
+
+def nearest(set, y: np.ndarray) -> np.ndarray:
+    return nearest_point(y, lambda z: [0.5 * (F + F.T) >> 0 for F in matrices(set, z)])
+
+
+def unit(set) -> torch.Tensor:
+    """`S = I`, everything else 0."""
+    p = set.blocks[0].map.symmetric
+    y = torch.zeros(set.dim, dtype=torch.float64)
+    y[[sum(range(p, p - i, -1)) for i in range(p)]] = 1.0
+    return y.expand(*set.batch_shape, set.dim)
+
+
+def zero(set) -> torch.Tensor:
+    return torch.zeros(*set.batch_shape, set.dim, dtype=torch.float64)
+
+
+def _one(value: float) -> LMIBlock:
+    """`value y <= offset` as a 1 x 1 inequality, for the edges."""
+    return LMI.dense(tensor([1.0]), tensor([[-value]])).blocks[0]
+
+
+def edges() -> list[Edge]:
+    line = LMI(_one(1.0), _one(-1.0))  # −1 <= y <= 1
+    cone = LMI.dense(
+        torch.zeros(2, 2).double(), torch.stack([torch.diag(tensor(1.0, 0.0)), torch.diag(tensor(0.0, 1.0))])
+    )
+    return [
+        Edge("outside", line, tensor(3.0), tensor(1.0)),
+        Edge("inside", line, tensor(0.25), tensor(0.25)),
+        Edge("boundary", line, tensor(-1.0), tensor(-1.0)),
+        Edge("apex, repeated eigenvalues", cone, tensor(-2.0, -2.0), tensor(0.0, 0.0)),
+        Edge("face", cone, tensor(-2.0, 3.0), tensor(0.0, 3.0)),
+    ]
+
+
+def empty() -> tuple[torch.Tensor, LMI]:
+    """Element 1 asks for `y_0 >= 2` and `y_0 <= 1`."""
+    low, high = tensor(-1.0, 2.0), tensor(1.0, 1.0)
+    slope = tensor([[1.0]], [[0.0]])
+    blocks = [LMI.dense(v[:, None, None], sign * slope).blocks[0] for v, sign in ((-low, 1.0), (high, -1.0))]
+    return tensor([3.0, 0.0], [3.0, 0.0]), LMI(*blocks)
+
+
+def _layer(kind: str, build, inside, **options) -> LayerCase:
+    return LayerCase(
+        f"LMINet-{kind}",
+        LMINet,
+        LMINet,
+        build,
+        nearest,
+        inside,
+        atol=1e-6,
+        euclidean=True,
+        gradient_atol=1e-5,
+        iterative=True,
+        **options,
+    )
+
+
+def _solve(y: torch.Tensor, **options):
+    return lambda: LMINet(**options).eval()(y, lyapunov(torch.Generator().manual_seed(0), ()))
+
+
+ROWS = [
+    SetCase("LMI-lyapunov", LMI, lyapunov, violation, unit),
+    SetCase("LMI-joint", LMI, joint, violation, unit),
+    SetCase("LMI-polytope", LMI, polytope, violation, unit),
+    SetCase("LMIBlock", LMIBlock, block, violation, zero),
+    _layer("lyapunov", lyapunov, unit, others={"fixed point": lambda: LMINet(adjoint=FixedPoint())}),
+    _layer("joint", joint, unit, compiles=False),
+    _layer("dense", dense, zero, infeasible=empty, edges=edges, compiles=False),
+    BadCall("LMIBlock", ShapeError, lambda: LMIBlock(torch.eye(2), torch.eye(3), torch.eye(2)), "p + k"),
+    BadCall("LMI", ShapeError, lambda: LMI(), "at least one block"),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI(*LMI.lyapunov(torch.eye(2)).blocks, *LMI.lyapunov(torch.eye(3)).blocks),
+        "[3, 3, 6, 6]",
+    ),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI.state_feedback((torch.eye(2),) * 2, (torch.eye(2),) * 3, rate=0.1),
+        "[2, 3]",
+    ),
+    BadCall(
+        "LMI",
+        SetTypeError,
+        lambda: LMI(*LMI.lyapunov(torch.eye(1)).blocks, Box(torch.zeros(1), torch.ones(1))),  # pyright: ignore
+        "Box at position 2",
+    ),
+    BadCall(
+        "LMINet",
+        SetTypeError,
+        lambda: LMINet()(torch.zeros(2), Box(torch.zeros(2), torch.ones(2))),  # pyright: ignore
+        "got Box",
+    ),
+    BadCall("LMINet", ShapeError, _solve(torch.zeros(5).double()), "(*batch, 3)"),
+    BadCall("LMINet", ValueError, lambda: LMINet(relaxation=2.0), "relaxation < 2"),
+    BadCall("LMINet", InfeasibleError, lambda: LMINet().eval()(*empty()), "index [1]"),
+    BadCall("LMINet", ConvergenceError, _solve(torch.full((3,), torch.nan).double()), "NaN"),
+]
