@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from constrained_nn.certificates import ControlBarrier
+from constrained_nn.certificates import (
+    BiLipschitzLyapunov,
+    ControlBarrier,
+    NeuralLyapunov,
+    QuadraticLyapunov,
+)
+from constrained_nn.errors import ShapeError
+from control_envs.dynamics import LinearSystem
 from control_envs.tasks import UnicycleObstacles
 from tests.cases._rows import BadCall, CertificateCase
 
@@ -42,7 +49,108 @@ class _PlainBarrier:
     value, gradient = staticmethod(TASK.barrier.value), staticmethod(TASK.barrier.gradient)
 
 
+# A Lyapunov function's condition is on the velocity: that of a plant whose input is its velocity.
+VELOCITY = LinearSystem(np.zeros((3, 3)), np.eye(3))
+ORIGIN = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+P = torch.tensor([[2.0, 0.3, 0.0], [0.3, 1.0, 0.2], [0.0, 0.2, 3.0]], dtype=torch.float64)
+
+
+def seeded(build):
+    """A module of float64 with parameters of a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build().double()
+
+
+def neural() -> NeuralLyapunov:
+    return seeded(lambda: NeuralLyapunov(3, rate=0.5, hidden=(7, 5), origin=ORIGIN, angles=(1,)))
+
+
+def bi_lipschitz() -> BiLipschitzLyapunov:
+    return seeded(lambda: BiLipschitzLyapunov(3, rate=0.5, blocks=2, hidden=6, origin=ORIGIN))
+
+
+def embedded(x: np.ndarray) -> np.ndarray:
+    e = x - ORIGIN.numpy()
+    return np.array([e[0], np.sin(e[1]), e[2], 1.0 - np.cos(e[1])])
+
+
+def convex_network(z: np.ndarray) -> float:
+    """The network of `neural()` as its equations read."""
+    w = {name: p.detach().numpy() for name, p in neural().named_parameters()}
+    soft = lambda a: np.log(1.0 + np.exp(a))  # noqa: E731
+    h = soft(w["direct.0.weight"] @ z + w["direct.0.bias"])
+    h = soft(soft(w["through.0"]) @ h / 7 + w["direct.1.weight"] @ z + w["direct.1.bias"])
+    return float(soft(w["last"]) @ h / 5)
+
+
+def neural_value(x: np.ndarray) -> np.ndarray:
+    z, step = embedded(x), 1e-5 * np.eye(4)
+    slope = np.array([(convex_network(s) - convex_network(-s)) / 2e-5 for s in step])
+    return np.array(convex_network(z) - convex_network(0 * z) - slope @ z + 1e-3 * z @ z)
+
+
+def bi_lipschitz_value(x: np.ndarray) -> np.ndarray:
+    w = {name: p.detach().numpy() for name, p in bi_lipschitz().named_parameters()}
+
+    def phi(z):
+        for k in range(2):
+            first, bias, second = w[f"inner.{k}.weight"], w[f"inner.{k}.bias"], w[f"outer.{k}.weight"]
+            bound = max(1.0, np.linalg.norm(first) * np.linalg.norm(second))
+            z = z + 0.8 / bound * second @ np.tanh(first @ z + bias)
+        return z
+
+    return np.array(np.sum((phi(x - ORIGIN.numpy()) - phi(np.zeros(3))) ** 2))
+
+
+def quadratic_value(x: np.ndarray) -> np.ndarray:
+    e = x - ORIGIN.numpy()
+    return np.array(e @ P.numpy() @ e)
+
+
+def states(generator: torch.Generator, count: int) -> torch.Tensor:
+    return 2.0 * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+
+
+def decreasing(value: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    return -(rate + 0.5 * value)
+
+
 ROWS = [
+    CertificateCase(
+        "QuadraticLyapunov",
+        QuadraticLyapunov,
+        lambda: QuadraticLyapunov(P, rate=0.5, origin=ORIGIN),
+        VELOCITY,
+        states,
+        quadratic_value,
+        decreasing,
+    ),
+    CertificateCase("NeuralLyapunov", NeuralLyapunov, neural, VELOCITY, states, neural_value, decreasing),
+    CertificateCase(
+        "BiLipschitzLyapunov",
+        BiLipschitzLyapunov,
+        bi_lipschitz,
+        VELOCITY,
+        states,
+        bi_lipschitz_value,
+        decreasing,
+    ),
+    BadCall("QuadraticLyapunov", ValueError, lambda: QuadraticLyapunov(-P, rate=0.5), "got -3.02"),
+    BadCall("NeuralLyapunov", ValueError, lambda: NeuralLyapunov(2, rate=0.5, hidden=()), "got ()"),
+    BadCall("LyapunovFunction", ValueError, lambda: NeuralLyapunov(2, rate=-0.5), "got -0.5"),
+    BadCall(
+        "LyapunovFunction",
+        ShapeError,
+        lambda: NeuralLyapunov(2, rate=0.5, origin=torch.zeros(3)),
+        "got (3,)",
+    ),
+    BadCall(
+        "BiLipschitzLyapunov",
+        ValueError,
+        lambda: BiLipschitzLyapunov(2, rate=0.5, contraction=1.5),
+        "got 1.5",
+    ),
     CertificateCase(
         "ControlBarrier",
         ControlBarrier,
