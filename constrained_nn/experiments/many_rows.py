@@ -80,10 +80,28 @@ class ManyRows(Experiment):
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         import torch
 
+        network, method = self.train(row, int(seed or 0), directory)
+        x, goal = self.data(500, seed=101)
+        with torch.no_grad():
+            start = time.process_time()
+            y = method.decide(network(x), self.set(x))
+            milliseconds = 1e3 * (time.process_time() - start)
+        violation = self.set(x).violation(y)
+        return {
+            "mse": (y - goal).square().mean().item(),
+            "max_violation": violation.max().item(),
+            "violated": float((violation > 1e-9).sum()),
+            "test_ms": milliseconds,
+        }
+
+    def train(self, row: str, seed: int, directory: Path) -> tuple[Any, Any]:
+        """Trained network and its enforcement."""
+        import torch
+
         from constrained_nn.layers import HardNetAffine
         from constrained_nn.training import Correction, Layer, Penalty, fit, make_backbone
 
-        network = make_backbone(INPUTS, OUTPUTS, (64, 64), int(seed or 0), torch.float64)
+        network = make_backbone(INPUTS, OUTPUTS, (64, 64), seed, torch.float64)
         method = {
             "none": Penalty(),
             "soft": Penalty(weight=10.0),
@@ -99,27 +117,9 @@ class ManyRows(Experiment):
         saved = directory / "checkpoint.safetensors"
         data = self.data(200, seed=100)
         fit(
-            network,
-            data,
-            loss,
-            epochs=self.epochs,
-            learning_rate=1e-3,
-            seed=int(seed or 0),
-            batch=50,
-            checkpoint=saved,
+            network, data, loss, epochs=self.epochs, learning_rate=1e-3, seed=seed, batch=50, checkpoint=saved
         )
-        x, goal = self.data(500, seed=101)
-        with torch.no_grad():
-            start = time.process_time()
-            y = method.decide(network(x), self.set(x))
-            milliseconds = 1e3 * (time.process_time() - start)
-        violation = self.set(x).violation(y)
-        return {
-            "mse": (y - goal).square().mean().item(),
-            "max_violation": violation.max().item(),
-            "violated": float((violation > 1e-9).sum()),
-            "test_ms": milliseconds,
-        }
+        return network, method
 
 
 EXPERIMENT = ManyRows()
