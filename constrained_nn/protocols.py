@@ -23,6 +23,24 @@ class ControlAffine(Protocol):
 
 
 @runtime_checkable
+class Mechanical(Protocol):
+    """A fully actuated plant `H(q) q'' + C(q, q') q' + g(q) = B(q) u + force`, state `(q, q')`."""
+
+    @property
+    def degrees(self) -> int: ...
+
+    def H(self, q: Tensor) -> Tensor: ...
+
+    def inverse_dynamics(self, q: Tensor, velocity: Tensor, v: Tensor, acceleration: Tensor) -> Tensor:
+        """`H(q) acceleration + C(q, velocity) v + g(q)`."""
+        ...
+
+    def allocate(self, q: Tensor, force: Tensor) -> Tensor:
+        """The input with `B(q) u = force`."""
+        ...
+
+
+@runtime_checkable
 class BarrierFunction(Protocol):
     """`h(x)` `(*batch, k)` with gradient `(*batch, k, n)`; `h >= 0` is safe."""
 

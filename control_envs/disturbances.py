@@ -6,7 +6,9 @@ A disturbance is drawn for every control interval and held over it, so that ever
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -137,3 +139,49 @@ class Periodic(Disturbance):
         phase = 2.0 * np.pi * rng.random(channels)
         angle = 2.0 * np.pi * self.frequency * dt * np.arange(steps)[:, None] + phase
         return np.asarray(self.amplitude, dtype=float) * np.sin(angle)
+
+
+@dataclass(frozen=True)
+class Ramp(Disturbance):
+    """Zero until `start` [s], then growing evenly to `value` at `end` [s], where it stays."""
+
+    value: Values
+    start: float
+    end: float
+
+    def draw(self, rng: np.random.Generator, steps: int, dt: float, channels: int) -> np.ndarray:
+        share = np.clip((dt * np.arange(steps)[:, None] - self.start) / (self.end - self.start), 0.0, 1.0)
+        return np.broadcast_to(share * np.asarray(self.value, dtype=float), (steps, channels)).copy()
+
+
+@dataclass(frozen=True)
+class Bump(Disturbance):
+    """One swell on `(0, end)`: `peak (t/time)^rise ((end − t)/(end − time))^fall`, zero elsewhere.
+
+    `fall = rise (end − time)/time` puts the largest value `peak` at `time` [s]. The defaults are the wind of the
+    loop test of control-oriented meta-learning.
+    """
+
+    peak: Values = 8.0
+    time: float = 15.0
+    end: float = 20.0
+    rise: float = 2.0
+
+    def draw(self, rng: np.random.Generator, steps: int, dt: float, channels: int) -> np.ndarray:
+        t = dt * np.arange(steps)[:, None]
+        fall = self.rise * (self.end - self.time) / self.time
+        left = np.clip((self.end - t) / (self.end - self.time), 0.0, None)
+        swell = (t / self.time) ** self.rise * left**fall
+        return np.broadcast_to(swell * np.asarray(self.peak, dtype=float), (steps, channels)).copy()
+
+
+def held(table: Any, dt: float, t0: float = 0.0) -> Callable[[float, Any], Any]:
+    """A table `(*batch, steps, k)` as the `disturbance(t, x)` of a rollout: each row is held for `dt` [s].
+
+    After its end the last row stays.
+    """
+
+    def disturbance(t: float, x: Any) -> Any:
+        return table[..., min(int((t - t0) / dt + 1e-6), table.shape[-2] - 1), :]
+
+    return disturbance

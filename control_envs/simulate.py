@@ -94,6 +94,7 @@ class Trajectory:
         u: Inputs `(*batch, T, m)`, the last of each step where there are sub-steps.
         integrals: Time integrals of the `running` functions, `(*batch)` each, by the left-endpoint rule.
         worst: Largest value over all sub-steps and the end of the `extremes` functions.
+        z: Controller states `(*batch, T+1, k)`, or None for a static controller.
         complete: Elements `(*batch)` that stayed finite and within the allowed number of sub-steps.
     """
 
@@ -103,6 +104,7 @@ class Trajectory:
     integrals: Mapping[str, Array] = field(default_factory=dict)
     worst: Mapping[str, Array] = field(default_factory=dict)
     complete: Array = None
+    z: Array | None = None
 
 
 def rollout(
@@ -119,12 +121,20 @@ def rollout(
     extremes: Mapping[str, Callable[[Array, Array, Array], Array]] | None = None,
     observers: Sequence[Callable[[SubStep], None]] = (),
     t0: float = 0.0,
+    reference: Callable[[float], Array] | None = None,
+    z0: Array | None = None,
+    hold: bool = True,
 ) -> Trajectory:
     """Simulate `horizon` steps of `dt` under `u = controller(t, x)`, held over each (sub-)step.
 
+    A controller with a state of its own (`state_dim > 0`) is called as `controller(t, x, reference(t), z) ->
+    (u, z_dot)`. Its state goes along with that of the plant: with a held input by the controller's discrete form
+    `advance(z, z_dot, z_dot at the next sample, dt)` if it has one, else by the trapezoid rule; with `hold=False`
+    plant and controller are one differential equation, integrated together.
+
     Args:
         plant: The dynamics.
-        controller: Function `(t, x) -> u`; `t` is a float, or `(k,)` with sub-steps.
+        controller: Function `(t, x) -> u`; `t` is a float, or `(k,)` with sub-steps. Or a controller with a state.
         x0: Start states `(*batch, n)`, NumPy or torch; with sub-steps `(batch, n)`.
         dt: Step [s].
         horizon: Number of steps.
@@ -135,6 +145,9 @@ def rollout(
         extremes: Functions `(t, x, u) -> (*batch)` whose largest value is wanted (no gradient).
         observers: Called with every `SubStep`.
         t0: Start time [s].
+        reference: What a controller with a state tracks, a function of time.
+        z0: Start of the controller's state `(*batch, k)`; default zero.
+        hold: Whether the input is held over a step; False: a controller with a state acts continuously.
 
     Returns:
         A `Trajectory`; differentiable in `x0`, plant parameters and controller when `x0` is a tensor.
@@ -142,12 +155,24 @@ def rollout(
     Raises:
         ShapeError: `x0` or an input has the wrong size.
         NonFiniteError: `x0` is NaN or infinite.
+        ValueError: Sub-steps are asked for with a controller that has a state, or `hold=False` with one that has none.
     """
     xp = namespace(x0)
     _check_start(plant, x0, substeps, xp)
+    stateful = int(getattr(controller, "state_dim", 0)) > 0
+    if (stateful and substeps is not None) or not (stateful or hold):
+        raise ValueError(
+            f"rollout: expected sub-steps only with a static controller and hold=False only with one that has a "
+            f"state, got state_dim {getattr(controller, 'state_dim', 0)}, substeps {substeps}, hold {hold}. Use a "
+            f"smaller dt, or leave hold out."
+        )
     simulation = _Simulation(
         plant, controller, integrator or RK4(), disturbance, running or {}, extremes or {}, observers, xp
     )
+    if stateful:
+        from control_envs._stateful import run_stateful
+
+        return run_stateful(simulation, x0, z0, dt, horizon, t0, reference, hold)
     return simulation.run(x0, dt, horizon, substeps, t0)
 
 
@@ -166,8 +191,7 @@ class _Simulation:
         self, x0: Array, dt: float, horizon: int, substeps: InputLimitedSubsteps | None, t0: float
     ) -> Trajectory:
         xp = self.xp
-        self.integrals = {name: xp.zeros_like(x0[..., 0]) for name in self.running}
-        self.worst = {name: xp.zeros_like(x0[..., 0]) - xp.inf for name in self.extremes}
+        self._begin(x0)
         if horizon == 0:
             x, u = x0[..., None, :], x0[..., None, : self.plant.input_dim][..., :0, :]
             given_up = xp.zeros_like(x0[..., 0], dtype=_bool(xp))
@@ -176,11 +200,19 @@ class _Simulation:
             given_up = xp.zeros_like(x0[..., 0], dtype=_bool(xp))
         else:
             x, u, given_up = self._substepped(x0, dt, horizon, substeps, t0)
+        return self._finish(x, u, dt, horizon, t0, ~given_up)
+
+    def _begin(self, x0: Array) -> None:
+        xp = self.xp
+        self.integrals = {name: xp.zeros_like(x0[..., 0]) for name in self.running}
+        self.worst = {name: xp.zeros_like(x0[..., 0]) - xp.inf for name in self.extremes}
+
+    def _finish(self, x, u, dt, horizon, t0, complete, z=None) -> Trajectory:
         if horizon:
             self._record_extremes(None, t0 + horizon * dt, x[..., -1, :], u[..., -1, :])
-        complete = xp.isfinite(x).all(-1).all(-1) & ~given_up
+        complete = self.xp.isfinite(x).all(-1).all(-1) & complete
         times = t0 + dt * np.arange(horizon + 1)
-        return Trajectory(times, x, u, self.integrals, self.worst, complete)
+        return Trajectory(times, x, u, self.integrals, self.worst, complete, z)
 
     def _fixed(self, x: Array, dt: float, horizon: int, t0: float) -> tuple[Array, Array]:
         states, inputs = [x], []
@@ -242,7 +274,9 @@ class _Simulation:
         return states[element, column], inputs[element, column[:, 1:] - 1], given_up
 
     def _input(self, t: Array, x: Array) -> Array:
-        u = self.controller(t, x)
+        return self._checked(self.controller(t, x))
+
+    def _checked(self, u: Array) -> Array:
         if u.shape[-1] != self.plant.input_dim:
             raise ShapeError(
                 f"rollout: expected controller(t, x) of shape (*batch, {self.plant.input_dim}), got "
@@ -252,7 +286,13 @@ class _Simulation:
         return u
 
     def _advance(self, step, index, t, x, u, dt, held):
-        """Hold `u` for `dt`: observe, integrate the running functions, step."""
+        """Hold `u` for `dt`: observe, step."""
+        self._observe(step, index, t, x, u, held)
+        w = None if self.disturbance is None else self.disturbance(t, x)
+        return self.integrator.step(self.plant, t, x, u, w, dt, self.xp)
+
+    def _observe(self, step, index, t, x, u, held):
+        """Tell the observers, integrate the running functions, note the extremes."""
         for observer in self.observers:
             observer(SubStep(step, index, t, x, u, held))
         for name, function in self.running.items():
@@ -260,8 +300,6 @@ class _Simulation:
             old = self.integrals[name]
             self.integrals[name] = old + amount if index is None else self._add(old, index, amount)
         self._record_extremes(index, t, x, u)
-        w = None if self.disturbance is None else self.disturbance(t, x)
-        return self.integrator.step(self.plant, t, x, u, w, dt, self.xp)
 
     def _record_extremes(self, index, t, x, u) -> None:
         xp = self.xp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +11,45 @@ from torch import Tensor, nn
 
 
 class Controller(nn.Module):
-    """A static feedback law `u = controller(t, x)`, a module with parameters or without."""
+    """A feedback law, a module with parameters or without.
+
+    A static one (`state_dim` 0) is called as `u = controller(t, x)`. One with a state `z` `(*batch, state_dim)` of its
+    own is a `DynamicController`.
+
+    Attributes:
+        state_dim: Size of the controller's own state; 0 for a static one.
+    """
+
+    state_dim: int = 0
 
     @abstractmethod
     def forward(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """Input `(*batch, m)` at time `t` [s] and state `x`."""
+
+
+class DynamicController(Controller, ABC):
+    """A controller with a state of its own: `(u, z_dot) = controller(t, x, reference, z)`.
+
+    A rollout starts `z` at zero and integrates it together with the plant.
+    """
+
+    @abstractmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        t: Any,
+        x: Float[Tensor, "*batch n"],
+        reference: Float[Tensor, "*batch k p"],
+        z: Float[Tensor, "*batch s"],
+    ) -> tuple[Float[Tensor, "*batch m"], Float[Tensor, "*batch s"]]:
+        """Input and rate of the controller's state; row i of `reference` is the i-th derivative."""
+
+    def prepared(self) -> Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The same function with all that is constant over a rollout worked out; this hook's default is itself."""
+        return self
+
+    def advance(self, z: Tensor, rate: Tensor, next_rate: Tensor, dt: float) -> Tensor:
+        """`z` one sample later, from its rate at both samples; this hook's default is the trapezoid rule."""
+        return z + (0.5 * dt) * (rate + next_rate)
 
 
 class FunctionController(Controller):

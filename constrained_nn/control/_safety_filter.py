@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn.control._base import Controller
+from constrained_nn.control._base import Controller, DynamicController
 from constrained_nn.layers import Enforced, ProjectionLayer
 from constrained_nn.sets import ConstraintSet
 
@@ -23,6 +23,8 @@ class SafetyFilter(Controller):
 
     Guarantee: that of the layer, for every parameter of the controller. An input that could not be enforced
     raises in eval mode, and is counted in training mode (`layer.counts`).
+
+    A controller with a state keeps it: `(u, z_dot) = controller(t, x, reference, z)` becomes `(layer(u), z_dot)`.
 
     Args:
         controller: The controller to be filtered.
@@ -56,14 +58,36 @@ class SafetyFilter(Controller):
     ) -> None:
         super().__init__()
         self.controller = controller
+        self.state_dim = int(getattr(controller, "state_dim", 0))
         self.condition = condition
         self.layer = layer
 
-    def solve(self, t: Any, x: Float[Tensor, "*batch n"]) -> Enforced:
+    def solve(self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any) -> Enforced:
         """Raw and enforced input with per-element status; never raises for a value."""
-        raw = self.controller(t, x)
+        raw = self.controller(t, x, *loop)
+        raw = raw[0] if self.state_dim else raw
         solution = self.layer.solve(raw, self.condition(t, x))
         return Enforced(raw, solution.value, solution)
 
-    def forward(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
-        return self.layer(self.controller(t, x), self.condition(t, x))
+    def forward(self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any) -> Any:
+        if not self.state_dim:
+            return self.layer(self.controller(t, x), self.condition(t, x))
+        u, rate = self.controller(t, x, *loop)
+        return self.layer(u, self.condition(t, x)), rate
+
+    def prepared(self) -> Callable[..., Any]:
+        """The filter around `controller.prepared()`."""
+        if not isinstance(self.controller, DynamicController):
+            return self
+        inner, layer, condition = self.controller.prepared(), self.layer, self.condition
+
+        def respond(t: Any, x: Tensor, reference: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+            u, rate = inner(t, x, reference, z)
+            return layer(u, condition(t, x)), rate
+
+        return respond
+
+    def advance(self, z: Tensor, rate: Tensor, next_rate: Tensor, dt: float) -> Tensor:
+        """The controller's own discrete form."""
+        assert isinstance(self.controller, DynamicController)
+        return self.controller.advance(z, rate, next_rate, dt)

@@ -123,6 +123,22 @@ class Mechanical(ControlAffine):
         xp = xp or namespace(q)
         return xp.linalg.solve(self.H(q, xp=xp), force[..., None])[..., 0]
 
+    def inverse_dynamics(
+        self, q: Array, velocity: Array, v: Array, acceleration: Array, *, xp: Any = None
+    ) -> Array:
+        """`H(q) acceleration + C(q, velocity) v + g(q)`; a hook for plants that know it in closed form."""
+        xp = xp or namespace(q)
+        inertial = self.H(q, xp=xp) @ acceleration[..., None] + self.C(q, velocity, xp=xp) @ v[..., None]
+        return inertial[..., 0] + self.g(q, xp=xp)
+
+    def allocate(self, q: Array, force: Array, *, xp: Any = None) -> Array:
+        """The input `u` with `B(q) u = force` of a fully actuated plant; a hook for those that know it."""
+        xp = xp or namespace(q)
+        B = self.B(q, xp=xp)
+        if hasattr(xp.linalg, "solve_ex"):  # torch: a singular B in one element is not the others' affair
+            return xp.linalg.solve_ex(B, force[..., None])[0][..., 0]
+        return xp.linalg.solve(B, force[..., None])[..., 0]
+
     def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         d = self.degrees

@@ -89,6 +89,25 @@ class PlanarRotorcraft(Mechanical):
     def accelerate(self, q: Array, force: Array, *, xp: Any = None) -> Array:
         return force  # H is the identity
 
+    def inverse_dynamics(
+        self, q: Array, velocity: Array, v: Array, acceleration: Array, *, xp: Any = None
+    ) -> Array:
+        return acceleration + self.g(q, xp=xp)
+
+    def allocate(self, q: Array, force: Array, *, xp: Any = None) -> Array:
+        xp = xp or namespace(q)
+        c, s = xp.cos(q[..., 2]), xp.sin(q[..., 2])
+        fx, fy = force[..., 0], force[..., 1]
+        return stack([c * fy - s * fx, force[..., 2], c * fx + s * fy], xp)
+
+    def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
+        xp = xp or namespace(x)
+        c, s = xp.cos(x[..., 2]), xp.sin(x[..., 2])
+        fx, fy = drag_force(x, *air_velocity(x, w, xp), self.drag_x, self.drag_y, xp)
+        thrust, torque, side = u[..., 0], u[..., 1], u[..., 2]
+        ax, ay = c * side - s * thrust + fx, s * side + c * thrust + fy - self.gravity
+        return xp.concatenate([x[..., 3:], stack([ax, ay, torque], xp)], -1)
+
     def outline(self, x: np.ndarray) -> list[np.ndarray]:
         return rotorcraft_outline(x)
 

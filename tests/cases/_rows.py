@@ -148,8 +148,9 @@ class ControllerCase:
         kind: The class.
         make: `() -> controller`.
         states: `(generator, count) -> (count, n)`.
-        oracle: Independent input for one state `(x as NumPy (n,)) -> NumPy (m,)`.
-        reference: What the controller tracks, passed on as it is.
+        oracle: Independent input for one state `(x as NumPy (n,)) -> NumPy (m,)`; for a controller with a state `z`,
+            input and rate of `z` in one array, at `z = 0.1`.
+        reference: What a controller with a state tracks `(k, p)`.
         atol: Tolerance against the oracle.
     """
 

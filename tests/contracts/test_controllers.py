@@ -16,15 +16,19 @@ from tests.oracles import numpy
 BATCH = 6
 
 
-def call(controller, x: torch.Tensor) -> torch.Tensor:
-    """The input at `t = 0`, for static controllers."""
-    return controller(0.0, x)
+def call(case: ControllerCase, controller, x: torch.Tensor) -> torch.Tensor:
+    """The input at `t = 0`; for a controller with a state the input and the rate of its state, at a state of 0.1."""
+    if not case.make().state_dim:
+        return controller(0.0, x)
+    z = torch.full((*x.shape[:-1], controller.state_dim), 0.1, dtype=x.dtype)
+    reference = case.reference.expand(*x.shape[:-1], *case.reference.shape)
+    return torch.cat(controller(0.0, x, reference, z), -1)
 
 
 @every(ControllerCase)
 def test_equals_the_oracle(case: ControllerCase, generator: torch.Generator) -> None:
     x = case.states(generator, 20)
-    u = call(case.make().eval(), x)
+    u = call(case, case.make().eval(), x)
     for i in range(20):
         np.testing.assert_allclose(numpy(u[i]), case.oracle(numpy(x[i])), rtol=case.atol, atol=case.atol)
 
@@ -32,8 +36,8 @@ def test_equals_the_oracle(case: ControllerCase, generator: torch.Generator) -> 
 @every(ControllerCase)
 def test_batch_equals_loop(case: ControllerCase, generator: torch.Generator) -> None:
     controller, x = case.make().eval(), case.states(generator, BATCH)
-    loop = torch.stack([call(controller, state) for state in x])
-    torch.testing.assert_close(call(controller, x), loop, rtol=1e-9, atol=case.atol)
+    loop = torch.stack([call(case, controller, state) for state in x])
+    torch.testing.assert_close(call(case, controller, x), loop, rtol=1e-9, atol=case.atol)
 
 
 @every(ControllerCase)
@@ -43,8 +47,8 @@ def test_poisoned_element_leaves_the_others_alone(case: ControllerCase, generato
     bad[2] = torch.nan
     bad.requires_grad_()
     healthy = torch.arange(BATCH) != 2
-    u = call(controller, bad)
-    torch.testing.assert_close(u[healthy], call(controller, x)[healthy], rtol=1e-9, atol=1e-9)
+    u = call(case, controller, bad)
+    torch.testing.assert_close(u[healthy], call(case, controller, x)[healthy], rtol=1e-9, atol=1e-9)
     (gradient,) = torch.autograd.grad(u[healthy].sum(), bad)
     assert gradient[healthy].isfinite().all()
 
@@ -52,7 +56,7 @@ def test_poisoned_element_leaves_the_others_alone(case: ControllerCase, generato
 @every(ControllerCase)
 def test_is_differentiable_in_the_state(case: ControllerCase, generator: torch.Generator) -> None:
     controller, x = case.make().eval(), case.states(generator, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: call(controller, x), (x,), atol=1e-4, rtol=1e-4)
+    assert torch.autograd.gradcheck(lambda x: call(case, controller, x), (x,), atol=1e-4, rtol=1e-4)
 
 
 @every(ControllerCase)
@@ -62,9 +66,9 @@ def test_state_dict_round_trip(case: ControllerCase, generator: torch.Generator)
         torch.nn.init.normal_(parameter)
     other.load_state_dict(controller.state_dict())
     for same in (other, copy.deepcopy(controller)):
-        assert torch.equal(call(same, x), call(controller, x))
+        assert torch.equal(call(case, same, x), call(case, controller, x))
     if not any(inspect.isfunction(v) and v.__name__ == "<lambda>" for v in vars(controller).values()):
-        assert torch.equal(call(pickle.loads(pickle.dumps(controller)), x), call(controller, x))
+        assert torch.equal(call(case, pickle.loads(pickle.dumps(controller)), x), call(case, controller, x))
 
 
 @pytest.mark.untyped
@@ -72,4 +76,4 @@ def test_state_dict_round_trip(case: ControllerCase, generator: torch.Generator)
 def test_compiles(case: ControllerCase, generator: torch.Generator) -> None:
     controller, x = case.make().train(), case.states(generator, BATCH)
     compiled = torch.compile(controller, backend="aot_eager")
-    torch.testing.assert_close(compiled(0.0, x), call(controller, x), rtol=1e-9, atol=case.atol)
+    torch.testing.assert_close(call(case, compiled, x), call(case, controller, x), rtol=1e-9, atol=case.atol)
