@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -68,6 +68,8 @@ class LyapunovFunction(nn.Module, ABC):
         ShapeError: `origin` does not have `dim` entries.
     """
 
+    # whether the function is convex in the coordinates of `measure`
+    convex_in_coordinates: ClassVar[bool] = False
     origin: Tensor
 
     def __init__(
@@ -92,6 +94,11 @@ class LyapunovFunction(nn.Module, ABC):
     def coordinates(self) -> int:
         """Number of coordinates that `measure` sees: the states, and one more for each angle."""
         return self.origin.shape[0] if self.embedding is None else self.embedding.dim
+
+    @property
+    def convex(self) -> bool:
+        """Whether `V` is convex in the state for every parameter."""
+        return self.convex_in_coordinates and self.embedding is None
 
     @abstractmethod
     def measure(
@@ -158,6 +165,8 @@ class QuadraticLyapunov(LyapunovFunction):
     References:
         Khalil, Nonlinear Systems (2002), section 4.3.
     """
+
+    convex_in_coordinates = True
 
     def __init__(
         self,

@@ -51,6 +51,8 @@ class NeuralLyapunov(LyapunovFunction):
         Manek, Kolter, Learning stable deep dynamics models (arXiv 2001.06116), whose g(0) this keeps current.
     """
 
+    convex_in_coordinates = True
+
     def __init__(
         self,
         dim: int,

@@ -10,13 +10,10 @@ from constrained_nn.control._adaptation import (
     SigmaModification,
 )
 from constrained_nn.control._adaptive import AdaptiveController
-from constrained_nn.control._base import (
-    Controller,
-    DynamicController,
-    FunctionController,
-    ResidualController,
-)
+from constrained_nn.control._anchored import AffineModel, AnchoredController, AnchoredModel
+from constrained_nn.control._base import Controller, DynamicController, FunctionController, ResidualController
 from constrained_nn.control._cascade import CascadeGains, SaturatedCascade, flat_state
+from constrained_nn.control._coils import CoILS, DiscreteCoILS, StableDynamics
 from constrained_nn.control._features import ConstantFeature, TanhFeatures
 from constrained_nn.control._gains import PositiveDefinite
 from constrained_nn.control._safety_filter import SafetyFilter
@@ -24,10 +21,15 @@ from constrained_nn.control._safety_filter import SafetyFilter
 __all__ = [
     "AdaptationLaw",
     "AdaptiveController",
+    "AffineModel",
+    "AnchoredController",
+    "AnchoredModel",
     "CascadeGains",
+    "CoILS",
     "ConstantFeature",
     "Controller",
     "DeadZone",
+    "DiscreteCoILS",
     "DynamicController",
     "FunctionController",
     "Gradient",
@@ -39,6 +41,7 @@ __all__ = [
     "SafetyFilter",
     "SaturatedCascade",
     "SigmaModification",
+    "StableDynamics",
     "TanhFeatures",
     "flat_state",
 ]

@@ -2,6 +2,7 @@
 
 from constrained_nn.training._config import TrainConfig
 from constrained_nn.training._dc3 import DC3Controller
+from constrained_nn.training._dynamics import Samples, dynamics_loss, fit_dynamics, sample_dynamics
 from constrained_nn.training._evaluate import Evaluation, evaluate, measure, simulate
 from constrained_nn.training._methods import (
     METHODS,
@@ -26,16 +27,20 @@ __all__ = [
     "Method",
     "Penalty",
     "Run",
+    "Samples",
     "TrainConfig",
     "barrier_of",
+    "dynamics_loss",
     "evaluate",
     "fit",
+    "fit_dynamics",
     "load_run",
     "make_backbone",
     "make_method",
     "measure",
     "read_config",
     "read_result",
+    "sample_dynamics",
     "simulate",
     "train",
     "train_many",

@@ -12,7 +12,9 @@ from control_envs.dynamics.pendulum import Pendulum
 from control_envs.dynamics.planar_rotorcraft import PlanarRotorcraft
 from control_envs.dynamics.pvtol import PVTOL
 from control_envs.dynamics.quadrotor import Quadrotor
+from control_envs.dynamics.spacecraft import Spacecraft
 from control_envs.dynamics.unicycle import Unicycle
+from control_envs.dynamics.van_der_pol import VanDerPol
 
 __all__ = [
     "PVTOL",
@@ -29,7 +31,9 @@ __all__ = [
     "PlanarRotorcraft",
     "Quadrotor",
     "Quantity",
+    "Spacecraft",
     "Unicycle",
+    "VanDerPol",
     "namespace",
     "stack",
     "symmetric_family",

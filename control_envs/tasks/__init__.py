@@ -16,7 +16,9 @@ from control_envs.tasks.manipulator import ManipulatorTask
 from control_envs.tasks.pendulum import PendulumTask
 from control_envs.tasks.planar_rotorcraft import PlanarRotorcraftTask, PVTOLTask
 from control_envs.tasks.quadrotor import QuadrotorTask
+from control_envs.tasks.spacecraft import SpacecraftTask
 from control_envs.tasks.unicycle_obstacles import EllipseBarrier, UnicycleObstacles
+from control_envs.tasks.van_der_pol import VanDerPolTask
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -32,6 +34,8 @@ TASKS: dict[str, type[Task]] = {
         QuadrotorTask,
         ManipulatorTask,
         LinearTask,
+        VanDerPolTask,
+        SpacecraftTask,
     )
 }
 
@@ -63,9 +67,11 @@ __all__ = [
     "QuadraticTask",
     "QuadrotorTask",
     "RegulationTask",
+    "SpacecraftTask",
     "Task",
     "TaskConstraint",
     "UnicycleObstacles",
+    "VanDerPolTask",
     "embed",
     "keep_out",
     "limit",

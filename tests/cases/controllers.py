@@ -7,8 +7,8 @@ import torch
 
 from constrained_nn import HardNetAffine
 from constrained_nn.certificates import ControlBarrier
-from constrained_nn.control import FunctionController, ResidualController, SafetyFilter
-from constrained_nn.errors import InfeasibleError
+from constrained_nn.control import AnchoredController, FunctionController, ResidualController, SafetyFilter
+from constrained_nn.errors import InfeasibleError, ShapeError
 from constrained_nn.sets import Polyhedron
 from tests.cases._rows import BadCall, ControllerCase
 from tests.cases.certificates import TASK, unicycle_states
@@ -53,7 +53,38 @@ def _impossible() -> torch.Tensor:
     return controller(0.0, torch.zeros(3, 2))
 
 
+ANCHOR, TWO = (
+    torch.tensor([-1.0, 0.5, 0.2, 0.0, 0.1], dtype=torch.float64),
+    torch.ones(2, dtype=torch.float64),
+)
+
+
+def _anchored() -> AnchoredController:
+    backbone = torch.nn.Linear(5, 2, dtype=torch.float64)
+    torch.nn.init.constant_(backbone.weight, 0.5)
+    torch.nn.init.constant_(backbone.bias, 3.0)
+    return AnchoredController(backbone, ANCHOR, TWO, -0.5 * TWO, torch.inf * TWO)
+
+
+def _anchored_input(x: np.ndarray) -> np.ndarray:
+    s = 0.5 * (x - ANCHOR.numpy()).sum()
+    return np.full(2, 1.0 + (s if s >= 0 else 1.5 * np.tanh(s / 1.5)))
+
+
 ROWS = [
+    ControllerCase("AnchoredController", AnchoredController, _anchored, unicycle_states, _anchored_input),
+    BadCall(
+        "AnchoredController",
+        ValueError,
+        lambda: AnchoredController(torch.nn.Linear(5, 2), ANCHOR, TWO, TWO, 2 * TWO),
+        "lower < hold < upper",
+    ),
+    BadCall(
+        "AnchoredController",
+        ShapeError,
+        lambda: AnchoredController(torch.nn.Linear(5, 2), ANCHOR, TWO, -TWO[:1]),
+        "got (1,) and (2,)",
+    ),
     ControllerCase(
         "FunctionController",
         FunctionController,

@@ -20,7 +20,9 @@ from control_envs.dynamics import (
     Pendulum,
     PlanarRotorcraft,
     Quadrotor,
+    Spacecraft,
     Unicycle,
+    VanDerPol,
 )
 from tests.cases._rows import BadCall, PlantCase
 
@@ -166,7 +168,28 @@ def _linear(t, x, u, w):
     return [sum(A[i] * x) + B[i, 0] * u[0] + sum(E[i] * w) for i in range(2)]
 
 
+def _van_der_pol(t, x, u, w):
+    return [x[1], 0.7 * (1 - x[0] * x[0]) * x[1] - x[0] + u[0] + w[0]]
+
+
+def _spacecraft(t, x, u, w):
+    """Through the matrix of the paper's code: the forces and the moment move a point that is not the center."""
+    m, J, ox, oy = 0.4, 0.2, 0.2, -0.1
+    moment = u[2] + np.cross([ox, oy, 0.0], [-u[0], -u[1], 0.0])[2]
+    turn = moment / J
+    acceleration = (np.array(u[:2]) + turn * np.array([oy, -ox]) + x[5] ** 2 * np.array([ox, oy])) / m
+    return [*x[3:], *acceleration, turn]
+
+
 ROWS = [
+    PlantCase("VanDerPol", VanDerPol, lambda: VanDerPol(0.7), _van_der_pol, (3.0, 3.0)),
+    PlantCase(
+        "Spacecraft",
+        Spacecraft,
+        lambda: Spacecraft(0.4, 0.2, 0.2, -0.1),
+        _spacecraft,
+        (1.0, 1.0, pi, 0.2, 0.2, 0.25),
+    ),
     PlantCase("Unicycle", Unicycle, Unicycle, _unicycle, (3.0, 3.0, pi, 2.0, 2.0)),
     PlantCase(
         "DoubleIntegrator",
