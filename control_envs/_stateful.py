@@ -17,11 +17,13 @@ Array = Any
 
 @dataclass
 class Together(Dynamics):
-    """Plant and controller as one system of state `(x, z)`; its input is the wind of the step, or None."""
+    """Plant and controller as one system of state `(x, z)`; disturbances are held over a step."""
 
     plant: Dynamics
     controller: Callable[..., Any]
     reference: Callable[[float], Array]
+    noise: Array = 0.0
+    push: Array = 0.0
 
     state: ClassVar[tuple[Quantity, ...]] = ()
     input: ClassVar[tuple[Quantity, ...]] = ()
@@ -32,7 +34,8 @@ class Together(Dynamics):
     def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
         xp = xp or namespace(x)
         n = self.plant.state_dim
-        u, rate = self.controller(t, x[..., :n], self.reference(t), x[..., n:])
+        u, rate = self.controller(t, x[..., :n] + self.noise, self.reference(t), x[..., n:])
+        u = u + self.push
         if self.first is None:
             self.first = u
         return xp.concatenate([self.plant.derivative(t, x[..., :n], u, w, xp=xp), rate], -1)
@@ -73,17 +76,21 @@ def run_stateful(simulation, x, z, dt, horizon, t0, reference, hold):
 
 def _held(simulation, controller, reference, k, t, x, z, dt):
     """Input held over the step; then the controller's own discrete form."""
-    u, rate = controller(t, x, reference(t), z)
-    after = simulation._advance(k, None, t, x, simulation._checked(u), dt, dt)
-    _, next_rate = controller(t + dt, after, reference(t + dt), z + dt * rate)
+    u, rate = controller(t, simulation._measured(t, x), reference(t), z)
+    u = simulation._pushed(t, x, simulation._checked(u))
+    after = simulation._advance(k, None, t, x, u, dt, dt)
+    seen = simulation._measured(t + dt, after)
+    _, next_rate = controller(t + dt, seen, reference(t + dt), z + dt * rate)
     advance = getattr(simulation.controller, "advance", None)
     z = z + 0.5 * dt * (rate + next_rate) if advance is None else advance(z, rate, next_rate, dt)
     return after, z, u
 
 
 def _continuous(simulation, controller, reference, k, t, x, z, dt):
-    """Plant and controller as one differential equation; the disturbance is held over the step."""
-    together = Together(simulation.plant, controller, reference)
+    """Plant and controller as one differential equation; the disturbances are held over the step."""
+    noise, push = simulation.measurement_disturbance, simulation.input_disturbance
+    noise, push = (0.0 if d is None else d(t, x) for d in (noise, push))
+    together = Together(simulation.plant, controller, reference, noise, push)
     w = None if simulation.disturbance is None else simulation.disturbance(t, x)
     xp, n = simulation.xp, x.shape[-1]
     both = simulation.integrator.step(together, t, xp.concatenate([x, z], -1), None, w, dt, xp)

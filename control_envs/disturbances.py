@@ -1,6 +1,8 @@
 """Disturbances and random parameters: drawn once for an episode, from a generator, as a table.
 
-A disturbance is drawn for every control interval and held over it, so that every method meets the same numbers.
+A disturbance is drawn for every control interval and held over it, so that every method meets the same numbers. The
+same processes serve three channels: the dynamics (`w` of the plant), the input (added to what is commanded, in SI
+units) and the measurement (added to the state that is observed).
 """
 
 from __future__ import annotations

@@ -21,14 +21,21 @@ from control_envs.disturbances import Distribution, Disturbance
 from control_envs.tasks._base import Task
 
 Parameters = Mapping[str, float | Distribution]
+_CHANNELS = ("disturbances", "input_disturbances", "measurement_disturbances")
 
 
 class Scenario(NamedTuple):
-    """One row: start state `(n,)`, parameter values by name, disturbance `(steps, k)` or None."""
+    """One row: start state `(n,)`, parameter values by name, and tables or None for the three channels.
+
+    `disturbance` `(steps, k)` acts in the dynamics, `input` `(steps, m)` is added to the input, `measurement`
+    `(steps + 1, n)` to the state that is observed, the first one at the reset.
+    """
 
     start: np.ndarray
     parameters: dict[str, float]
     disturbance: np.ndarray | None
+    input: np.ndarray | None = None
+    measurement: np.ndarray | None = None
 
 
 def draw_scenario(
@@ -39,13 +46,16 @@ def draw_scenario(
     steps: int | None = None,
     parameters: Parameters | None = None,
     disturbance: Disturbance | None = None,
+    input_disturbance: Disturbance | None = None,
+    measurement_disturbance: Disturbance | None = None,
 ) -> Scenario:
-    """Row `(seed, index)`; the table has `steps` intervals (default: the task's horizon).
+    """Row `(seed, index)`; the tables have `steps` intervals (default: the task's horizon).
 
     Raises:
-        ValueError: A parameter is not one of the plant, or the plant has no disturbance.
+        ValueError: A parameter is not one of the plant, the plant has no disturbance, or a disturbance has the wrong
+            number of values.
     """
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, index], dtype=np.uint64)))
+    rng = _generator(seed, index, 0)
     start = task.sample_starts(rng, 1)[0]
     values = {}
     if parameters:
@@ -55,6 +65,7 @@ def draw_scenario(
             values[name] = law.draw(rng) if isinstance(law, Distribution) else float(law)
     disturbance = task.disturbance if disturbance is None else disturbance
     table = None
+    steps = task.horizon if steps is None else steps
     if disturbance is not None:
         channels = len(task.plant.disturbance)
         if not channels:
@@ -62,8 +73,35 @@ def draw_scenario(
                 f"{type(task.plant).__name__} has no disturbance channel, got {disturbance}. Leave it out, or "
                 f"give the plant a `disturbance` table of quantities."
             )
-        table = disturbance.draw(rng, task.horizon if steps is None else steps, task.dt, channels)
-    return Scenario(start, values, table)
+        table = _table(disturbance, rng, steps, task.dt, channels)
+    added = []
+    for stream, one, count, channels in (  # streams of their own: what one channel draws changes no other
+        (1, input_disturbance, steps, task.plant.input_dim),
+        (2, measurement_disturbance, steps + 1, task.plant.state_dim),
+    ):
+        rng = _generator(seed, index, stream)
+        added.append(None if one is None else _table(one, rng, count, task.dt, channels))
+    return Scenario(start, values, table, *added)
+
+
+def _generator(seed: int, index: int, stream: int) -> np.random.Generator:
+    key = np.array([seed % 2**64, index], dtype=np.uint64)
+    return np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
+    )
+
+
+def _table(
+    disturbance: Disturbance, rng: np.random.Generator, steps: int, dt: float, channels: int
+) -> np.ndarray:
+    message = f"{disturbance}: expected one value, or one for each channel ({channels} here)."
+    try:
+        table = disturbance.draw(rng, steps, dt, channels)
+    except ValueError as error:
+        raise ValueError(message) from error
+    if table.shape != (steps, channels):
+        raise ValueError(message)
+    return table
 
 
 def check_parameters(task: Task, parameters: Parameters) -> None:
@@ -89,7 +127,9 @@ class Scenarios:
         seed: Seed of the rows.
         starts: Start states `(count, n)`.
         parameters: Parameter values `(count,)` by name.
-        disturbances: Disturbances `(count, steps, k)`, or None.
+        disturbances: Disturbances of the dynamics `(count, steps, k)`, or None.
+        input_disturbances: Added to the inputs `(count, steps, m)`, or None.
+        measurement_disturbances: Added to the observed states `(count, steps + 1, n)`, or None.
 
     Example:
         >>> from control_envs.tasks import make_task
@@ -102,14 +142,20 @@ class Scenarios:
     starts: np.ndarray
     parameters: Mapping[str, np.ndarray]
     disturbances: np.ndarray | None
+    input_disturbances: np.ndarray | None = None
+    measurement_disturbances: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, index: int) -> Scenario:
         parameters = {name: float(values[index]) for name, values in self.parameters.items()}
-        table = None if self.disturbances is None else self.disturbances[index]
-        return Scenario(self.starts[index].copy(), parameters, table)
+        tables = [None if table is None else table[index] for table in self._tables().values()]
+        return Scenario(self.starts[index].copy(), parameters, *tables)
+
+    def _tables(self) -> dict[str, np.ndarray | None]:
+        """The channels in the order of `Scenario`."""
+        return {name: getattr(self, name) for name in _CHANNELS}
 
     @classmethod
     def draw(
@@ -121,20 +167,34 @@ class Scenarios:
         steps: int | None = None,
         parameters: Parameters | None = None,
         disturbance: Disturbance | None = None,
+        input_disturbance: Disturbance | None = None,
+        measurement_disturbance: Disturbance | None = None,
     ) -> Scenarios:
         """Rows `(seed, 0)` to `(seed, count - 1)`."""
         rows = [
-            draw_scenario(task, seed, i, steps=steps, parameters=parameters, disturbance=disturbance)
+            draw_scenario(
+                task,
+                seed,
+                i,
+                steps=steps,
+                parameters=parameters,
+                disturbance=disturbance,
+                input_disturbance=input_disturbance,
+                measurement_disturbance=measurement_disturbance,
+            )
             for i in range(count)
         ]
         names = sorted(parameters or {})
-        disturbed = bool(rows) and rows[0].disturbance is not None
+        tables: dict[str, np.ndarray | None] = {name: None for name in _CHANNELS}
+        for name, column in zip(_CHANNELS, zip(*(row[2:] for row in rows), strict=True), strict=False):
+            if column[0] is not None:
+                tables[name] = np.array(column)
         return cls(
             task=f"{task.name}-v{task.version}",
             seed=seed,
             starts=np.array([r.start for r in rows]).reshape(count, task.plant.state_dim),
             parameters={name: np.array([r.parameters[name] for r in rows]) for name in names},
-            disturbances=np.array([r.disturbance for r in rows]) if disturbed else None,
+            **tables,
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -142,8 +202,7 @@ class Scenarios:
         path = Path(path)
         arrays: dict[str, Any] = {"starts": self.starts}
         arrays |= {f"parameter_{name}": values for name, values in self.parameters.items()}
-        if self.disturbances is not None:
-            arrays["disturbances"] = self.disturbances
+        arrays |= {name: table for name, table in self._tables().items() if table is not None}
         header = json.dumps({"schema": "control-envs/scenarios/1", "task": self.task, "seed": self.seed})
         temporary = path.with_name(path.name + ".tmp")
         try:
@@ -170,7 +229,7 @@ class Scenarios:
                     seed=int(header["seed"]),
                     starts=data["starts"],
                     parameters={k[10:]: data[k] for k in data.files if k.startswith("parameter_")},
-                    disturbances=data["disturbances"] if "disturbances" in data.files else None,
+                    **{name: data[name] if name in data.files else None for name in _CHANNELS},
                 )
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(

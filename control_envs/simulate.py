@@ -117,6 +117,8 @@ def rollout(
     integrator: Integrator | None = None,
     substeps: InputLimitedSubsteps | None = None,
     disturbance: Callable[[Array, Array], Array] | None = None,
+    input_disturbance: Callable[[Array, Array], Array] | None = None,
+    measurement_disturbance: Callable[[Array, Array], Array] | None = None,
     running: Mapping[str, Callable[[Array, Array, Array], Array]] | None = None,
     extremes: Mapping[str, Callable[[Array, Array, Array], Array]] | None = None,
     observers: Sequence[Callable[[SubStep], None]] = (),
@@ -140,7 +142,9 @@ def rollout(
         horizon: Number of steps.
         integrator: Default RK4; with `substeps`, each sub-step is one integrator step.
         substeps: Rule for sub-steps, or None.
-        disturbance: Function `(t, x) -> w`, or None.
+        disturbance: Function `(t, x) -> w` of the dynamics, or None.
+        input_disturbance: Function `(t, x) -> d` `(*batch, m)`; `u + d` is held, recorded and judged, or None.
+        measurement_disturbance: Function `(t, x) -> d` `(*batch, n)`; the controller sees `x + d`, or None.
         running: Functions `(t, x, u) -> (*batch)` whose time integral is wanted.
         extremes: Functions `(t, x, u) -> (*batch)` whose largest value is wanted (no gradient).
         observers: Called with every `SubStep`.
@@ -167,7 +171,16 @@ def rollout(
             f"smaller dt, or leave hold out."
         )
     simulation = _Simulation(
-        plant, controller, integrator or RK4(), disturbance, running or {}, extremes or {}, observers, xp
+        plant,
+        controller,
+        integrator or RK4(),
+        disturbance,
+        input_disturbance,
+        measurement_disturbance,
+        running or {},
+        extremes or {},
+        observers,
+        xp,
     )
     if stateful:
         from control_envs._stateful import run_stateful
@@ -182,6 +195,8 @@ class _Simulation:
     controller: Callable[..., Any]
     integrator: Integrator
     disturbance: Callable[[Array, Array], Array] | None
+    input_disturbance: Callable[[Array, Array], Array] | None
+    measurement_disturbance: Callable[[Array, Array], Array] | None
     running: Mapping[str, Callable[[Array, Array, Array], Array]]
     extremes: Mapping[str, Callable[[Array, Array, Array], Array]]
     observers: Sequence[Callable[[SubStep], None]]
@@ -274,7 +289,15 @@ class _Simulation:
         return states[element, column], inputs[element, column[:, 1:] - 1], given_up
 
     def _input(self, t: Array, x: Array) -> Array:
-        return self._checked(self.controller(t, x))
+        return self._pushed(t, x, self._checked(self.controller(t, self._measured(t, x))))
+
+    def _measured(self, t: Array, x: Array) -> Array:
+        """The state as the controller sees it."""
+        return x if self.measurement_disturbance is None else x + self.measurement_disturbance(t, x)
+
+    def _pushed(self, t: Array, x: Array, u: Array) -> Array:
+        """The input as the plant gets it."""
+        return u if self.input_disturbance is None else u + self.input_disturbance(t, x)
 
     def _checked(self, u: Array) -> Array:
         if u.shape[-1] != self.plant.input_dim:

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from control_envs.checks import check_plant
-from control_envs.envs.adapters import ControllerPolicy, SafetyGymnasium, as_policy, evaluate
+from control_envs.envs.adapters import ControllerPolicy, FlatInfo, SafetyGymnasium, as_policy, evaluate
 from control_envs.envs.rendering import Renderer, record, write_film
 from control_envs.envs.safety import SafetyFilter, VectorSafetyFilter
 from control_envs.envs.single import ControlEnv
@@ -147,6 +147,7 @@ __all__ = [
     "ControlEnv",
     "ControlVectorEnv",
     "ControllerPolicy",
+    "FlatInfo",
     "NormalizeObservation",
     "NormalizeReward",
     "RecordStatistics",

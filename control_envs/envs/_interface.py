@@ -24,7 +24,8 @@ class Interface:
         task: A task, or its name.
         horizon: Control intervals after which an episode is truncated; default the task's.
         parameters: Values or laws of physical parameters of the true plant, by name.
-        disturbance: Replaces the task's disturbance.
+        disturbance: Replaces the task's disturbance of the dynamics.
+        input_disturbance, measurement_disturbance: Added to the inputs and to the observed states, or None.
         scenarios: Table whose rows are played in turn instead of fresh draws.
         prior: The plant that controllers may know; default the task's plant.
     """
@@ -36,6 +37,8 @@ class Interface:
         horizon: int | None,
         parameters: Parameters | None,
         disturbance: Disturbance | None,
+        input_disturbance: Disturbance | None,
+        measurement_disturbance: Disturbance | None,
         scenarios: Scenarios | None,
         prior: Dynamics | None,
     ) -> None:
@@ -45,7 +48,11 @@ class Interface:
             raise ValueError(f"horizon: expected at least 1 control interval, got {horizon}.")
         self.parameters = dict(parameters or {})
         check_parameters(self.task, self.parameters)
-        self.disturbance = disturbance
+        self.disturbances = {
+            "disturbance": disturbance,
+            "input_disturbance": input_disturbance,
+            "measurement_disturbance": measurement_disturbance,
+        }
         self.scenarios = scenarios
         if scenarios is not None:
             expected = f"{self.task.name}-v{self.task.version}"
@@ -80,7 +87,7 @@ class Interface:
             index,
             steps=self.horizon,
             parameters=self.parameters,
-            disturbance=self.disturbance,
+            **self.disturbances,
         )
 
     def plant(self, values: Mapping[str, Any]) -> Dynamics:

@@ -1,4 +1,4 @@
-"""Other interfaces: Safety-Gymnasium's six values, and controllers as policies."""
+"""Other interfaces: Safety-Gymnasium's six values, flat `info` for TorchRL, and controllers as policies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv, VectorWrapper
 from torch import Tensor
 
 
@@ -42,10 +43,39 @@ class SafetyGymnasium(gymnasium.Wrapper):
         )
 
 
+class FlatInfo(VectorWrapper):
+    """`info["constraints"]` as one entry `info["constraint/NAME"]` a constraint, also in `final_info`.
+
+    TorchRL's `GymWrapper` needs it in the autoreset mode `"SameStep"`; it takes no nested dictionaries there.
+
+    Args:
+        env: A `ControlVectorEnv`, wrapped or not.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.autoreset_mode = env.metadata["autoreset_mode"]
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, _flat(info)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        return observation, reward, terminated, truncated, _flat(info)
+
+
+def _flat(info: dict[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in info.items() if key != "constraints"}
+    if "final_info" in info:
+        flat["final_info"] = _flat(info["final_info"])
+    return flat | {f"constraint/{name}": g for name, g in info["constraints"].items()}
+
+
 class ControllerPolicy:
     """A controller as a policy of an environment: `(observation, info) -> action` in [-1, 1].
 
-    The controller sees the float64 state and the time in `info`, not the observation. A dynamic controller
+    The controller sees the float64 measurement and the time in `info`, not the observation. A dynamic controller
     (`state_dim > 0`, `controller(t, x, reference, z) -> (u, z_dot)`) has its state `z` integrated by explicit Euler
     and set to zero where an episode begins.
 
@@ -63,7 +93,7 @@ class ControllerPolicy:
         self._z: Tensor | None = None
 
     def __call__(self, observation: Any, info: dict[str, Any]) -> Any:
-        x = torch.as_tensor(info["state"])
+        x = torch.as_tensor(info["measurement"])
         single = x.ndim == 1
         x = x[None] if single else x
         t = torch.as_tensor(info["time"], dtype=x.dtype).reshape(-1).expand(len(x))
@@ -73,7 +103,7 @@ class ControllerPolicy:
         )
         action = ((u - center.to(u)) / half.to(u)).clamp(-1.0, 1.0)
         action = action[0] if single else action
-        return action if isinstance(info["state"], Tensor) else action.detach().numpy()
+        return action if isinstance(info["measurement"], Tensor) else action.detach().numpy()
 
     def _input(self, t: Tensor, x: Tensor) -> Tensor:
         if not self.state_dim:

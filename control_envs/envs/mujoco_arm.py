@@ -99,6 +99,11 @@ class ArmEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.concatenate([self.data.qpos, self.data.qvel])
 
     @property
+    def measurement(self) -> np.ndarray:
+        """The state as controllers and filters see it; here without disturbance."""
+        return self.state
+
+    @property
     def time(self) -> float:
         """Time since the start of the episode [s]."""
         return self._steps * self.dt
@@ -268,6 +273,7 @@ class ArmEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "margin": -worst,
             "violation": worst > 0.0,
             "state": self.state,
+            "measurement": self.measurement,
             "input": u.copy(),
             "time": self.time,
         }

@@ -122,7 +122,7 @@ class SafetyFilter(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         plain: Any = self.unwrapped
-        x = torch.from_numpy(plain.state)[None]
+        x = torch.from_numpy(plain.measurement)[None]
         a = torch.as_tensor(np.asarray(action, dtype=np.float64))[None]
         with torch.no_grad():
             executed, account = self._filter(plain.time, x, a)
@@ -163,7 +163,7 @@ class VectorSafetyFilter(VectorWrapper):
         plain: Any = self.unwrapped
         a = torch.as_tensor(actions, device=plain.device)
         with torch.set_grad_enabled(plain.differentiable):
-            executed, account = self._filter(plain.time, plain.state, a)
+            executed, account = self._filter(plain.time, plain.measurement, a)
         observation, reward, terminated, truncated, info = self.env.step(executed)
         told = {k: v.cpu().numpy() if plain.to_numpy else v for k, v in account.items()}
         return observation, reward, terminated, truncated, info | told

@@ -24,8 +24,9 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     `info` holds `cost` (sum of max(g, 0) over the constraints), `cost_indicator` (0 or 1), `constraints` (g by
     name, in its unit; `g <= 0` is safe), `margin` (−max g), `violation` (whether any g > 0), and, in float64,
-    `state`, `input` (the SI input that was held; NaN after a reset) and `time` [s]. Constraints are evaluated in
-    float64 on the state at the end of the interval, never on the observation.
+    `state`, `measurement` (the state with its disturbance: what is observed, and what controllers and filters
+    see), `input` (the SI input that was held, disturbance included; NaN after a reset) and `time` [s]. Constraints
+    are evaluated in float64 on the true state at the end of the interval, never on the observation.
 
     Args:
         task: A task, or its name.
@@ -33,7 +34,9 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             and shows nothing).
         horizon: Control intervals after which the episode is truncated; default the task's.
         parameters: Values or laws (`disturbances.Uniform(...)`) of parameters of the true plant, by name.
-        disturbance: Replaces the task's disturbance (`disturbances.Constant(0.0)`: none).
+        disturbance: Replaces the task's disturbance of the dynamics (`disturbances.Constant(0.0)`: none).
+        input_disturbance: Added to the input in SI units, behind the limits of the action, or None.
+        measurement_disturbance: Added to the state that is observed, one channel a state, or None.
         scenarios: Table whose rows are played in turn instead of fresh draws.
         prior: The plant that controllers may know (`env.prior`); default the task's plant.
 
@@ -62,6 +65,8 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         horizon: int | None = None,
         parameters: Parameters | None = None,
         disturbance: Disturbance | None = None,
+        input_disturbance: Disturbance | None = None,
+        measurement_disturbance: Disturbance | None = None,
         scenarios: Scenarios | None = None,
         prior: Dynamics | None = None,
     ) -> None:
@@ -70,6 +75,8 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             horizon=horizon,
             parameters=parameters,
             disturbance=disturbance,
+            input_disturbance=input_disturbance,
+            measurement_disturbance=measurement_disturbance,
             scenarios=scenarios,
             prior=prior,
         )
@@ -97,6 +104,12 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._x.copy()
 
     @property
+    def measurement(self) -> np.ndarray:
+        """The state as it is observed `(n,)`, a copy."""
+        table = self._noise
+        return self._x.copy() if table is None else self._x + table[min(self._steps, len(table) - 1)]
+
+    @property
     def time(self) -> float:
         """Time since the start of the episode [s]."""
         return self._steps * self.task.dt
@@ -114,6 +127,7 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         scenario = self.interface.scenario(self._seed, self._episode)
         self.plant = self.interface.plant(scenario.parameters)
         self._disturbance = scenario.disturbance
+        self._push, self._noise = scenario.input, scenario.measurement
         self._x = self._start(options["state"]) if "state" in options else scenario.start
         self._steps = 0
         self._running = True
@@ -131,6 +145,8 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         interface, task = self.interface, self.task
         u = interface.center + interface.half * self._checked(action)
+        if self._push is not None:
+            u = u + self._push[min(self._steps, len(self._push) - 1)]
         x, t = self._x, self._steps * task.dt
         reward = -task.dt * float(task.stage_cost(t, x, u))
         table = self._disturbance
@@ -204,7 +220,8 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return x
 
     def _observe(self) -> np.ndarray:
-        features = self.task.features(self._steps * self.task.dt, self._x).astype(np.float32)
+        x = self._x if self._noise is None else self.measurement
+        features = self.task.features(self._steps * self.task.dt, x).astype(np.float32)
         return np.minimum(np.maximum(features, self.interface.feature_low), self.interface.feature_high)
 
     def _info(self, u: np.ndarray) -> dict[str, Any]:
@@ -218,6 +235,7 @@ class ControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "margin": -worst,
             "violation": worst > 0.0,
             "state": self._x.copy(),
+            "measurement": self.measurement,
             "input": u.copy(),
             "time": t,
         }

@@ -45,7 +45,9 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
         render_mode: None or `"rgb_array"`.
         max_episode_steps: Control intervals after which an episode is truncated; default the task's horizon.
         parameters: Values or laws of parameters of the true plant, by name; they differ between copies.
-        disturbance: Replaces the task's disturbance.
+        disturbance: Replaces the task's disturbance of the dynamics.
+        input_disturbance: Added to the input in SI units, behind the limits of the action, or None.
+        measurement_disturbance: Added to the state that is observed, one channel a state, or None.
         scenarios: Table to be played: episode e of copy i is row `i + e num_envs`, modulo its length.
         prior: The plant that controllers may know (`env.prior`); default the task's plant.
 
@@ -79,6 +81,8 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
         max_episode_steps: int | None = None,
         parameters: Parameters | None = None,
         disturbance: Disturbance | None = None,
+        input_disturbance: Disturbance | None = None,
+        measurement_disturbance: Disturbance | None = None,
         scenarios: Scenarios | None = None,
         prior: Dynamics | None = None,
     ) -> None:
@@ -87,6 +91,8 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             horizon=max_episode_steps,
             parameters=parameters,
             disturbance=disturbance,
+            input_disturbance=input_disturbance,
+            measurement_disturbance=measurement_disturbance,
             scenarios=scenarios,
             prior=prior,
         )
@@ -133,6 +139,12 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
         return self._x if self.differentiable else self._x.clone()
 
     @property
+    def measurement(self) -> Tensor:
+        """States as they are observed `(num_envs, n)`."""
+        noise = self._sample("measurement", self._steps)
+        return self.state if noise is None else self._x + noise
+
+    @property
     def time(self) -> Tensor:
         """Time since the start of each episode `(num_envs,)` [s]."""
         return self._steps.to(self.dtype) * self.task.dt
@@ -159,7 +171,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             self._steps = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
             self._done = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
             self._values: dict[str, Tensor] = {}
-            self._table: Tensor | None = None
+            self._tables: dict[str, Tensor] = {}
         self._reseed(seed, mask)
         with torch.set_grad_enabled(self.differentiable):
             self._restart(np.flatnonzero(mask))
@@ -173,7 +185,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
                 rows = torch.as_tensor(mask, device=self.device)[:, None]
                 self._x = torch.where(rows, start, self._x)
             u = self._constants["center"].expand(self.num_envs, -1)
-            observation, g = self._judge(self._x, self.time, u)
+            observation, g = self._judge(self._x, self.time, u, self._sample("measurement", self._steps))
         info = self._info(g, u, torch.ones_like(self._done))
         return self._out(observation), self._out(info)
 
@@ -196,7 +208,10 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             self._restart(before.nonzero()[:, 0].cpu().numpy())
         start, steps = self._x, self._steps
         advance = self._advance_function()
-        x, reward, observation, g, u, left, finite = advance(start, self.time, a, self._disturbances())
+        noise = self._sample("disturbance", steps), self._sample("input", steps)
+        x, reward, observation, g, u, left, finite = advance(
+            start, self.time, a, *noise, self._sample("measurement", steps + 1)
+        )
         self._check_finite(x, finite | begun, start, u)
         self._x, self._steps = x, steps + 1
         truncated = left | (self._steps >= self.interface.horizon)
@@ -257,19 +272,22 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             )
         return self._compiled
 
-    def _advance(self, x: Tensor, t: Tensor, a: Tensor, w: Tensor | None) -> tuple[Tensor, ...]:
+    def _advance(
+        self, x: Tensor, t: Tensor, a: Tensor, w: Tensor | None, push: Tensor | None, noise: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """One control interval of every copy: a pure function of its arguments and the plant."""
         task, constants = self.task, self._constants
         u = constants["center"] + constants["half"] * a
+        u = u if push is None else u + push
         reward = -task.dt * task.stage_cost(t, x, u)
         x = task.integrator.step(self.plant, t, x, u, w, task.dt, torch)
-        observation, g = self._judge(x, t + task.dt, u)
+        observation, g = self._judge(x, t + task.dt, u, noise)
         left = ((x < constants["state_low"]) | (x > constants["state_high"])).any(-1)
         return x, reward, observation, g, u, left, torch.isfinite(x).all(-1)
 
-    def _judge(self, x: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, x: Tensor, t: Tensor, u: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """Observations `(num_envs, k)` and constraints `(num_envs, c)`."""
-        features = self.task.features(t, x).to(torch.float32)
+        features = self.task.features(t, x if noise is None else x + noise).to(torch.float32)
         observation = torch.minimum(torch.maximum(features, self._feature_low), self._feature_high)
         values = [c.g(t, x, u) for c in self.task.constraints]
         return observation, torch.stack(values, -1) if values else x[:, :0]
@@ -277,7 +295,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
     def _judge_again(self, begun: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Observation, constraints and input after some copies began a new episode."""
         u = torch.where(begun[:, None], self._constants["center"], u)
-        observation, g = self._judge(self._x, self.time, u)
+        observation, g = self._judge(self._x, self.time, u, self._sample("measurement", self._steps))
         return observation, g, u
 
     def _info(self, g: Tensor, u: Tensor, begun: Tensor) -> dict[str, Any]:
@@ -290,6 +308,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             "margin": -worst,
             "violation": violation,
             "state": self._x.clone(),
+            "measurement": self.measurement,
             "input": torch.where(begun[:, None], torch.nan, u),
             "time": self.time,
         }
@@ -368,11 +387,13 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
                 self._values[name].index_copy_(0, index, new)
         if self._values and (self.differentiable or self.plant is self.task.plant):
             self.plant = replace(self.task.plant, **self._values)  # pyright: ignore[reportArgumentType]
-        if drawn[0].disturbance is not None:
-            new = self._tensor([s.disturbance for s in drawn])
-            if self._table is None:
-                self._table = new.new_zeros(self.num_envs, *new.shape[1:])
-            self._table.index_copy_(0, index, new)
+        for name in ("disturbance", "input", "measurement"):
+            if getattr(drawn[0], name) is None:
+                continue
+            new = self._tensor([getattr(s, name) for s in drawn])
+            if name not in self._tables:
+                self._tables[name] = new.new_zeros(self.num_envs, *new.shape[1:])
+            self._tables[name].index_copy_(0, index, new)
 
     def _scenario(self, i: int) -> Scenario:
         assert self._seeds is not None
@@ -381,11 +402,12 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             episode = i + episode * self.num_envs
         return self.interface.scenario(self._seeds[i], episode)
 
-    def _disturbances(self) -> Tensor | None:
-        if self._table is None:
+    def _sample(self, channel: str, step: Tensor) -> Tensor | None:
+        """What a channel adds in interval `step` of each copy `(num_envs, k)`, or None."""
+        table = self._tables.get(channel)
+        if table is None:
             return None
-        step = self._steps.clamp(max=self._table.shape[1] - 1)
-        return self._table[torch.arange(self.num_envs, device=self.device), step]
+        return table[torch.arange(self.num_envs, device=self.device), step.clamp(max=table.shape[1] - 1)]
 
     def _tensor(self, rows: list[Any]) -> Tensor:
         return torch.as_tensor(np.array(rows), dtype=self.dtype, device=self.device)
