@@ -111,6 +111,38 @@ def test_rollouts_play_what_the_single_env_plays(library):
     np.testing.assert_allclose(trajectory.u, inputs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("hold", [True, False])
+def test_controllers_with_a_state_meet_them_too(hold):
+    """A constant on measurement and input equals a controller that adds them itself."""
+
+    class Integral:
+        state_dim = 1
+
+        def __init__(self, noise: Any = 0.0, push: Any = 0.0):
+            self.noise, self.push = noise, push
+
+        def __call__(self, t, x, reference, z):
+            x = x + self.noise
+            return -0.5 * x[..., :1] - z + self.push, x[..., :1]
+
+    task = make_task("pendulum")
+    noise, push = np.array([0.1, -0.2]), np.array([0.3])
+    options: Any = {"dt": task.dt, "horizon": STEPS, "hold": hold, "integrator": task.integrator}
+    start = np.array([0.4, 0.0])
+    disturbed = rollout(
+        task.plant,
+        Integral(),
+        start,
+        input_disturbance=lambda t, x: push,
+        measurement_disturbance=lambda t, x: noise,
+        **options,
+    )
+    expected = rollout(task.plant, Integral(noise, push), start, **options)
+    np.testing.assert_allclose(disturbed.x, expected.x, rtol=1e-13)
+    np.testing.assert_allclose(disturbed.u, expected.u, rtol=1e-13)
+    assert abs(expected.x - rollout(task.plant, Integral(), start, **options).x).max() > 1e-3
+
+
 def test_scenarios_hold_every_channel_and_channels_do_not_change_each_other(tmp_path):
     task = make_task("pendulum")
     table = Scenarios.draw(task, seed=5, count=4, steps=STEPS, **CHANNELS)
@@ -177,6 +209,7 @@ def test_a_filter_sees_the_measurement():
 
 def test_a_disturbance_of_the_wrong_size_is_refused():
     for name in ("input_disturbance", "measurement_disturbance", "disturbance"):
-        env = ControlEnv("pendulum", **{name: White((0.1, 0.1, 0.1))})
+        wrong: Any = {name: White((0.1, 0.1, 0.1))}
+        env = ControlEnv("pendulum", **wrong)
         with pytest.raises(ValueError, match="each channel"):
             env.reset(seed=0)
