@@ -1,0 +1,128 @@
+"""What the experiments with rotorcraft in wind share: references, winds, tests, published figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from control_envs.disturbances import ScaledBeta
+from control_envs.references import (
+    ReferenceTable,
+    Spline,
+    minimum_derivative_spline,
+    proportional_times,
+    random_walk,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from constrained_nn.control import DynamicController
+
+MODELS = (2, 5, 10, 20, 50)
+TRAJECTORIES = 500  # recorded flights that a run chooses from
+DATA_SEED, TEST_SEED, META_SEED = 0, 42, 1000
+
+
+def flights(
+    rows: Sequence[int],
+    seed: int,
+    duration: float,
+    derivatives: tuple[int, ...],
+    *,
+    roll: float | None,
+    order: int,
+    total: int | None = None,
+) -> Spline:
+    """Random references of the paper: five steps of up to 2 m (and π/6), knots of the roll cut off at `roll`."""
+    steps = (2.0, 2.0) if roll is None else (2.0, 2.0, math.pi / 6)
+    limits = None if roll is None else (np.inf, np.inf, roll)
+    knots = random_walk(seed, 1 + max(rows) if total is None else total, steps, limits=limits)[list(rows)]
+    cut = None if roll is None else (np.inf, np.inf, math.pi / 3)
+    times = proportional_times(knots, duration)
+    return minimum_derivative_spline(times, knots, derivatives, order=order, limits=cut)
+
+
+def winds(rows: Sequence[int], seed: int, law: ScaledBeta) -> Tensor:
+    """One wind a flight `(len(rows), 1)` [m/s]; row i comes from the generator with key (seed, i)."""
+    import torch
+
+    key = [np.array([(seed + 7_919) % 2**64, i], dtype=np.uint64) for i in rows]
+    values = [law.draw(np.random.Generator(np.random.Philox(key=k))) for k in key]
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def chosen(seed: int, count: int) -> list[int]:
+    """Which recorded flights a run with this seed learns from: the first of one permutation."""
+    return np.random.default_rng(seed).permutation(TRAJECTORIES)[:count].tolist()
+
+
+def table(spline: Spline, dt: float, horizon: int, stages: int = 1) -> ReferenceTable:
+    """The reference at all times, in torch float64."""
+    import torch
+
+    return spline.table(dt, horizon, stages=stages).to(torch.zeros(1, dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Tests:
+    """Test flights.
+
+    Args:
+        plant: The true plant.
+        references: Table of the references.
+        goal: States to be followed `(T + 1, count, n)`.
+        wind: `(count, 1)` [m/s].
+        dt: Step [s].
+        hold: Whether the input is held over a step.
+    """
+
+    plant: Any
+    references: ReferenceTable
+    goal: Tensor
+    wind: Tensor
+    dt: float
+    hold: bool
+
+    def fly(self, controller: DynamicController, **options: Any) -> Any:
+        """The trajectory of all tests."""
+        import torch
+
+        from control_envs.simulate import rollout
+
+        with torch.no_grad():
+            return rollout(
+                self.plant,
+                controller,
+                self.goal[0],
+                dt=self.dt,
+                horizon=len(self.goal) - 1,
+                reference=self.references,
+                disturbance=lambda t, x: self.wind,
+                hold=self.hold,
+                **options,
+            )
+
+    def error(self, path: Any) -> tuple[float, int]:
+        """Mean over tests of the RMS state error over time, and the number of tests that ran away.
+
+        A test counts as run away when its error exceeds 100 at any time; it is in the count and not in the mean.
+        """
+        distance = (path.x.movedim(-2, 0) - self.goal).square().sum(-1)
+        gone = ~(distance < 1e4).all(0)
+        rms = distance.mean(0).sqrt()
+        return rms[~gone].mean().item() if not gone.all() else math.nan, int(gone.sum())
+
+    def measure(self, controller: DynamicController) -> tuple[float, int]:
+        return self.error(self.fly(controller))
+
+
+def quiet(step: int, loss: float, score: float) -> None:
+    """No progress."""
+
+
+Progress = Callable[[int, float, float], None]
