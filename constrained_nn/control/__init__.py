@@ -17,6 +17,14 @@ from constrained_nn.control._coils import CoILS, DiscreteCoILS, StableDynamics
 from constrained_nn.control._features import ConstantFeature, TanhFeatures
 from constrained_nn.control._gains import PositiveDefinite
 from constrained_nn.control._safety_filter import SafetyFilter
+from constrained_nn.control._state_dependent_lqr import (
+    Factorization,
+    Feedback,
+    Linearization,
+    MeanValue,
+    NeuralFactorization,
+    StateDependentLQR,
+)
 
 __all__ = [
     "AdaptationLaw",
@@ -31,9 +39,14 @@ __all__ = [
     "DeadZone",
     "DiscreteCoILS",
     "DynamicController",
+    "Factorization",
+    "Feedback",
     "FunctionController",
     "Gradient",
+    "Linearization",
+    "MeanValue",
     "MirrorPotential",
+    "NeuralFactorization",
     "NoAdaptation",
     "PositiveDefinite",
     "ProjectionToBall",
@@ -42,6 +55,7 @@ __all__ = [
     "SaturatedCascade",
     "SigmaModification",
     "StableDynamics",
+    "StateDependentLQR",
     "TanhFeatures",
     "flat_state",
 ]

@@ -144,3 +144,19 @@ class AffineModel(nn.Module):
     ) -> Float[Tensor, "*batch n"]:
         drift, B = self.parts(x)
         return drift + (B @ u.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def state_dim(self) -> int:
+        return self.origin.shape[0]
+
+    @property
+    def input_dim(self) -> int:
+        return self.hold.shape[0]
+
+    def drift(self, t: Any, x: Float[Tensor, "*batch n"], w: None = None) -> Float[Tensor, "*batch n"]:
+        """The part without input; a model knows no disturbance."""
+        return self.parts(x)[0]
+
+    def actuation(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n m"]:
+        """The input matrix."""
+        return self.parts(x)[1]

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.linalg import solve_continuous_are
 
 from constrained_nn import HardNetAffine
 from constrained_nn.certificates import ControlBarrier
-from constrained_nn.control import AnchoredController, FunctionController, ResidualController, SafetyFilter
+from constrained_nn.control import (
+    AnchoredController,
+    FunctionController,
+    MeanValue,
+    ResidualController,
+    SafetyFilter,
+    StateDependentLQR,
+)
 from constrained_nn.errors import InfeasibleError, ShapeError
 from constrained_nn.sets import Polyhedron
+from control_envs.dynamics import VanDerPol
 from tests.cases._rows import BadCall, ControllerCase
 from tests.cases.certificates import TASK, unicycle_states
 from tests.oracles import hardnet_affine, numpy
@@ -71,7 +80,43 @@ def _anchored_input(x: np.ndarray) -> np.ndarray:
     return np.full(2, 1.0 + (s if s >= 0 else 1.5 * np.tanh(s / 1.5)))
 
 
+OSCILLATOR = VanDerPol(damping=0.8)
+WEIGHTS = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64)), torch.eye(1, dtype=torch.float64)
+TARGET, HELD = torch.tensor([0.5, 0.0], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+
+
+def _sdlqr() -> StateDependentLQR:
+    limits = {"lower": -3.0 * torch.ones(1), "upper": 3.0 * torch.ones(1)}
+    limits = {name: value.double() for name, value in limits.items()}
+    return StateDependentLQR(MeanValue(OSCILLATOR, nodes=3), *WEIGHTS, TARGET, HELD, **limits)
+
+
+def _sdlqr_input(x: np.ndarray) -> np.ndarray:
+    """The mean Jacobian worked out by hand: `∫ (1 − 2μ z w) ds` along the way from the target `(z, w)`."""
+    s, weight = np.polynomial.legendre.leggauss(8)
+    e = x - TARGET.numpy()
+    z, w = (TARGET[i].item() + 0.5 * (s + 1) * e[i] for i in range(2))
+    first = 0.5 * weight @ (-1 - 1.6 * z * w)
+    second = 0.5 * weight @ (0.8 * (1 - z**2))
+    A, B = np.array([[0.0, 1.0], [first, second]]), np.array([[0.0], [1.0]])
+    P = solve_continuous_are(A, B, *(W.numpy() for W in WEIGHTS))
+    return np.clip(HELD.numpy() - B.T @ P @ e, -3.0, 3.0)
+
+
+def _oscillator_states(generator: torch.Generator, count: int) -> torch.Tensor:
+    return TARGET + torch.randn(count, 2, generator=generator, dtype=torch.float64)
+
+
 ROWS = [
+    ControllerCase(
+        "StateDependentLQR", StateDependentLQR, _sdlqr, _oscillator_states, _sdlqr_input, atol=1e-7
+    ),
+    BadCall(
+        "StateDependentLQR",
+        ValueError,
+        lambda: StateDependentLQR(MeanValue(OSCILLATOR), *WEIGHTS, TARGET, HELD, least_margin=-1.0),
+        "got -1.0",
+    ),
     ControllerCase("AnchoredController", AnchoredController, _anchored, unicycle_states, _anchored_input),
     BadCall(
         "AnchoredController",
