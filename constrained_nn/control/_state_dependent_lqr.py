@@ -42,7 +42,7 @@ class _OfPlant(Factorization):
         return self.plant.drift(0.0, x) + matvec(self.plant.actuation(0.0, x), u)
 
     def jacobian(
-        self, x: Float[Tensor, "*batch n"], u: Float[Tensor, "*batch m"]
+        self, x: Float[Tensor, "*batch n"], u: Float[Tensor, "*#batch m"]
     ) -> Float[Tensor, "*batch n n"]:
         """Derivative of the velocity in the state."""
         flat = x.reshape(-1, x.shape[-1]), u.expand(*x.shape[:-1], u.shape[-1]).reshape(-1, u.shape[-1])
