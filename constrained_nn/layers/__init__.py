@@ -1,5 +1,6 @@
 """Layers that enforce a set."""
 
+from constrained_nn.layers._adjoints import Adjoint, Implicit, Retraced, Taped
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._completion import Completion
 from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
@@ -7,14 +8,17 @@ from constrained_nn.layers._convex_program import ConvexProgram, ProgramSet
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
 from constrained_nn.layers._hardnet_convex import HardNetConvex
+from constrained_nn.layers._hardnet_plus_plus import HardNetPlusPlus
 from constrained_nn.layers._lmi_adjoints import KKT, FixedPoint, LMIAdjoint, Unrolled
 from constrained_nn.layers._lmi_net import LMINet
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
+from constrained_nn.layers._nearest_point import NearestPoint
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._strict_interior import StrictInterior
 
 __all__ = [
     "KKT",
+    "Adjoint",
     "Completion",
     "Constrained",
     "ConvexProgram",
@@ -26,15 +30,20 @@ __all__ = [
     "FixedPoint",
     "HardNetAffine",
     "HardNetConvex",
+    "HardNetPlusPlus",
+    "Implicit",
     "LMIAdjoint",
     "LMINet",
     "LeastViolation",
     "Metric",
     "Nan",
+    "NearestPoint",
     "Parallel",
     "ProgramSet",
     "ProjectionLayer",
     "Raise",
+    "Retraced",
     "StrictInterior",
+    "Taped",
     "Unrolled",
 ]

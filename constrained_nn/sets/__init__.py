@@ -7,8 +7,10 @@ from constrained_nn.sets._composite import Intersection, Product
 from constrained_nn.sets._cones import PSDCone, SecondOrderCone
 from constrained_nn.sets._halfspace import Halfspace
 from constrained_nn.sets._lmi import LMI, LMIBlock
+from constrained_nn.sets._nonlinear import NonlinearSet
 from constrained_nn.sets._polyhedron import AffineSubspace, Polyhedron
 from constrained_nn.sets._simplex import Simplex
+from constrained_nn.sets._smooth import SmoothFunction, SmoothMap, StageJacobian, TrajectoryMap
 
 __all__ = [
     "LMI",
@@ -22,11 +24,16 @@ __all__ = [
     "IntervalSet",
     "L1Ball",
     "LMIBlock",
+    "NonlinearSet",
     "PSDCone",
     "Polyhedron",
     "Product",
     "ProjectableSet",
     "SecondOrderCone",
     "Simplex",
+    "SmoothFunction",
+    "SmoothMap",
+    "StageJacobian",
+    "TrajectoryMap",
     "constraint_set",
 ]

@@ -1,5 +1,6 @@
 """Numerical kernels that know no sets, and the `Solution` that they return."""
 
+from constrained_nn.solvers._gauss_newton import ConstantDamping, Damping, GaussNewton, ResidualDamping
 from constrained_nn.solvers._intersection import Term, project_intersection
 from constrained_nn.solvers._lmi import LMISolution, project_lmi
 from constrained_nn.solvers._lyapunov import (
@@ -14,8 +15,12 @@ from constrained_nn.solvers._riccati import solve_care, solve_dare
 from constrained_nn.solvers._solution import Solution, Status
 
 __all__ = [
+    "ConstantDamping",
+    "Damping",
+    "GaussNewton",
     "LMISolution",
     "MatrixSolution",
+    "ResidualDamping",
     "RiccatiSolution",
     "Solution",
     "Status",

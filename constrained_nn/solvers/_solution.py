@@ -21,6 +21,8 @@ class Status(IntEnum):
     INFEASIBLE = 3
     SINGULAR = 4
     NONFINITE_INPUT = 5
+    STAGNATED = 6
+    STATIONARY = 7
 
     @property
     def advice(self) -> str:
@@ -45,6 +47,13 @@ _ADVICE = {
     Status.NONFINITE_INPUT: (
         "The input or the set holds NaN, or an infinity where none is allowed. Check the network's output "
         "and the function that builds the set."
+    ),
+    Status.STAGNATED: (
+        "No step lowers the violation any further in this precision. Rescale the rows, raise atol, or start nearer."
+    ),
+    Status.STATIONARY: (
+        "The violation has no descent direction here (the center of a keep-out region, or rows that contradict each "
+        "other). Start from another point, or relax a bound."
     ),
 }
 

@@ -159,6 +159,7 @@ def fit(
     learning_rate: float,
     seed: int,
     batch: int | None = None,
+    final_learning_rate: float | None = None,
     checkpoint: Path | None = None,
     every: int = 100,
     progress: Callable[[int, float], None] | None = None,
@@ -176,6 +177,7 @@ def fit(
         learning_rate: Step size of Adam.
         seed: Seed of order and dropout.
         batch: Samples a step; all of them in their given order if `None`.
+        final_learning_rate: Its last value, reached along a cosine over the epochs; default: constant.
         checkpoint: File to save to, and to go on from if it exists.
         every: Epochs between checkpoints.
         progress: Called as `progress(epoch, loss)`.
@@ -185,6 +187,8 @@ def fit(
         FileFormatError: The checkpoint is damaged or belongs to other settings.
     """
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
+    if final_learning_rate is not None:
+        settings["final_learning_rate"] = final_learning_rate
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     done, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
@@ -195,6 +199,10 @@ def fit(
         for epoch in range(done + 1, epochs + 1):
             torch.manual_seed(1_000_003 * seed + epoch)
             total = 0.0
+            if final_learning_rate is not None:
+                share = 0.5 + 0.5 * math.cos(math.pi * (epoch - 1) / epochs)
+                rate = final_learning_rate + share * (learning_rate - final_learning_rate)
+                optimizer.param_groups[0]["lr"] = rate
             for chosen in _batches(count, batch, seed, epoch):
                 value = loss(epoch, *(data if chosen is None else [t[chosen] for t in data]))
                 optimizer.zero_grad(set_to_none=True)

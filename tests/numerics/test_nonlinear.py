@@ -1,0 +1,275 @@
+"""Nonlinear sets in numbers: derivatives, factorizations, random sets, failures, and what each adjoint gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from constrained_nn.layers import HardNetPlusPlus, Implicit, LeastViolation, NearestPoint, Retraced
+from constrained_nn.layers._smooth_rows import SetRows
+from constrained_nn.sets import NonlinearSet, Polyhedron, SmoothFunction, TrajectoryMap
+from constrained_nn.solvers import ConstantDamping, GaussNewton, ResidualDamping, Status
+from constrained_nn.solvers._gauss_newton import descend
+from constrained_nn.solvers._linearized import DenseRows
+from tests.cases.nonlinear import CART, DISC, WAVE, cart, keep_out, wave, wave_in_ball
+from tests.oracles import finite_difference
+
+INF = float("inf")
+
+
+def test_derivatives_by_torch_are_those_by_hand(generator: torch.Generator) -> None:
+    for set in (wave(generator, (5,)), cart(generator, (5,))):
+        y = torch.randn(5, set.dim, generator=generator, dtype=torch.float64)
+        rows = set.rows
+        if isinstance(rows, SmoothFunction):
+            plain = SmoothFunction(rows.function, rows.size)
+        else:
+            plain = TrajectoryMap(
+                rows.step, rows.path, rows.state_dim, rows.input_dim, rows.path_dim, rows.horizon
+            )
+        other = NonlinearSet(plain, set.lower, set.upper, set.context)
+        torch.testing.assert_close(other.jacobian(y), set.jacobian(y), rtol=1e-12, atol=1e-13)
+        for i in range(5):
+            one = NonlinearSet(rows, _of(set.lower, i), _of(set.upper, i), set.context[i])
+            slope = finite_difference(one.value, y[i])
+            torch.testing.assert_close(set.jacobian(y)[i], slope, rtol=1e-6, atol=1e-6)
+
+
+def _of(side: Tensor, i: int) -> Tensor:
+    return side[i] if side.ndim > 1 else side
+
+
+def test_reverse_mode_for_few_rows(generator: torch.Generator) -> None:
+    rows = SmoothFunction(lambda y, context: torch.sin(y).sum(-1, keepdim=True), 7)
+    y = torch.randn(3, 7, generator=generator, dtype=torch.float64)
+    set = NonlinearSet(rows, torch.zeros(1).double(), torch.ones(1).double())
+    torch.testing.assert_close(set.jacobian(y), torch.cos(y).unsqueeze(-2))
+    torch.testing.assert_close(set.jacobian(y[0]), torch.cos(y[:1]))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_banded_equations_are_the_dense_ones(count: int, generator: torch.Generator) -> None:
+    set = cart(generator, (count,))
+    y = torch.randn(count, set.dim, generator=generator, dtype=torch.float64)
+    banded, dense = SetRows("test", set).linearize(y), DenseRows(set.jacobian(y))
+    m = set.lower.shape[-1]
+    v, w = (torch.randn(count, k, generator=generator, dtype=torch.float64) for k in (set.dim, m))
+    active = torch.rand(count, m, generator=generator) > 0.3
+    damping = 0.01 + torch.rand(count, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(banded.times(v), dense.times(v))
+    torch.testing.assert_close(banded.transposed(w), dense.transposed(w))
+    torch.testing.assert_close(banded.squared(active), dense.squared(active))
+    torch.testing.assert_close(
+        banded.factor(active, damping).solve(w), dense.factor(active, damping).solve(w)
+    )
+
+
+# --- random sets -------------------------------------------------------------------------------------------
+
+N, M = 5, 6
+
+
+def random_rows(y: Tensor, context: Tensor) -> Tensor:
+    """Six rows of a plane, a wave and a saddle each, with coefficients in the context."""
+    a, b, shift, curve = context.split([M * N, M * N, M, M * N], -1)
+    a, b, curve = (t.unflatten(-1, (M, N)) for t in (a, b, curve))
+    point = y.unsqueeze(-2)
+    return (a * point).sum(-1) + torch.sin((b * point).sum(-1) + shift) + (curve * point * point).sum(-1)
+
+
+def random_sets(generator: torch.Generator, count: int) -> tuple[NonlinearSet, Tensor]:
+    """Sets with up to three equalities that a known point satisfies, and the points."""
+    context = torch.randn(count, 3 * M * N + M, generator=generator, dtype=torch.float64)
+    context[:, -M * N :] *= 0.3
+    inside = torch.randn(count, N, generator=generator, dtype=torch.float64)
+    value = random_rows(inside, context)
+    room = torch.rand(2, count, M, generator=generator, dtype=torch.float64)
+    lower, upper = value - room[0], value + room[1]
+    equalities = torch.arange(M) < torch.randint(0, 4, (count, 1), generator=generator)
+    lower, upper = torch.where(equalities, value, lower), torch.where(equalities, value, upper)
+    lower[:, -1] = -INF
+    return NonlinearSet(SmoothFunction(random_rows, N), lower, upper, context), inside
+
+
+def independent_violation(set: NonlinearSet, y: Tensor) -> np.ndarray:
+    context, point = set.context.numpy(), y.numpy()[:, None, :]
+    a, b = (context[:, k * M * N : (k + 1) * M * N].reshape(-1, M, N) for k in (0, 1))
+    shift, curve = context[:, 2 * M * N : 2 * M * N + M], context[:, -M * N :].reshape(-1, M, N)
+    value = (a * point).sum(-1) + np.sin((b * point).sum(-1) + shift) + (curve * point**2).sum(-1)
+    return np.maximum(np.maximum(set.lower.numpy() - value, value - set.upper.numpy()), 0.0).max(-1)
+
+
+@pytest.mark.parametrize("layer", [HardNetPlusPlus, NearestPoint])
+def test_random_sets_are_satisfied_or_flagged(layer, generator: torch.Generator) -> None:
+    count = 1000 if layer is HardNetPlusPlus else 40
+    set, inside = random_sets(generator, count)
+    assert independent_violation(set, inside).max() < 1e-12
+    y = 3.0 * torch.randn(count, N, generator=generator, dtype=torch.float64)
+    solution = layer().solve(y, set)
+    found = independent_violation(set, solution.value)
+    ok = solution.ok.numpy()
+    assert found[ok].max() <= 1e-9, "an element is called OK and is not"
+    assert (solution.status[~solution.ok] >= Status.MAX_STEPS).all()
+    np.testing.assert_allclose(solution.violation.numpy(), found, rtol=1e-9, atol=1e-12)
+    assert ok.mean() > 0.5, (
+        solution.counts()
+    )  # the rest ends in local minima of the violation, and is flagged
+
+
+# --- failures ----------------------------------------------------------------------------------------------
+
+
+def test_center_of_a_keep_out_region_is_flagged_alone() -> None:
+    y = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.0, -3.0]], dtype=torch.float64)
+    solution = HardNetPlusPlus().solve(y, keep_out((3,)))
+    assert solution.status.tolist() == [Status.STATIONARY, Status.OK, Status.OK]
+    assert solution.value[0].eq(0).all()
+    assert solution.violation[0] == 1.0
+
+
+def test_contradicting_rows_end_where_violation_is_least() -> None:
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    bounds = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    solution = HardNetPlusPlus().solve(torch.ones(2).double() * 5, Polyhedron(rows, bounds, bounds))
+    assert solution.status in (Status.STATIONARY, Status.STAGNATED, Status.MAX_STEPS)
+    torch.testing.assert_close(solution.value[0], torch.tensor(0.5).double(), rtol=0, atol=1e-3)
+
+
+def test_step_is_capped_where_the_jacobian_vanishes() -> None:
+    y = torch.tensor([1e-7, 0.0], dtype=torch.float64)
+    short = GaussNewton(max_steps=1, largest_step=0.5, damping=ConstantDamping(0.0))
+    moved = HardNetPlusPlus(method=short).solve(y, keep_out()).value
+    assert moved.isfinite().all()
+    assert moved.norm() <= 0.5 + 1e-6
+    assert HardNetPlusPlus().solve(y, keep_out()).ok
+
+
+def test_function_that_is_not_finite_is_flagged() -> None:
+    rows = SmoothFunction(lambda y, context: torch.log(y), 1)
+    set = NonlinearSet(rows, torch.zeros(1).double(), torch.full((1,), INF).double())
+    y = torch.tensor([[-1.0], [0.5]], dtype=torch.float64, requires_grad=True)
+    solution = HardNetPlusPlus().solve(y, set)
+    assert solution.status.tolist() == [Status.NONFINITE_INPUT, Status.OK]
+    torch.autograd.grad(solution.value[1].sum(), y)[0].isfinite().all()
+
+
+def test_steps_that_do_not_suffice_are_flagged(generator: torch.Generator) -> None:
+    set = wave(generator, (4,))
+    y = 5.0 * torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    solution = HardNetPlusPlus(method=GaussNewton(max_steps=1)).solve(y, set)
+    assert (solution.status == Status.MAX_STEPS).any()
+    assert (solution.violation[solution.status == Status.MAX_STEPS] > 1e-10).all()
+
+
+def test_each_element_stops_by_itself(generator: torch.Generator) -> None:
+    set = wave(generator, (6,))
+    y = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    solution = HardNetPlusPlus().solve(y, set)
+    again = HardNetPlusPlus().solve(solution.value, set)
+    assert len(solution.steps.unique()) > 1
+    assert (again.steps == 0).all()
+    assert torch.equal(again.value, solution.value)
+
+
+# --- intersections, derivatives ----------------------------------------------------------------------------
+
+
+def test_intersection_with_convex_sets(generator: torch.Generator) -> None:
+    set = wave_in_ball(generator, (20,))
+    y = 2.0 * torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    solution = HardNetPlusPlus().solve(y, set)
+    assert solution.ok.double().mean() > 0.8, solution.counts()
+    assert (set.violation(solution.value)[solution.ok] <= 1e-9).all()
+    leaf = y[solution.ok][:2].clone().requires_grad_()
+    few = wave_in_ball(torch.Generator().manual_seed(0), (20,))
+    picked = SetRows("test", few).pick(solution.ok.nonzero().squeeze(-1)[:2]).set
+
+    def enforce(p: Tensor) -> Tensor:
+        return HardNetPlusPlus(method=GaussNewton(atol=1e-12)).solve(p, picked).value
+
+    assert torch.autograd.gradcheck(enforce, leaf, atol=1e-5)
+
+
+def test_bounds_carry_derivatives(generator: torch.Generator) -> None:
+    y = torch.tensor([[0.3, 0.4], [2.0, 1.0]], dtype=torch.float64)
+
+    def enforce(low: Tensor, up: Tensor, layer) -> Tensor:
+        return layer.solve(y, NonlinearSet(DISC, low, up)).value
+
+    low = torch.tensor([[1.0], [1.0]], dtype=torch.float64, requires_grad=True)
+    up = torch.tensor([[3.0], [2.0]], dtype=torch.float64, requires_grad=True)
+    for layer in (HardNetPlusPlus(method=GaussNewton(atol=1e-13)), NearestPoint()):
+        assert torch.autograd.gradcheck(lambda a, b, layer=layer: enforce(a, b, layer), (low, up), atol=1e-5)
+
+
+def test_implicit_is_exact_for_affine_rows(generator: torch.Generator) -> None:
+    A = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    b = torch.zeros(2, dtype=torch.float64)
+    y = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    gradients = []
+    for adjoint in (Retraced(), Implicit()):
+        value = HardNetPlusPlus(adjoint=adjoint).solve(y, Polyhedron(A, b, b)).value
+        gradients.append(torch.autograd.grad((value * weight).sum(), y)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-8)
+
+
+def test_implicit_is_exact_across_the_constraints(generator: torch.Generator) -> None:
+    """`J dy* = −∂c/∂context`: the solution follows the constraints, whatever the start was."""
+    set = wave(generator, (6,))
+    y = 2.0 * torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    context = set.context.clone().requires_grad_()
+    layer = HardNetPlusPlus(adjoint=Implicit())
+    moving = NonlinearSet(WAVE, set.lower, set.upper, context)
+    value = layer.solve(y, moving).value
+    normal = set.jacobian(value.detach())[:, 0]  # of the surface, y₂ − sin(y₀) − c₀
+    (found,) = torch.autograd.grad((value * normal).sum(), context)
+    torch.testing.assert_close(found[:, 0], torch.ones(6).double(), rtol=1e-8, atol=1e-8)
+
+
+def test_implicit_approaches_the_exact_derivative_near_the_set(generator: torch.Generator) -> None:
+    set = wave(generator, (6,))
+    on = HardNetPlusPlus().solve(torch.randn(6, 3, generator=generator, dtype=torch.float64), set).value
+    away = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    weight = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    errors = []
+    for distance in (1e-1, 1e-2, 1e-3):
+        y = (on + distance * away).requires_grad_()
+        exact, implicit = (
+            torch.autograd.grad((HardNetPlusPlus(adjoint=a).solve(y, set).value * weight).sum(), y)[0]
+            for a in (Retraced(), Implicit())
+        )
+        errors.append((exact - implicit).norm().item())
+    assert errors[2] < 0.05 * errors[0]
+    assert errors[2] < 1e-2
+
+
+def test_retraced_keeps_iterates_only(generator: torch.Generator) -> None:
+    set = cart(generator, (3,))
+    y = 3.0 * torch.randn(3, set.dim, generator=generator, dtype=torch.float64)
+    outcome = descend(SetRows("test", set), y, GaussNewton(), keep=True)
+    assert len(outcome.path) >= 3
+    numbers = [step.y.numel() + step.length.numel() for step in outcome.path]
+    assert max(numbers) <= 3 * (set.dim + 1)
+    assert set.dim + 1 < set.lower.shape[-1] * set.dim
+
+
+@pytest.mark.untyped
+def test_backtracking_compiles(generator: torch.Generator) -> None:
+    set = wave(generator, (4,))
+    y = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    layer = HardNetPlusPlus(
+        method=GaussNewton(max_steps=2, damping=ResidualDamping(0.1, 0.2)), on_failure=LeastViolation()
+    )
+    compiled = torch.compile(lambda p: layer(p, set), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(y), layer(y, set), rtol=1e-9, atol=1e-10)
+
+
+def test_trajectory_map_takes_apart_what_it_joins(generator: torch.Generator) -> None:
+    y = torch.randn(3, CART.dim, generator=generator, dtype=torch.float64)
+    assert torch.equal(CART.join(*CART.split(y)), y)
+    lower, upper = CART.bounds(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), torch.ones(2))
+    assert lower.tolist() == [0, 0, 0, 1, 0, 0, 2, 3]
+    assert upper.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
