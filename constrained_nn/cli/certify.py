@@ -18,7 +18,12 @@ class Grade(StrEnum):
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a finished training run, or with decisions under matrix inequalities."
+        ),
+    ],
     grade: Annotated[Grade, typer.Option(help="Which claims to make.")] = Grade.all,
     starts: Annotated[
         int | None,
@@ -38,9 +43,12 @@ def command(
     import torch
 
     from constrained_nn.evidence import certify, fresh_starts, write
-    from constrained_nn.verify import Outcome, check_claims
+    from constrained_nn.evidence._lmi import DECISIONS
 
     torch.set_num_threads(threads)
+    if (run / DECISIONS).exists():
+        _report(_decisions(run / DECISIONS, out), out or run / "certificate.json")
+        return
     subject = load_subject(run)
     target = out or run / "certificate.json"
     words = ["constrained-nn certify", str(run), f"--grade {grade.value}", f"--runs {runs}", f"--seed {seed}"]
@@ -65,6 +73,30 @@ def command(
         fail(f"could not write {target}: {error.strerror}. Free some space, or name another file with --out.")
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         fail(error)
+    _report(certificate, target)
+
+
+def _decisions(path: Path, out: Path | None) -> dict[str, Any]:
+    """The certificate of decisions under linear matrix inequalities, written."""
+    from constrained_nn.errors import FileFormatError
+    from constrained_nn.evidence import certify_decisions, write
+
+    try:
+        certificate = certify_decisions(path, command=f"constrained-nn certify {path.parent}")
+        write(certificate, out or path.parent / "certificate.json")
+    except FileFormatError as error:
+        fail(error)
+    except OSError as error:
+        fail(
+            f"could not write the certificate: {error.strerror}. Free some space, or name another file with --out."
+        )
+    return certificate
+
+
+def _report(certificate: dict[str, Any], target: Path) -> None:
+    """Print what the checker finds, and end with its exit code."""
+    from constrained_nn.verify import Outcome, check_claims
+
     findings = check_claims(certificate)
     for finding in findings:
         if finding.statement:

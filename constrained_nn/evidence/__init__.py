@@ -1,8 +1,21 @@
 """What produces a claim: recorded runs, fresh samples, and the file that `verify` checks."""
 
 from constrained_nn.evidence._certify import certify, replay, write
+from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
 from constrained_nn.evidence._record import record
 from constrained_nn.evidence._sample import Sample, fresh_starts, sample
 from constrained_nn.evidence._subject import Subject
 
-__all__ = ["Sample", "Subject", "certify", "fresh_starts", "record", "replay", "sample", "write"]
+__all__ = [
+    "Sample",
+    "Subject",
+    "certify",
+    "certify_decisions",
+    "fresh_starts",
+    "load_decisions",
+    "record",
+    "replay",
+    "sample",
+    "save_decisions",
+    "write",
+]

@@ -104,6 +104,31 @@ def log_det(S: Tensor, floor: float = 1e-6) -> Tensor:
     return symmetric_eigenvalues(S).clamp_min(floor).log().sum(-1)
 
 
+def frame(v: Tensor) -> Tensor:
+    """Rotation `(count, 2, 2)` whose first column is the direction of `v` `(count, 2, 1)`."""
+    import torch
+
+    unit = v / torch.linalg.vector_norm(v, dim=-2, keepdim=True)
+    return torch.cat([unit, torch.stack([-unit[..., 1, :], unit[..., 0, :]], -2)], -1)
+
+
+def positive(p: Tensor) -> Tensor:
+    """`[[eᵃ + c² eᵇ, c eᵇ], [c eᵇ, eᵇ]]` of `(a, b, c)`: every positive definite matrix, `log det = a + b`."""
+    import torch
+
+    a, b, c = p.unbind(-1)
+    corner = b.exp()
+    rows = [torch.stack([a.exp() + c * c * corner, c * corner], -1), torch.stack([c * corner, corner], -1)]
+    return torch.stack(rows, -2)
+
+
+def entries(A: Tensor) -> Tensor:
+    """Upper triangle of symmetric 2 x 2 matrices `(count, 3)`."""
+    import torch
+
+    return torch.stack([A[..., 0, 0], A[..., 0, 1], A[..., 1, 1]], -1)
+
+
 def clipped(y: Tensor, limit: float = 10.0) -> Tensor:
     """The same values; the gradient of each element is clipped to this norm."""
     import torch

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _rows, _sampled
+from constrained_nn.verify import _lmi, _rows, _sampled
 from constrained_nn.verify._format import MAX_BYTES, mapping, read, sequence, text
 
 
@@ -41,6 +41,7 @@ class Finding:
 # (kind, grade) of a claim -> the module that knows it
 _KINDS: dict[tuple[str, str], ModuleType] = {
     ("rows", "proof"): _rows,
+    ("lmi", "proof"): _lmi,
     ("closed-loop", "sampled"): _sampled,
 }
 
@@ -87,6 +88,8 @@ def _check_claim(certificate: dict[str, Any], claim: dict[str, Any], module: Mod
         return Finding(grade, Outcome.INCONCLUSIVE, f"inconclusive: {found.uncovered}", "")
     if module is _rows:
         _rows.check_worst(claim, found)
+    if module is _lmi:
+        _lmi.check_worst(claim, found)
     words = module.statement(claim, certificate)
     if text(claim["statement"], "statement") != words:
         raise FileFormatError("statement: the words do not say what the numbers say.")
@@ -94,6 +97,8 @@ def _check_claim(certificate: dict[str, Any], claim: dict[str, Any], module: Mod
         raise FileFormatError("assumptions: they are not those of this kind of claim.")
     if claim["verdict"] != found.verdict:
         raise FileFormatError(f"verdict: the data give '{found.verdict}', which is not what the claim says.")
+    if module is _lmi:
+        return Finding(grade, Outcome.HOLDS, found.line, words)
     if found.verdict == "inconclusive":
         line = f"inconclusive: {found.incomplete} of {found.runs} runs did not finish"
         return Finding(grade, Outcome.INCONCLUSIVE, line, words)
