@@ -186,9 +186,30 @@ def _reach(scaled: list[Tensor], steps: list[Tensor]) -> Tensor:
         root = v.rsqrt()
         S = d * root.unsqueeze(-1) * root.unsqueeze(-2)
         S = torch.where(S.isfinite().all(-1).all(-1)[:, None, None], S, 0.0)
-        lows.append(torch.linalg.eigvalsh(0.5 * (S + S.mT))[..., 0])
+        lows.append(_lowest(0.5 * (S + S.mT)))
     low = torch.stack(lows).amin(0)
     return torch.where(low < 0, -1.0 / low.clamp_max(-1e-300), torch.inf).clamp_max(1.0 / _SHARE)
+
+
+def _lowest(S: Tensor) -> Tensor:
+    """Smallest eigenvalue, to 1e-8 of the norm: closed forms for small orders, which a step length can live with."""
+    n = S.shape[-1]
+    if n == 1:
+        return S[:, 0, 0]
+    if n == 2:
+        a, b, d = S[:, 0, 0], S[:, 0, 1], S[:, 1, 1]
+        return 0.5 * (a + d) - torch.hypot(0.5 * (a - d), b)
+    if n > 3:
+        return torch.linalg.eigvalsh(S)[..., 0]
+    a, b, c, d, e, f = S[:, 0, 0], S[:, 1, 1], S[:, 2, 2], S[:, 0, 1], S[:, 0, 2], S[:, 1, 2]
+    mean = (a + b + c) / 3.0
+    a, b, c = a - mean, b - mean, c - mean
+    spread = ((a * a + b * b + c * c + 2.0 * (d * d + e * e + f * f)) / 6.0).sqrt()
+    safe = torch.where(spread > 0, spread, 1.0)
+    a, b, c, d, e, f = (t / safe for t in (a, b, c, d, e, f))
+    half = 0.5 * (a * (b * c - f * f) - d * (d * c - f * e) + e * (d * f - b * e))
+    angle = torch.acos(half.clamp(-1.0, 1.0)) / 3.0
+    return mean + 2.0 * spread * torch.cos(angle + 2.0 * torch.pi / 3.0)
 
 
 def _corrector(v: Tensor, dx: Tensor, dz: Tensor, center: Tensor) -> Tensor:
