@@ -21,9 +21,9 @@ from constrained_nn.solvers._lmi_problem import Problem
 from constrained_nn.solvers._lmi_search import fixed_trips
 
 # Complementarity at which an element is done, relative to the data, and share of the way to the boundary.
-_GAP, _SHARE = 1e-13, 0.98
+_GAP, _SHARE = 1e-14, 0.98
 # An element without a feasible point within this many times the size of its data counts as infeasible.
-RADIUS = 1e6
+RADIUS = 1e9
 
 
 class Interior(NamedTuple):
