@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Time the layer against SCS and Clarabel through cvxpy, per sample, on random proposals (no trained network).
 
-    `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns), systems of the published training sets.
+    `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns) with the published systems.
     The solvers get the published problems (largest `log det P`; least trace of `Q`) and, compiled, the layer's own (the
     nearest point). CPU milliseconds; every rival also runs on one thread.
     """
