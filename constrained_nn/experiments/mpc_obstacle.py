@@ -69,12 +69,13 @@ class MpcObstacle(Experiment):
     )
     seeds: ClassVar = (1,)
     notes: ClassVar = (
-        "Plans of ten steps from 100 fresh start states (seed 101); suboptimality against the best of eleven local optima, "
-        "negative values counted as zero. Published numbers are those of the released checkpoints, re-evaluated: its "
-        "500 iterations leave infeasible plans, and made feasible they cost 1.95 % more than the optimum.",
+        "Plans of ten steps from 100 fresh start states (seed 101); suboptimality against the best of eleven local "
+        "optima, negative values counted as zero. Published numbers are those of the released checkpoints, evaluated "
+        "again: 500 iterations leave plans that are not feasible; made feasible they cost 1.95 % above the optimum.",
         "As published: network, data (states of 1,000 optimal 20-step trajectories, no labels), objective. Different: "
-        "float64, the learning rate 1e-3 falls along a cosine, fewer epochs. HardNet++: active rows, a penalty on the distance "
-        "to the raw output, every state is trained with its mirror image. DC3: 5 corrections in training, 100 in tests.",
+        "float64, a learning rate that falls from 1e-3 along a cosine, fewer epochs. HardNet++: active rows, a penalty "
+        "on the distance to the raw output, every state trained with its mirror image. DC3: 5 corrections in training, "
+        "100 in the test.",
     )
 
     def settings(self) -> Mapping[str, Any]:

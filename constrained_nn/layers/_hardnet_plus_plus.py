@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +26,15 @@ from constrained_nn.sets._base import check_batch, tensors_of
 from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._gauss_newton import GaussNewton, descend, descend_traced
 
+# Violations below this many units of rounding cannot be asked for.
+_ROUNDING = 64.0
 _METHOD, _ADJOINT = GaussNewton(), Retraced()
+
+
+def reachable(method: GaussNewton, dtype: torch.dtype) -> GaussNewton:
+    """The same settings with a tolerance that this precision can reach."""
+    least = _ROUNDING * torch.finfo(dtype).eps
+    return method if method.atol is None or method.atol >= least else replace(method, atol=least)
 
 
 class HardNetPlusPlus(ProjectionLayer[Any]):
@@ -39,9 +48,10 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
     of an `Intersection` that have a projection and no rows enter by their distance. Rows of one `TrajectoryMap`
     are solved by a banded factorization.
 
-    Guarantee: `OK` means that no row of the returned value is violated by more than `atol`, checked on that value.
-    Whether it is reached depends on rows and start; every other element is flagged: `STATIONARY` where the
-    violation has no descent direction, `STAGNATED`, `MAX_STEPS`, `SINGULAR`, or `INFEASIBLE` for crossed bounds.
+    Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10, or 64 units of
+    rounding of the dtype), checked on that value. Whether it is reached depends on rows and start; every other
+    element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`, `MAX_STEPS`,
+    `SINGULAR`, or `INFEASIBLE` for crossed bounds.
     The result is feasible and near, not nearest (`NearestPoint`). The derivative is that of the map as it is
     computed, at kinks that of one side; `adjoint=Implicit()` trades the part along the constraints for speed.
 
@@ -99,13 +109,14 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
         rows = SetRows("HardNetPlusPlus", set)
         crossed = (rows.lower > rows.upper).any(-1)
+        method = reachable(self.method, y.dtype)
         if branchless(y, *tensors_of(set)):
-            value, status, steps = descend_traced(rows, y, self.method)
+            value, status, steps = descend_traced(rows, y, method)
         else:
-            value, status, steps = self._eager(y, set, batch)
+            value, status, steps = self._eager(y, set, batch, method)
         with torch.no_grad():
             violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        limit = self.method.atol
+        limit = method.atol
         if limit is not None:
             missed = (status == int(Status.OK)) & ~(violation <= limit)
             status = torch.where(missed, int(Status.MAX_STEPS), status)
@@ -113,14 +124,14 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         return Solution(value, status, steps, violation)
 
-    def _eager(self, y: Tensor, set: Any, batch: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    def _eager(
+        self, y: Tensor, set: Any, batch: torch.Size, method: GaussNewton
+    ) -> tuple[Tensor, Tensor, Tensor]:
         build, tensors = flat_rows("HardNetPlusPlus", set, batch)
         points = y.reshape(-1, y.shape[-1])
         differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in (points, *tensors))
-        outcome = descend(
-            build(*(t.detach() for t in tensors)), points.detach(), self.method, keep=differentiate
-        )
+        outcome = descend(build(*(t.detach() for t in tensors)), points.detach(), method, keep=differentiate)
         value = outcome.y
         if differentiate:
-            value = self.adjoint(build, outcome, self.method, points, tensors)
+            value = self.adjoint(build, outcome, method, points, tensors)
         return value.reshape(y.shape), outcome.status.reshape(batch), outcome.steps.reshape(batch)

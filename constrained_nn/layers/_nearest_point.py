@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._hardnet_plus_plus import reachable
 from constrained_nn.layers._quarantine import quarantine
 from constrained_nn.layers._smooth_rows import flat_rows
 from constrained_nn.sets import (
@@ -90,13 +91,15 @@ class NearestPoint(ProjectionLayer[Any]):
         points = y.reshape(-1, y.shape[-1])
         problem = build(*(t.detach() for t in tensors))
         crossed = (problem.lower > problem.upper).any(-1)
-        feasible = descend(problem, points.detach(), GaussNewton(atol=self.atol), keep=False)
-        found = find_nearest(problem, points.detach(), feasible.y, self.max_steps, self.atol)
+        method = reachable(GaussNewton(atol=self.atol), y.dtype)
+        atol = float(method.atol or 0.0)
+        feasible = descend(problem, points.detach(), method, keep=False)
+        found = find_nearest(problem, points.detach(), feasible.y, self.max_steps, atol)
         value = differentiable(build, found, points, tensors)
         value, status = value.reshape(y.shape), found.status.reshape(batch)
         with torch.no_grad():
             violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        missed = (status == int(Status.OK)) & ~(violation <= self.atol)
+        missed = (status == int(Status.OK)) & ~(violation <= atol)
         status = torch.where(missed, int(Status.MAX_STEPS), status)
         crossed = crossed.reshape(batch) if crossed.ndim else crossed.expand(batch)
         status = torch.where(crossed, int(Status.INFEASIBLE), status)

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from constrained_nn.layers import HardNetPlusPlus, Implicit, LeastViolation, NearestPoint, Retraced
+from constrained_nn.layers import (
+    Constrained,
+    Fixed,
+    HardNetPlusPlus,
+    Implicit,
+    LeastViolation,
+    NearestPoint,
+    Retraced,
+)
 from constrained_nn.layers._smooth_rows import SetRows
 from constrained_nn.sets import NonlinearSet, Polyhedron, SmoothFunction, TrajectoryMap
 from constrained_nn.solvers import ConstantDamping, GaussNewton, ResidualDamping, Status
@@ -261,7 +269,7 @@ def test_backtracking_compiles(generator: torch.Generator) -> None:
     set = wave(generator, (4,))
     y = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     layer = HardNetPlusPlus(
-        method=GaussNewton(max_steps=2, damping=ResidualDamping(0.1, 0.2)), on_failure=LeastViolation()
+        method=GaussNewton(max_steps=1, damping=ResidualDamping(0.1, 0.2)), on_failure=LeastViolation()
     )
     compiled = torch.compile(lambda p: layer(p, set), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(y), layer(y, set), rtol=1e-9, atol=1e-10)
@@ -273,3 +281,35 @@ def test_trajectory_map_takes_apart_what_it_joins(generator: torch.Generator) ->
     lower, upper = CART.bounds(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), torch.ones(2))
     assert lower.tolist() == [0, 0, 0, 1, 0, 0, 2, 3]
     assert upper.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_float32_reaches_what_it_can(generator: torch.Generator) -> None:
+    set = wave(generator, (8,))
+    small = NonlinearSet(set.rows, set.lower.float(), set.upper.float(), set.context.float())
+    y = torch.randn(8, 3, generator=generator)
+    solution = HardNetPlusPlus().solve(y, small)
+    assert solution.ok.all(), solution.counts()
+    assert solution.violation.max() <= 64 * torch.finfo(torch.float32).eps
+    nearest = NearestPoint().solve(y, small)
+    assert (nearest.violation[nearest.ok] <= 64 * torch.finfo(torch.float32).eps).all()
+
+
+@pytest.mark.parametrize("layer", [HardNetPlusPlus, NearestPoint])
+def test_batches_of_every_shape(layer, generator: torch.Generator) -> None:
+    y = torch.randn(2, 3, 2, generator=generator, dtype=torch.float64)
+    flat = layer().solve(y.reshape(6, 2), keep_out())
+    both = layer().solve(y, keep_out((3,)))
+    torch.testing.assert_close(both.value.reshape(6, 2), flat.value)
+    assert both.status.shape == both.steps.shape == (2, 3)
+    none = layer().solve(y[:0], keep_out())
+    assert none.value.shape == (0, 3, 2)
+    assert layer().solve(y[0, 0], keep_out()).value.shape == (2,)
+
+
+def test_fixed_set_behind_a_network(float64) -> None:
+    network = Constrained(torch.nn.Linear(4, 2), Fixed(keep_out()), HardNetPlusPlus())
+    assert {"constraint.lower", "constraint.upper", "constraint.context"} <= set(network.state_dict())
+    y = network(torch.randn(5, 4))
+    assert (y.square().sum(-1) >= 1.0 - 1e-9).all()
+    y.sum().backward()
+    assert network.backbone.weight.grad.isfinite().all()
