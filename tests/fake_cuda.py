@@ -29,6 +29,10 @@ class _ByOperators(TorchFunctionMode):
                 return torch.ops.aten.bitwise_not(args[0])
             if func is Tensor.to and len(args) == 2 and isinstance(args[1], str | torch.device):
                 return torch.ops.aten._to_copy(args[0], device=torch.device(args[1]))
+        device = (kwargs or {}).get("device")
+        if func in (torch.as_tensor, torch.tensor) and device is not None:
+            plain = func(*args, **{k: v for k, v in kwargs.items() if k != "device"})
+            return torch.empty(plain.shape, dtype=plain.dtype, device=device)
         return func(*args, **(kwargs or {}))
 
 

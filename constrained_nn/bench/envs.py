@@ -1,0 +1,134 @@
+"""`constrained-nn bench envs`: steps per second of the environments."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from constrained_nn._options import Device, Threads, prepare_torch
+from constrained_nn.bench.rollout import _clock, _time
+
+BARS = {"single": 8_000, "vector": 2_000_000}
+
+
+def command(
+    task: Annotated[str, typer.Option(help="Task, such as pendulum.")] = "pendulum",
+    num_envs: Annotated[int, typer.Option(min=1, help="Copies in the vector environment.")] = 4096,
+    steps: Annotated[int, typer.Option(min=1, help="Control intervals of one repetition.")] = 150,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 7,
+    compile: Annotated[str | None, typer.Option(help="Also with this backend of torch.compile.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Count steps per second of processor time: the single environment, and the vector environment on tensors.
+
+    The task's own integrator; every step with observation, reward, constraints and `info`; resets are not timed.
+    """
+    prepare_torch(device, threads)
+    from rich.console import Console
+    from rich.table import Table
+
+    from constrained_nn._files import write_json
+    from constrained_nn._provenance import commit, machine, versions
+
+    records = [single(task, min(10 * steps, 2000), repeats)]
+    for dtype in ("float64", "float32"):
+        records += [
+            vector(task, num_envs, steps, repeats, dtype, backend, device)
+            for backend in (None, compile)[: 1 if compile is None else 2]
+        ]
+    table = Table(title=f"{task}, {threads} thread(s), {device}")
+    for heading in ("environment", "copies", "dtype", "compiled by", "env-steps a second", "goal"):
+        table.add_column(heading, justify="right")
+    for r in records:
+        goal = BARS[r["kind"]] if task == "pendulum" else None
+        cells = (
+            r["kind"],
+            str(r["num_envs"]),
+            r["dtype"],
+            r["compile"] or "",
+            f"{r['steps_per_second']:,.0f}",
+        )
+        table.add_row(*cells, "" if goal is None else f">= {goal:,}")
+    Console().print(table)
+    if out is not None:
+        record = {"benchmark": "envs", "task": task, "threads": threads, "device": device, "records": records}
+        write_json(out, record | {"commit": commit(), "versions": versions(), "machine": machine()})
+        typer.echo(f"wrote {out}")
+
+
+def single(task: str, steps: int, repeats: int) -> dict[str, Any]:
+    """The single environment in NumPy."""
+    import numpy as np
+
+    from control_envs.envs import ControlEnv
+
+    env = ControlEnv(task, horizon=steps + 1)
+    action = np.zeros(env.action_space.shape, np.float32)  # pyright: ignore
+
+    def play() -> None:
+        for _ in range(steps):
+            if env.step(action)[3]:
+                env.reset()
+
+    env.reset(seed=0)
+    return _record("single", 1, steps, repeats, "float64", None, play, lambda: env.reset(), "cpu")
+
+
+def vector(
+    task: str, num_envs: int, steps: int, repeats: int, dtype: str, backend: str | None, device: str
+) -> dict[str, Any]:
+    """The vector environment on tensors."""
+    import torch
+
+    from control_envs.envs import ControlVectorEnv
+
+    envs = ControlVectorEnv(
+        task,
+        num_envs,
+        dtype=getattr(torch, dtype),
+        device=device,
+        to_numpy=False,
+        compile=backend,
+        max_episode_steps=steps + 1,
+    )
+    actions = torch.zeros(envs.action_space.shape, dtype=getattr(torch, dtype), device=device)  # pyright: ignore
+    envs.reset(seed=0)
+
+    def play() -> None:
+        for _ in range(steps):
+            envs.step(actions)
+
+    return _record("vector", num_envs, steps, repeats, dtype, backend, play, lambda: envs.reset(), device)
+
+
+def _record(
+    kind: str,
+    num_envs: int,
+    steps: int,
+    repeats: int,
+    dtype: str,
+    backend: str | None,
+    play: Callable[[], None],
+    reset: Callable[[], object],
+    device: str,
+) -> dict[str, Any]:
+    clock = _clock(device)
+    play()  # warm-up, compilation
+    seconds = []
+    for _ in range(repeats):
+        reset()
+        seconds.append(_time(play, clock))
+    return {
+        "kind": kind,
+        "num_envs": num_envs,
+        "dtype": dtype,
+        "compile": backend,
+        "steps": steps,
+        "steps_per_second": num_envs * steps / statistics.median(seconds),
+    }
