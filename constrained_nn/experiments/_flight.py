@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from control_envs.references import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from constrained_nn.control import DynamicController
+    from constrained_nn.control import Controller
 
 MODELS = (2, 5, 10, 20, 50)
 TRAJECTORIES = 500  # recorded flights that a run chooses from
@@ -88,7 +88,7 @@ class Tests:
     dt: float
     hold: bool
 
-    def fly(self, controller: DynamicController, **options: Any) -> Any:
+    def fly(self, controller: Controller, **options: Any) -> Any:
         """The trajectory of all tests."""
         import torch
 
@@ -107,6 +107,12 @@ class Tests:
                 **options,
             )
 
+    def first(self, count: int) -> Tests:
+        """The first `count` of them."""
+        values = self.references.values[:, :count]
+        references = ReferenceTable(values, self.references.step, self.references.t0)
+        return replace(self, references=references, goal=self.goal[:, :count], wind=self.wind[:count])
+
     def error(self, path: Any) -> tuple[float, int]:
         """Mean over tests of the RMS state error over time, and the number of tests that ran away.
 
@@ -117,12 +123,5 @@ class Tests:
         rms = distance.mean(0).sqrt()
         return rms[~gone].mean().item() if not gone.all() else math.nan, int(gone.sum())
 
-    def measure(self, controller: DynamicController) -> tuple[float, int]:
+    def measure(self, controller: Controller) -> tuple[float, int]:
         return self.error(self.fly(controller))
-
-
-def quiet(step: int, loss: float, score: float) -> None:
-    """No progress."""
-
-
-Progress = Callable[[int, float, float], None]

@@ -28,6 +28,8 @@ from constrained_nn.experiments._protocol import Column, Comparison, Experiment,
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from control_envs.references import ReferenceTable
+
 GAINS = {
     "k1g1": (1.0, 1.0),
     "k1g10": (1.0, 10.0),
@@ -50,6 +52,12 @@ _OURS = {
     20: ((0.268, 0.023), (0.060, 0.011), (0.139, 0.008), (0.026, 0.004), (0.043, 0.007)),
     50: ((0.248, 0.011), (0.053, 0.007), (0.135, 0.004), (0.024, 0.002), (0.040, 0.005)),
 }
+
+
+_SHIELD = (
+    "inputs within 30 N of hover and a disc of radius 0.6 m in the middle of the flights, for any wind up to 9 m/s; "
+    "PID under K 10, G 10, the other rows under learned gains, over the first 200 tests."
+)
 
 
 def _published(values: tuple) -> dict[str, Published]:
@@ -93,6 +101,8 @@ class Pfar(Experiment):
         Column("k10g1", "K 10, G 1", ".3f"),
         Column("k10g10", "K 10, G 10", ".3f"),
         Column("learned", "learned gains", ".3f"),
+        Column("violations", "tests with a violation", ".0f"),
+        Column("clearance", "smallest clearance [m]", ".3f"),
         Column("diverged", "tests that ran away", ".0f"),
         Column("train_diverged", "training rollouts that ran away", ".0f"),
     )
@@ -102,6 +112,8 @@ class Pfar(Experiment):
         *(Row(f"mrr-m{m}", f"ridge regression as published, M = {m}", _published(_MRR[m])) for m in MODELS),
         *(Row(f"mrr-fair-m{m}", f"ridge regression, scales put right, M = {m}") for m in MODELS),
         *(Row(f"ours-m{m}", f"control-oriented, M = {m}", _published(_OURS[m])) for m in MODELS),
+        Row("shield-pid", "PID behind a box and a disc to keep out of", seeded=False, note=_SHIELD),
+        *(Row(f"shield-ours-m{m}", f"control-oriented behind box and disc, M = {m}") for m in (2, 10)),
     )
     seeds: ClassVar = (0, 1, 2)
     notes: ClassVar = (
@@ -130,12 +142,19 @@ class Pfar(Experiment):
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         import torch
 
-        from constrained_nn.control import ConstantFeature, NoAdaptation
+        from constrained_nn.control import AdaptiveController, ConstantFeature, NoAdaptation
 
         torch.manual_seed(0)
         if row in ("pid", "none"):
             return self.judge(ConstantFeature(), law=NoAdaptation() if row == "none" else None)
+        if row == "shield-pid":
+            return self.shielded(
+                AdaptiveController(self.prior, ConstantFeature(), L=1.0, K=10.0, G=10.0), "k10g10"
+            )
         method, count = row.rsplit("-m", 1)
+        if method == "shield-ours":  # the controller of the row without the shield, trained once
+            trained = directory.parent / f"ours-m{count}-seed{int(seed or 0)}"
+            return self.shielded(self.meta(int(count), int(seed or 0), trained)[0], "learned")
         return self.learn(method, int(count), int(seed or 0), directory)
 
     # --- the task --------------------------------------------------------------------------------------------
@@ -279,17 +298,48 @@ class Pfar(Experiment):
             diverged += gone
         return found | {"diverged": float(diverged)}
 
+    def shielded(self, controller: Any, column: str) -> dict[str, float]:
+        """Error and violations behind an exact projection onto the input box and the row of the disc."""
+        import torch
+
+        from constrained_nn.control import SafetyFilter
+        from constrained_nn.experiments._shield import Shield
+        from constrained_nn.layers import EuclideanProjection, LeastViolation
+        from control_envs.dynamics import PlanarRotorcraft
+
+        suite, shield = self.suite.first(200), Shield(PlanarRotorcraft())
+        safe = SafetyFilter(controller, shield.condition, EuclideanProjection(on_failure=LeastViolation()))
+        path = suite.fly(safe.eval())
+        error, gone = suite.error(path)
+        low, high = shield.box(path.x)
+        clearance = shield.clearance(path.x).amin(-1)
+        excess = torch.maximum(path.u - high, low - path.u).amax((-2, -1))
+        violated = ~((clearance >= 0.0) & (excess <= 1e-9 * high.abs().max()))
+        return {
+            column: error,
+            "diverged": float(gone),
+            "violations": float(violated.sum()),
+            "clearance": clearance.min().item(),
+        }
+
     # --- the loop --------------------------------------------------------------------------------------------
+
+    def loop_reference(self) -> ReferenceTable:
+        """Two loops with a roll, 10 s at 100 Hz."""
+        import torch
+
+        from control_envs.references import Loops
+
+        return Loops(roll=math.pi / 3).table(0.01, 1000).to(torch.zeros(1, dtype=torch.float64))
 
     def loop(self, controller: Any, wind: float = 6.5) -> Any:
         """Two loops in a constant wind, 10 s, inputs held at 100 Hz."""
         import torch
 
         from control_envs.dynamics import PlanarRotorcraft
-        from control_envs.references import Loops
         from control_envs.simulate import RK4, rollout
 
-        references = Loops(roll=math.pi / 3).table(0.01, 1000).to(torch.zeros(1, dtype=torch.float64))
+        references = self.loop_reference()
         blow = torch.tensor([wind], dtype=torch.float64)
         with torch.no_grad():
             return rollout(
@@ -324,7 +374,7 @@ class FastPfar(Pfar):
     """One row of every method with budgets of seconds."""
 
     rows: ClassVar = tuple(
-        row for row in Pfar.rows if row.name in ("pid", "none") or row.name.endswith("-m2")
+        row for row in Pfar.rows if row.name in ("pid", "none", "shield-pid") or row.name.endswith("-m2")
     )
     seeds: ClassVar = (0,)
 

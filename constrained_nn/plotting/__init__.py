@@ -1,5 +1,6 @@
 """Figures from results."""
 
+from constrained_nn.plotting._flights import animate_flights, plot_flights
 from constrained_nn.plotting._intervals import plot_intervals
 from constrained_nn.plotting._plans import plot_plans
 from constrained_nn.plotting._style import COLORS, new_figure
@@ -7,8 +8,10 @@ from constrained_nn.plotting._trajectories import animate_trajectories, plot_tra
 
 __all__ = [
     "COLORS",
+    "animate_flights",
     "animate_trajectories",
     "new_figure",
+    "plot_flights",
     "plot_intervals",
     "plot_plans",
     "plot_trajectories",

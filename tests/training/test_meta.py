@@ -179,5 +179,6 @@ def test_every_method_runs(experiment, tmp_path: Path):
         metrics = fast.run(row.name, 0, tmp_path / f"{row.name}-seed0")
         names = {column.name for column in fast.columns}
         assert metrics["diverged"] == 0.0
+        assert metrics.get("violations", 0.0) == 0.0
         assert names & set(metrics)
         assert all(value >= 0.0 for value in metrics.values())
