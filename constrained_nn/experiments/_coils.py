@@ -1,0 +1,218 @@
+"""What the CoILS experiments share: methods, training, and the judgment on the plant."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from constrained_nn.experiments._protocol import Column, Experiment, Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from constrained_nn.control import CoILS, Controller
+    from constrained_nn.training import Samples
+    from control_envs.dynamics import Dynamics
+
+# A correction below this share of the velocities' scale counts as none.
+_IDLE = 1e-6
+
+
+@dataclass(frozen=True)
+class CoILSExperiment(Experiment):
+    """A plant learned from samples with its controller, judged by the plant itself.
+
+    Args:
+        count: Samples.
+        epochs: Passes over them, in batches of `batch`.
+        batch: Samples a step.
+        grid: Start states along each axis.
+        horizon: Control intervals of a test run.
+    """
+
+    count: int = 1000
+    epochs: int = 750
+    batch: int = 500
+    grid: int = 41
+    horizon: int = 200
+
+    source: ClassVar[str] = "Min, Richards, Azizan (arXiv 2303.03157); the paper prints no table"
+    penalty: ClassVar[float] = 30.0
+    soft_weight: ClassVar[float] = 30.0
+    rate: ClassVar[float] = 0.3
+    dt: ClassVar[float] = 0.05
+    columns: ClassVar = (
+        Column("reach_2", "within 2 % [%]", ".1f"),
+        Column("reach_10", "within 10 % [%]", ".1f"),
+        Column("decreasing", "true dV/dt < 0 [%]", ".1f"),
+        Column("active", "correction active [%]", ".1f"),
+        Column("fit", "error on held-out data", ".4f"),
+        Column("slack", "worst slack of the model", ".1e"),
+    )
+    rows: ClassVar = (
+        Row("coils", "CoILS, correction penalized"),
+        Row("coils-no-penalty", "CoILS, not penalized"),
+        Row("soft", "soft Lyapunov penalty"),
+        Row("regression-lqr", "regression, then LQR"),
+        Row("known-lqr", "LQR of the known plant", seeded=False),
+        Row("idle", "input that holds the goal", seeded=False),
+    )
+    seeds: ClassVar = (1, 2, 3)
+
+    @property
+    @abstractmethod
+    def plant(self) -> Dynamics:
+        """The plant."""
+
+    @property
+    @abstractmethod
+    def equilibrium(self) -> tuple[np.ndarray, np.ndarray]:
+        """Goal state and the input that holds it."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """Half widths of the boxes of states and inputs, around the equilibrium."""
+
+    def settings(self) -> Mapping[str, Any]:
+        budgets = {name: getattr(self, name) for name in ("count", "epochs", "batch", "grid", "horizon")}
+        constants = {name: getattr(self, name) for name in ("penalty", "soft_weight", "rate", "dt")}
+        boxes = {"equilibrium": self.equilibrium, "reach": self.reach}
+        return budgets | constants | {name: [a.tolist() for a in pair] for name, pair in boxes.items()}
+
+    def fast(self) -> Experiment:
+        return replace(self, count=50, epochs=3, batch=25, grid=5, horizon=20)
+
+    def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
+        coils, policy = self._learned(row, int(seed or 0), directory)
+        reached = self._reached(policy)
+        if coils is None:
+            return reached | dict.fromkeys(("decreasing", "active", "fit", "slack"), float("nan"))
+        return reached | self._judged(coils, corrected=row.startswith("coils"), own=policy is coils.policy)
+
+    def _samples(self, seed: int, count: int) -> Samples:
+        from constrained_nn.training import sample_dynamics
+
+        boxes = [(c - r, c + r) for c, r in zip(self.equilibrium, self.reach, strict=True)]
+        return sample_dynamics(self.plant, boxes[0], boxes[1], count=count, seed=seed)
+
+    def _learned(self, row: str, seed: int, directory: Path) -> tuple[CoILS | None, Controller]:
+        import torch
+
+        from constrained_nn.control import FunctionController
+        from constrained_nn.training import fit, fit_dynamics
+
+        hold = torch.from_numpy(self.equilibrium[1])
+        if row == "idle":
+            return None, FunctionController(lambda t, x: hold.expand(*x.shape[:-1], -1))
+        if row == "known-lqr":
+            return None, self._regulator(self.plant)
+        coils, samples = self._untrained(seed), self._samples(seed, self.count)
+        options: dict[str, Any] = {
+            "epochs": self.epochs,
+            "learning_rate": 3e-3,
+            "seed": seed,
+            "batch": self.batch,
+        }
+        options["checkpoint"] = directory / "fit.safetensors"
+        if row.startswith("coils"):
+            penalty = 0.0 if row == "coils-no-penalty" else self.penalty
+            fit_dynamics(coils, samples, penalty=penalty, **options)
+            return coils, coils.policy
+        scale = samples.velocity.std(0)
+
+        def loss(epoch: int, x: torch.Tensor, u: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+            total = ((coils.model(x, u) - velocity) / scale).square().mean(-1)
+            if row == "soft":
+                value, slope = coils.certificate.value_and_gradient(x)
+                along = (slope * coils.model(x, coils.policy(0.0, x))).sum(-1)
+                size = torch.linalg.vector_norm(slope / scale, dim=-1).clamp_min(1e-9)
+                excess = torch.relu(along + self.rate * value) / (size * scale.square().mean())
+                total = total + self.soft_weight * excess.square()
+            return total.sum()
+
+        fit(coils, list(samples), loss, **options)
+        if row == "soft":
+            return coils, coils.policy
+        return coils, self._regulator(coils.model)
+
+    def _regulator(self, plant: Any) -> Controller:
+        """LQR of a plant or a model at the equilibrium, unit weights, clipped to the input limits."""
+        import torch
+
+        from constrained_nn.control import Linearization, StateDependentLQR
+
+        goal, hold, room = (torch.from_numpy(a) for a in (*self.equilibrium, self.reach[1]))
+        Q, R = torch.eye(len(goal)).double(), torch.eye(len(hold)).double()
+        return StateDependentLQR(Linearization(plant), Q, R, goal, hold, lower=hold - room, upper=hold + room)
+
+    def _untrained(self, seed: int) -> CoILS:
+        import torch
+
+        from constrained_nn.certificates import NeuralLyapunov
+        from constrained_nn.control import AffineModel, AnchoredController, CoILS
+
+        goal, hold = (torch.from_numpy(a) for a in self.equilibrium)
+        n, m, room = len(goal), len(hold), torch.from_numpy(self.reach[1])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AffineModel(_network(n, n + n * m), goal, hold)
+            policy = AnchoredController(_network(n, m), goal, hold, hold - room, hold + room)
+            certificate = NeuralLyapunov(n, rate=self.rate, hidden=(64, 64), origin=goal)
+        return CoILS(model, policy, certificate).double()
+
+    def _grid(self) -> torch.Tensor:
+        import torch
+
+        side = torch.linspace(-1.0, 1.0, self.grid, dtype=torch.float64)
+        goal, width = torch.from_numpy(self.equilibrium[0]), torch.from_numpy(self.reach[0])
+        return goal + width * torch.cartesian_prod(*[side] * len(goal))
+
+    def _reached(self, policy: Controller) -> dict[str, float]:
+        """Share of the grid that ends near the goal on the plant."""
+        import torch
+
+        from control_envs.simulate import rollout
+
+        policy.eval()
+        goal, width = torch.from_numpy(self.equilibrium[0]), torch.from_numpy(self.reach[0])
+        with torch.no_grad():
+            path = rollout(self.plant, policy, self._grid(), dt=self.dt, horizon=self.horizon)
+        distance = ((path.x[:, -1] - goal).abs() / width).amax(-1)
+        return {f"reach_{p}": 100.0 * (distance < p / 100).double().mean().item() for p in (2, 10)}
+
+    def _judged(self, coils: CoILS, *, corrected: bool, own: bool) -> dict[str, float]:
+        """Fit on held-out data; of a corrected model how much and how well; whether V falls on the plant."""
+        import torch
+
+        coils.eval()
+        test, states = self._samples(1_000_003, 1000), self._grid()
+        scale, nothing = test.velocity.std(0), float("nan")
+        states = states[(states - torch.from_numpy(self.equilibrium[0])).abs().amax(-1) > 0]
+        metrics = {"decreasing": nothing, "active": nothing, "slack": nothing}
+        with torch.no_grad():
+            model = coils if corrected else coils.model
+            error = (model(test.x, test.u) - test.velocity) / scale
+            if corrected:
+                active = (coils.correction(states) / scale).abs().amax(-1) > _IDLE
+                metrics |= {
+                    "active": 100.0 * active.double().mean().item(),
+                    "slack": coils.slack(states).max().item(),
+                }
+            if own:
+                velocity = self.plant.derivative(0.0, states, coils.policy(0.0, states), xp=torch)
+                falls = (coils.certificate.gradient(states) * velocity).sum(-1) < 0
+                metrics["decreasing"] = 100.0 * falls.double().mean().item()
+        return metrics | {"fit": error.square().mean().sqrt().item()}
+
+
+def _network(inputs: int, outputs: int) -> torch.nn.Module:
+    from torch import nn
+
+    hidden = [nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+    return nn.Sequential(*hidden, nn.Linear(64, outputs))

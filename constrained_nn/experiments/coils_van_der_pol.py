@@ -1,0 +1,38 @@
+"""CoILS on the van der Pol oscillator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from constrained_nn.experiments._coils import CoILSExperiment
+from control_envs.dynamics import VanDerPol
+
+
+@dataclass(frozen=True)
+class VanDerPolModel(CoILSExperiment):
+    """An oscillator whose rest is unstable, from samples over |x| <= 3, |u| <= 5."""
+
+    name: ClassVar[str] = "coils-van-der-pol"
+    title: ClassVar[str] = "CoILS: van der Pol oscillator"
+    notes: ClassVar = (
+        "The plant judges: 10 s under the learned policy, held over 0.05 s. Errors are in units of the standard "
+        "deviation of the velocities.",
+    )
+
+    @property
+    def plant(self) -> VanDerPol:
+        return VanDerPol()
+
+    @property
+    def equilibrium(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(2), np.zeros(1)
+
+    @property
+    def reach(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(2, 3.0), np.full(1, 5.0)
+
+
+EXPERIMENT = VanDerPolModel()
