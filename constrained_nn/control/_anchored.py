@@ -153,7 +153,9 @@ class AffineModel(nn.Module):
     def input_dim(self) -> int:
         return self.hold.shape[0]
 
-    def drift(self, t: Any, x: Float[Tensor, "*batch n"], w: None = None) -> Float[Tensor, "*batch n"]:
+    def drift(
+        self, t: Any, x: Float[Tensor, "*batch n"], w: Tensor | None = None
+    ) -> Float[Tensor, "*batch n"]:
         """The part without input; a model knows no disturbance."""
         return self.parts(x)[0]
 
