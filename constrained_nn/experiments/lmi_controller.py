@@ -54,6 +54,7 @@ class EllipsoidControllers(Experiment):
         ),
         *(Column(f"log_det_{s}", f"median log det Q, {s.upper()}", ".2f") for s in SETS),
         Column("fallback", "saved by interior [%]", ".2f"),
+        Column("empty", "proved infeasible [%]", ".2f"),
         Column("steps", "most steps", ".0f"),
     )
     rows: ClassVar = (
@@ -108,7 +109,7 @@ class EllipsoidControllers(Experiment):
         if row in ("scs", "clarabel"):
             return self._conic(row)
         network = self.train(row, int(seed or 0), directory)
-        metrics: dict[str, float] = {"fallback": 0.0, "steps": 0.0}
+        metrics: dict[str, float] = {"fallback": 0.0, "empty": 0.0, "steps": 0.0}
         for k, name in enumerate(SETS):
             metrics |= self._evaluate(row, network, name, 2000 + k, metrics)
         if row == "lmi-net":
@@ -218,13 +219,15 @@ class EllipsoidControllers(Experiment):
         y = solution if layer is None else solution.value
         violated = set.violation(y) > 0
         if row == "lmi-net":
-            violated = violated | ~set.certified(y) | ~solution.ok
+            empty = solution.status == int(Status.INFEASIBLE)
+            violated = (violated | ~set.certified(y) | ~solution.ok) & ~empty
         metrics = _measured(name, y, set, A, B, violated, milliseconds / self.test_count)
         if row == "lmi-net":
             share = 100.0 * (solution.status == int(Status.FALLBACK)).double().mean().item()
             metrics |= {
                 f"fallback_{name}": share,
                 "fallback": so_far["fallback"] + share / len(SETS),
+                "empty": so_far["empty"] + 100.0 * empty.double().mean().item() / len(SETS),
                 "steps": max(so_far["steps"], float(solution.steps.max())),
             }
         return metrics
@@ -234,7 +237,7 @@ class EllipsoidControllers(Experiment):
 
         metrics: dict[str, float] = {}
         for k, name in enumerate(SETS):
-            count = self.test_count if row == "clarabel" else min(self.test_count, 200)
+            count = self.test_count if row == "clarabel" else min(self.test_count, 50)
             A, B, G = (t[:count] for t in common.joint_systems(name, self.test_count, 2000 + k))
             y, _, milliseconds = common.run_conic(
                 lambda: common.conic_controller("trace"),

@@ -49,6 +49,7 @@ class InvariantEllipsoids(Experiment):
         *(Column(f"ms_{s}", f"{s.upper()} [ms/sample]", ".3f") for s in SETS),
         *(Column(f"gap_{s}", f"log det gap {s.upper()} [%]", ".1f") for s in SETS),
         Column("fallback", "saved by interior [%]", ".2f"),
+        Column("empty", "proved infeasible [%]", ".2f"),
         Column("steps", "most steps", ".0f"),
     )
     rows: ClassVar = (
@@ -63,9 +64,15 @@ class InvariantEllipsoids(Experiment):
     )
     seeds: ClassVar = (1,)
     notes: ClassVar = (
+        "Not every draw of SLOW is feasible at 1e-5: an eigenvalue near −0.05 leaves no decay beside `α`. "
+        "Draw 413 of the test set allows at most `P ⪰ 7.2e-6 I`; `LMINet` proves it infeasible, and such "
+        "draws count in their own column.",
+        "The inequality has a largest solution (a Riccati equation's), so that a proposal above it projects "
+        "onto the optimum itself: hence medians of the gap near 0. The mean is larger, see `gap_90` in the "
+        "JSON file.",
         "Violated: the largest eigenvalue of an inequality's left-hand side is above 0, without tolerance, in"
         " float64; for `LMINet (ours)` an element also counts unless it is proved feasible in exact "
-        "arithmetic. `P ⪰ 1e-5 I`, with which every draw is feasible. Gap: median of `(log det P* − log det "
+        "arithmetic. `P ⪰ 1e-5 I`. Gap: median of `(log det P* − log det "
         "P) / |log det P*|`, `P*` by Clarabel.",
         "Published network: 6 → 64 → 64 → 3, ReLU, cost `−log det P`. Not published: sizes of the data sets, "
         "batch, learning rate. Here 10,000 training and 1,000 test systems, batches of 256, Adam, 24 epochs "
@@ -101,7 +108,7 @@ class InvariantEllipsoids(Experiment):
         if row in ("scs", "clarabel"):
             return self._conic(row)
         network = self.train(row, int(seed or 0), directory)
-        metrics: dict[str, float] = {"fallback": 0.0, "steps": 0.0}
+        metrics: dict[str, float] = {"fallback": 0.0, "empty": 0.0, "steps": 0.0}
         for k, name in enumerate(SETS):
             metrics |= self._evaluate(row, network, name, 1000 + k, metrics)
         if row == "lmi-net":
@@ -206,7 +213,8 @@ class InvariantEllipsoids(Experiment):
         y = solution if layer is None else solution.value
         violated = set.violation(y) > 0
         if row == "lmi-net":
-            violated = violated | ~set.certified(y) | ~solution.ok
+            empty = solution.status == int(Status.INFEASIBLE)
+            violated = (violated | ~set.certified(y) | ~solution.ok) & ~empty
         best = common.best_volume(name, self.test_count, seed)
         ours = torch.logdet(set.variables(y)[0]).numpy()
         gap = (best - ours) / np.abs(best)
@@ -214,6 +222,7 @@ class InvariantEllipsoids(Experiment):
             f"violated_{name}": 100.0 * violated.double().mean().item(),
             f"ms_{name}": milliseconds / self.test_count,
             f"gap_{name}": 100.0 * float(np.nanmedian(gap)),
+            f"gap_90_{name}": 100.0 * float(np.nanquantile(gap, 0.9)),
             f"gap_per_dimension_{name}": float(np.nanmedian(best - ours)) / 2,
         }
         if row == "lmi-net":
@@ -221,6 +230,7 @@ class InvariantEllipsoids(Experiment):
             metrics |= {
                 f"fallback_{name}": share,
                 "fallback": so_far["fallback"] + share / len(SETS),
+                "empty": so_far["empty"] + 100.0 * empty.double().mean().item() / len(SETS),
                 "steps": max(so_far["steps"], float(solution.steps.max())),
             }
         return metrics
@@ -230,7 +240,7 @@ class InvariantEllipsoids(Experiment):
 
         metrics: dict[str, float] = {}
         for k, name in enumerate(SETS):
-            count = self.test_count if row == "clarabel" else min(self.test_count, 200)
+            count = self.test_count if row == "clarabel" else min(self.test_count, 50)
             A, B = (t[:count] for t in common.stable_systems(name, self.test_count, 1000 + k))
             solver = "CLARABEL" if row == "clarabel" else "SCS"
             y, _, milliseconds = common.run_conic(
