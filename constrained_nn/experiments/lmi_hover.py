@@ -1,4 +1,4 @@
-"""A hovering aircraft of uncertain parameters: one feedback and one ellipsoid for a polytope of models, in closed loop."""
+"""A hovering aircraft of uncertain parameters: one feedback and one ellipsoid for a polytope of models."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class NonNormal(Experiment):
         orders: Orders of the systems.
     """
 
-    count: int = 32
-    rivals: int = 4
+    count: int = 8
+    rivals: int = 2
     orders: tuple[int, ...] = (8, 12, 16, 20)
 
     name: ClassVar[str] = "lmi-nonnormal"
