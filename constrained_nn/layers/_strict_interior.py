@@ -212,17 +212,28 @@ def _inner_points(x: Tensor, rows: Polyhedron) -> Tensor:
     equality = rows.lower == rows.upper
     wide = x.double()
     size = wide.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    if branchless(x, rows.A):  # all depths at once: one graph
+        depths = torch.tensor(_DEPTHS, dtype=wide.dtype, device=wide.device)
+        inset = depths.reshape(-1, *(1 for _ in wide.shape)) * torch.where(equality, 0.0, size * norm)
+        center, usable = _inside_by(wide.expand(len(_DEPTHS), *wide.shape), rows, inset)
+        first = usable.to(torch.int8).argmax(0, keepdim=True)
+        center = center.gather(0, first.unsqueeze(-1).expand(1, *wide.shape)).squeeze(0)
+        return torch.where(usable.any(0).unsqueeze(-1), center, wide)
     center, found = wide, torch.zeros_like(wide[..., 0], dtype=torch.bool)
     for depth in _DEPTHS:
-        inset = torch.where(equality, 0.0, depth * size * norm)
-        lower, upper = rows.lower + inset, rows.upper - inset
-        solution = project_polyhedron(wide, rows.A, lower, upper)
-        usable = solution.ok & (lower <= upper).all(-1)
-        center = torch.where((usable & ~found).unsqueeze(-1), solution.value, center)
+        point, usable = _inside_by(wide, rows, torch.where(equality, 0.0, depth * size * norm))
+        center = torch.where((usable & ~found).unsqueeze(-1), point, center)
         found = found | usable
-        if not branchless(x, rows.A) and bool(found.all()):
+        if bool(found.all()):
             break
     return center
+
+
+def _inside_by(x: Tensor, rows: Polyhedron, inset: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest point with every inequality row held with room `inset`, and whether there is one."""
+    lower, upper = rows.lower + inset, rows.upper - inset
+    solution = project_polyhedron(x, rows.A, lower, upper)
+    return solution.value, solution.ok & (lower <= upper).all(-1)
 
 
 def _chebyshev_center(rows: Polyhedron) -> Tensor | None:

@@ -20,19 +20,11 @@ from constrained_nn.sets._base import (
     are_tensors,
     check_batch,
     check_match,
+    check_point,
     constraint_set,
 )
 
-
-def _check_center(where: str, center: Tensor, **scalars: Tensor) -> None:
-    if center.ndim < 1:
-        raise ShapeError(
-            f"{where}: expected center of shape (*batch, n), got {tuple(center.shape)}. "
-            f"Give it one entry for each component of y."
-        )
-    check_match(where, "center", center, **scalars)
-    shapes = {name: t.shape for name, t in scalars.items()}
-    check_batch(where, center=center.shape[:-1], **shapes)
+_ADVICE = "Give it one entry for each component of y."
 
 
 @constraint_set
@@ -66,7 +58,7 @@ class Ball(IntervalSet, ProjectableSet):
 
     def __post_init__(self) -> None:
         if are_tensors(self.center, self.radius):
-            _check_center("Ball", self.center, radius=self.radius)
+            check_point("Ball", "center", self.center, _ADVICE, radius=self.radius)
 
     @property
     def dim(self) -> int:
@@ -136,7 +128,7 @@ class Ellipsoid(IntervalSet, ProjectableSet):
     def __post_init__(self) -> None:
         if not are_tensors(self.center, self.P, self.level):
             return
-        _check_center("Ellipsoid", self.center, level=self.level)
+        check_point("Ellipsoid", "center", self.center, _ADVICE, level=self.level)
         n = self.center.shape[-1]
         if self.P.ndim < 2 or self.P.shape[-2:] != (n, n):
             raise ShapeError(
@@ -217,7 +209,7 @@ class L1Ball(IntervalSet, ProjectableSet):
 
     def __post_init__(self) -> None:
         if are_tensors(self.center, self.radius):
-            _check_center("L1Ball", self.center, radius=self.radius)
+            check_point("L1Ball", "center", self.center, _ADVICE, radius=self.radius)
 
     @property
     def dim(self) -> int:

@@ -187,6 +187,15 @@ def check_match(where: str, first: str, reference: Tensor, /, **others: Tensor) 
             )
 
 
+def check_point(where: str, name: str, point: Tensor, /, advice: str, **scalars: Tensor) -> None:
+    """A point `(*batch, n)` that defines a set, and numbers `(*batch)` that go with it."""
+    if point.ndim < 1:
+        raise ShapeError(f"{where}: expected {name} of shape (*batch, n), got {tuple(point.shape)}. {advice}")
+    check_match(where, name, point, **scalars)
+    shapes = {name: t.shape for name, t in scalars.items()}
+    check_batch(where, **{name: point.shape[:-1]}, **shapes)
+
+
 def check_batch(where: str, **shapes: torch.Size) -> torch.Size:
     """The common batch shape; raises `ShapeError` when the shapes do not broadcast."""
     batched = [shape for shape in shapes.values() if shape]

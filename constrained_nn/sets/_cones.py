@@ -14,8 +14,8 @@ from constrained_nn.sets._base import (
     IntervalSet,
     ProjectableSet,
     are_tensors,
-    check_batch,
     check_match,
+    check_point,
     constraint_set,
 )
 
@@ -60,8 +60,7 @@ class SecondOrderCone(IntervalSet, ProjectableSet):
                 f"SecondOrderCone: expected apex of shape (*batch, n) with n >= 2, got {tuple(self.apex.shape)}. "
                 f"The first component is the axis; use `torch.zeros(n)` for the standard cone."
             )
-        check_match("SecondOrderCone", "apex", self.apex, slope=self.slope)
-        check_batch("SecondOrderCone", apex=self.apex.shape[:-1], slope=self.slope.shape)
+        check_point("SecondOrderCone", "apex", self.apex, "", slope=self.slope)
 
     @property
     def dim(self) -> int:

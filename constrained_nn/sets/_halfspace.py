@@ -6,13 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
     IntervalSet,
     ProjectableSet,
     are_tensors,
-    check_batch,
-    check_match,
+    check_point,
     constraint_set,
 )
 
@@ -47,15 +45,9 @@ class Halfspace(IntervalSet, ProjectableSet):
     offset: Float[Tensor, "*#batch"]
 
     def __post_init__(self) -> None:
-        if not are_tensors(self.normal, self.offset):
-            return
-        if self.normal.ndim < 1:
-            raise ShapeError(
-                f"Halfspace: expected normal of shape (*batch, n), got {tuple(self.normal.shape)}. "
-                f"Give it one entry for each component of y."
-            )
-        check_match("Halfspace", "normal", self.normal, offset=self.offset)
-        check_batch("Halfspace", normal=self.normal.shape[:-1], offset=self.offset.shape)
+        if are_tensors(self.normal, self.offset):
+            advice = "Give it one entry for each component of y."
+            check_point("Halfspace", "normal", self.normal, advice, offset=self.offset)
 
     @property
     def dim(self) -> int:

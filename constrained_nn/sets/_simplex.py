@@ -7,13 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import project_simplex
-from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
     IntervalSet,
     ProjectableSet,
     are_tensors,
-    check_batch,
-    check_match,
+    check_point,
     constraint_set,
 )
 
@@ -48,15 +46,9 @@ class Simplex(IntervalSet, ProjectableSet):
     total: Float[Tensor, "*#batch"]
 
     def __post_init__(self) -> None:
-        if not are_tensors(self.floor, self.total):
-            return
-        if self.floor.ndim < 1:
-            raise ShapeError(
-                f"Simplex: expected floor of shape (*batch, n), got {tuple(self.floor.shape)}. "
-                f"Give it one entry for each component of y; zeros for the usual simplex."
-            )
-        check_match("Simplex", "floor", self.floor, total=self.total)
-        check_batch("Simplex", floor=self.floor.shape[:-1], total=self.total.shape)
+        if are_tensors(self.floor, self.total):
+            advice = "Give it one entry for each component of y; zeros for the usual simplex."
+            check_point("Simplex", "floor", self.floor, advice, total=self.total)
 
     @property
     def dim(self) -> int:

@@ -286,8 +286,7 @@ ROWS = [
         sets.polyhedron_inside,
         _empty_strip,
         iterative=True,
-        second_order=False,
-        transforms=False,
+        compiles=False,
     ),
     BadCall(
         "StrictInterior",

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, LeastViolation, StrictInterior
 from constrained_nn.sets import Ball, Box, Halfspace, Intersection, Polyhedron, Product, SecondOrderCone
+from tests.fake_cuda import fake_cuda, on_cuda
 
 
 def tensor(*values) -> torch.Tensor:
@@ -105,6 +106,20 @@ def test_rows_are_factored_once_and_the_factor_follows_the_set() -> None:
     assert solution.ok.all()
     back = narrow.double()
     torch.testing.assert_close(back(CONTEXT), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_a_factored_network_runs_on_a_gpu_without_reading_a_value(smoothing) -> None:
+    network_ = network(plane_in_a_box(), EuclideanProjection(smoothing=smoothing))
+    with fake_cuda():
+        tensors = {
+            n: on_cuda(t)
+            for n, t in [*network_.named_parameters(), *network_.named_buffers()]
+            if t is not None
+        }
+        output = torch.func.functional_call(network_, tensors, (on_cuda(CONTEXT),))
+        assert output.device.type == "cuda"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

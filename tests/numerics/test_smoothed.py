@@ -9,6 +9,7 @@ from torch.func import jacfwd, jacrev, vmap
 from constrained_nn import AffineSubspace, Ball, Box, EuclideanProjection, Halfspace, Intersection, Simplex
 from constrained_nn.errors import SetTypeError
 from constrained_nn.solvers import Status, project_polyhedron
+from tests.fake_cuda import fake_cuda
 
 INF = float("inf")
 
@@ -152,6 +153,13 @@ def test_compiles_without_a_graph_break(generator):
     compiled(leaf, A, lower, upper).sum().backward()
     project_polyhedron(plain, A, lower, upper, smoothing=0.1).value.sum().backward()
     torch.testing.assert_close(leaf.grad, plain.grad)
+
+
+def test_runs_on_a_gpu_without_reading_a_value():
+    with fake_cuda():
+        f = lambda *shape: torch.empty(*shape, device="cuda")  # noqa: E731
+        solution = project_polyhedron(f(8, 4), f(5, 4), f(5), f(8, 5), box=(f(4), f(4)), smoothing=0.1)
+        assert solution.value.device.type == "cuda"
 
 
 @pytest.mark.parametrize("poison", ["y", "A", "upper", "empty"])

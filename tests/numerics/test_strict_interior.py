@@ -140,6 +140,26 @@ def test_derivative_is_that_of_the_layer(generator) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.untyped
+def test_compiled_and_mapped_values_hold_exactly(generator) -> None:
+    layer = StrictInterior(EuclideanProjection())
+    A, lower, upper = draw(generator, 4, 6, torch.float64, True, 1.0)
+    set = Polyhedron(A, lower[0], upper[0])
+    y = 5 * torch.randn(BATCH, 6, generator=generator, dtype=torch.float64)
+    for factor in (None, layer.factor(set)):
+        solution = torch.func.vmap(lambda y, f=factor: layer.solve(y, set, factor=f))(y)
+        assert solution.ok.all()
+        assert check_rows(solution.value, A, lower[0], upper[0]) >= BATCH // 2
+    half = Halfspace(A[0], upper[0, 0])
+    factor = layer.factor(half)
+    compiled = torch.compile(
+        lambda y: layer.solve(y, half, factor=factor), backend="aot_eager", fullgraph=True
+    )
+    solution = compiled(y)
+    assert solution.ok.all()
+    assert check_rows(solution.value, A[:1], lower[0, :1], upper[0, :1]) >= BATCH // 4
+
+
 def test_curved_sets_are_refused() -> None:
     ball = Intersection(Ball(torch.zeros(2), torch.ones(())), Box(torch.zeros(2), torch.ones(2)))
     with pytest.raises(TypeError, match="got Ball"):
