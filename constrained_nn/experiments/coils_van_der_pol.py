@@ -13,8 +13,9 @@ from control_envs.dynamics import VanDerPol
 
 @dataclass(frozen=True)
 class VanDerPolModel(CoILSExperiment):
-    """An oscillator whose rest is unstable, from samples over |x| <= 3, |u| <= 5."""
+    """An oscillator whose rest is unstable, from samples with states up to 3 and inputs up to 5."""
 
+    rate: ClassVar[float] = 0.5
     name: ClassVar[str] = "coils-van-der-pol"
     title: ClassVar[str] = "CoILS: van der Pol oscillator"
     notes: ClassVar = (

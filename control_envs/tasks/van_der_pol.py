@@ -11,7 +11,7 @@ from control_envs.tasks._regulation import RegulationTask
 
 
 class VanDerPolTask(RegulationTask):
-    """Oscillator with unit damping from |x| <= 3 to rest, input up to 5 1/s^2."""
+    """Oscillator with unit damping from states up to 3 to rest, input up to 5 1/s^2."""
 
     name: ClassVar = "van-der-pol"
     summary: ClassVar = "van der Pol oscillator to rest under an input limit"
