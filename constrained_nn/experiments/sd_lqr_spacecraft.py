@@ -61,9 +61,10 @@ class SpacecraftRegulator(Experiment):
     )
     seeds: ClassVar = (1, 2, 3)
     notes: ClassVar = (
-        "Error of one run: `sqrt(1/T ∫ |e|²/|e(0)|² dt)` over 5 s at 150 Hz, inputs clipped, as in the figures. Published: "
-        "tracking of optimal trajectories, mean over 100 starts, median over 5 seeds, 50,000 steps. Here: regulation to the "
-        "origin from uniform starts, mean and median over the starts, mean over 3 seeds, 8,000 steps.",
+        "Error of one run: `sqrt(1/T ∫ |e|²/|e(0)|² dt)` over 5 s at 150 Hz, as in the figures; inputs clipped. "
+        "Published: tracking of optimal trajectories, mean over 100 starts, median over 5 seeds, 50,000 steps. Here: "
+        "regulation to the origin from uniform starts, mean and median over the starts, mean over 3 seeds, 8,000 "
+        "steps.",
         "All learned rows share the regression of drift and input matrix (6-128-128, tanh); the learned factors are "
         "a second network, fitted to be consistent with it on random pairs. The mean-value factors need none.",
     )
