@@ -146,7 +146,9 @@ class MpcObstacle(Experiment):
         costs = np.array([solver.solve(x, [start]).cost for x in starts])
         ratio = costs / arrays["cost"]
         return [
-            Comparison("start states, largest difference", abs(starts - arrays["x0"]).max(), 0.0, 1e-7),
+            Comparison(
+                "start states, largest difference", float(abs(starts - arrays["x0"]).max()), 0.0, 1e-7
+            ),
             Comparison(
                 "20-step optima, median ratio to the published cost", float(np.median(ratio)), 1.0, 1e-6
             ),

@@ -130,7 +130,7 @@ class TrajectoryMap(SmoothMap):
         return torch.cat([states.flatten(-2), inputs.flatten(-2)], -1)
 
     def bounds(
-        self, lower: Float[Tensor, "*batch r"], upper: Float[Tensor, "*batch r"]
+        self, lower: Float[Tensor, "*#batch r"], upper: Float[Tensor, "*#batch r"]
     ) -> tuple[Tensor, Tensor]:
         """Bounds of all rows `(*batch, m)`: zero for the dynamics, and those of the path rows `(*batch, [T,] r)`."""
         sides = []

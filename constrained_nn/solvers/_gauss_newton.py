@@ -91,6 +91,7 @@ class GaussNewton:
         return torch.ones_like(equality) if self.all_rows else (residual != 0) | equality
 
 
+@runtime_checkable
 class Problem(Protocol):
     """Rows of a flat batch."""
 

@@ -25,7 +25,7 @@ from constrained_nn.solvers import GaussNewton
 from tests.cases import sets
 from tests.cases._rows import BadCall, Batch, Edge, LayerCase, SetCase
 from tests.cases.sets import INF, rand, randn, tensor
-from tests.oracles import hardnet_affine, nearest_in_polyhedron, numpy
+from tests.oracles import hardnet_affine, numpy
 
 
 def wave_rows(y: Tensor, context: Tensor) -> Tensor:
@@ -222,10 +222,6 @@ def _closed_form(set: Polyhedron, y: np.ndarray) -> np.ndarray:
     return hardnet_affine(y, numpy(set.A), numpy(set.lower), numpy(set.upper))
 
 
-def _polyhedron_nearest(set: Polyhedron, y: np.ndarray) -> np.ndarray:
-    return nearest_in_polyhedron(y, numpy(set.A), numpy(set.lower), numpy(set.upper))
-
-
 def _disc(layer: type, y: Tensor):
     return lambda: layer().eval()(y, keep_out())
 
@@ -282,6 +278,7 @@ ROWS = [
         _closed_form,
         sets.polyhedron_inside,
         atol=1e-10,
+        second_order=False,
     ),
     LayerCase(
         "NearestPoint",
@@ -296,17 +293,6 @@ ROWS = [
         gradient_atol=1e-5,
         iterative=True,
         second_order=False,
-        transforms=False,
-    ),
-    LayerCase(
-        "NearestPoint-Polyhedron",
-        NearestPoint,
-        NearestPoint,
-        sets.polyhedron,
-        _polyhedron_nearest,
-        sets.polyhedron_inside,
-        atol=1e-9,
-        euclidean=True,
         transforms=False,
     ),
     *_bad_calls(HardNetPlusPlus),
