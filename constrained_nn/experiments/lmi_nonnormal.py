@@ -119,7 +119,7 @@ def _conic(n: int) -> common.Conic:
     pick = np.zeros((len(i), n * n))
     pick[np.arange(len(i)), i * n + j] = weights
     distance = cp.sum_squares(pick @ cp.vec(P, order="C") - y)
-    constraints = [0.5 * (M + M.T) << 0, P - 1e-5 * np.eye(n) >> 0]
+    constraints: list[Any] = [0.5 * (M + M.T) << 0, P - 1e-5 * np.eye(n) >> 0]
     return common.Conic(cp.Problem(cp.Minimize(distance), constraints), (A, B, y), (P,))
 
 
