@@ -1,7 +1,10 @@
 """One feedback and one invariant ellipsoid for every model of a polytope, proved, and then flown.
 
-The plant is a PVTOL at a hover whose thrust and coupling are uncertain. A proposal (an LQR) is projected onto the linear
-matrix inequalities of the four vertices; the result is written with its inequalities, for `constrained-nn certify`.
+    python examples/hover_certificate.py            some seconds
+    python examples/hover_certificate.py --fast     a few short runs
+
+The plant is a PVTOL at a hover whose thrust and coupling are uncertain. A proposal (an LQR) is projected onto the
+linear matrix inequalities of the four vertices; decision and inequalities go to a file for `constrained-nn certify`.
 """
 
 from __future__ import annotations
