@@ -119,7 +119,8 @@ class Pfar(Experiment):
     notes: ClassVar = (
         "L = 1 in the columns with fixed gains. References and winds of the tests are drawn once for all rows, from "
         "the published laws. The error is heavy-tailed over tests: the mean over 200 of them, the published number, is "
-        "uncertain by 4 %; ours is over 2,000.",
+        "uncertain by 4 %, with K 10 and G 10 by 9 %; ours is over 2,000. A test counts as run away, and is in no "
+        "mean, above a state error of 100: with one such reference in 2,000 PID would read 1.144 instead of 1.060.",
         "The published regression has its loss in units of the time step, and so its weight decay shrinks the "
         "features, most of all for few flights. The rows with scales put right have it in units of acceleration, "
         "without decay.",
@@ -307,17 +308,17 @@ class Pfar(Experiment):
         from constrained_nn.layers import EuclideanProjection, LeastViolation
         from control_envs.dynamics import PlanarRotorcraft
 
-        suite, shield = self.suite.first(200), Shield(PlanarRotorcraft())
+        suite, shield = self.suite.part(0, 200), Shield(PlanarRotorcraft())
         safe = SafetyFilter(controller, shield.condition, EuclideanProjection(on_failure=LeastViolation()))
         path = suite.fly(safe.eval())
-        error, gone = suite.error(path)
+        rms, gone = suite.errors(path)
         low, high = shield.box(path.x)
         clearance = shield.clearance(path.x).amin(-1)
         excess = torch.maximum(path.u - high, low - path.u).amax((-2, -1))
         violated = ~((clearance >= 0.0) & (excess <= 1e-9 * high.abs().max()))
         return {
-            column: error,
-            "diverged": float(gone),
+            column: rms[~gone].mean().item() if not gone.all() else math.nan,
+            "diverged": float(gone.sum()),
             "violations": float(violated.sum()),
             "clearance": clearance.min().item(),
         }

@@ -97,6 +97,8 @@ class Pvtol(Experiment):
     notes: ClassVar = (
         "Mean over tests of the RMS of the state error over 10 s. Learned gains are those of the control-oriented row "
         "with the same M and seed.",
+        "The errors are heavy-tailed: one test of 200 with an RMS error of 59 is 0.29 of the mean without adaptation "
+        "(without it 1.16). A test counts as run away, and is in no mean, above a state error of 1,000.",
         "The roll acceleration is the right derivative; the published formula has the measured roll rate in it.",
     )
 
@@ -170,7 +172,7 @@ class Pvtol(Experiment):
         wind = winds(rows, TEST_SEED, ScaledBeta(10.0, 5.0, 7.0))
         references = table(spline, 0.01, round(100 * self.test_seconds), stages=2)
         goal, _ = flat_state(references.values[::2])
-        return Tests(PVTOL(), references, goal, wind, 0.01, hold=False)
+        return Tests(PVTOL(), references, goal, wind, 0.01, hold=False, limit=1000.0)
 
     @cached_property
     def _recorded(self) -> dict[tuple[int, int], Any]:
