@@ -1,4 +1,4 @@
-"""A network that flies a quadrotor through a gate: 12 states, 20 stages, 400 rows, all of them enforced.
+"""A network that flies a quadrotor through a gate: 12 states, 20 stages, 440 rows, all of them enforced.
 
     python examples/quadrotor_gate.py            about three minutes
     python examples/quadrotor_gate.py --fast     two steps, to see that it runs
