@@ -15,6 +15,11 @@ from control_envs.dynamics import Pendulum
 class PendulumModel(CoILSExperiment):
     """A pendulum of 0.15 kg and 0.5 m around its upper rest, from samples over half a turn to either side."""
 
+    horizon: int = 1000
+
+    # fast decay settles within the test; a long hold would turn the policy into a limit cycle
+    rate: ClassVar[float] = 1.0
+    dt: ClassVar[float] = 0.01
     name: ClassVar[str] = "coils-pendulum"
     title: ClassVar[str] = "CoILS: inverted pendulum with a torque limit"
     notes: ClassVar = (
