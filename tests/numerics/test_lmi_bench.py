@@ -16,7 +16,7 @@ def test_a_small_run() -> None:
     assert {r["peer"].split()[0].rstrip(",") for r in rivals} == {"SCS", "Clarabel"}
     assert all(r["ms"] > 0 for r in record["rows"])
     reference = next(r for r in rivals if "distance" in r)
-    assert reference["distance"] < 1e-6
+    assert reference["distance"] < 1e-4  # four samples
     scs, clarabel = ratios(record)
     assert scs == pytest.approx(next(r["ms"] for r in rivals if "each" in r["peer"]) / ours["ms"])
     assert clarabel <= min(r["ms"] for r in rivals if r["peer"] == "Clarabel, compiled") / ours["ms"] + 1e-12
