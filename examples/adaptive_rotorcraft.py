@@ -56,5 +56,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     task = replace(EXPERIMENT, steps=options.steps, tests=200)
     if options.fast:
-        task = replace(task, epochs=40, steps=25, ridge_steps=60, tests=40, meta_dt=0.0625)
+        task = replace(task, epochs=40, steps=25, ridge_steps=60, tests=40, test_seconds=4.0, meta_dt=0.0625)
     main(task, 4 if options.fast else options.flights, options.seed, options.figure)

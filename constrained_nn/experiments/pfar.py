@@ -119,7 +119,7 @@ class Pfar(Experiment):
     notes: ClassVar = (
         "L = 1 in the columns with fixed gains. References and winds of the tests are drawn once for all rows, from "
         "the published laws. The error is heavy-tailed over tests: the mean over 200 of them, the published number, is "
-        "uncertain by 4 %, with K 10 and G 10 by 9 %; ours is over 2,000. A test counts as run away, and is in no "
+        "uncertain by 4 %, with K 10 and G 10 by 10 %; ours is over 2,000. A test counts as run away, and is in no "
         "mean, above a state error of 100: with one such reference in 2,000 PID would read 1.144 instead of 1.060.",
         "The published regression has its loss in units of the time step, and so its weight decay shrinks the "
         "features, most of all for few flights. The rows with scales put right have it in units of acceleration, "

@@ -30,7 +30,7 @@ def plot_flights(path: str | Path, goal: Any, runs: Mapping[str, Any], dt: float
         x = np.asarray(x)
         plane.plot(x[:, 0], x[:, 1], lw=1.3, color=color, label=name)
         distance = np.linalg.norm(x - goal, axis=-1)
-        error.semilogy(dt * np.arange(len(x)), np.maximum(distance, 1e-6), lw=1.3, color=color, label=name)
+        error.semilogy(dt * np.arange(len(x)), np.maximum(distance, 1e-3), lw=1.3, color=color, label=name)
     plane.set(xlabel="px [m]", ylabel="py [m]", aspect="equal")
     error.set(xlabel="t [s]", ylabel="norm of the state error")
     plane.legend(fontsize=8)
