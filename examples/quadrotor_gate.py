@@ -23,7 +23,8 @@ from control_envs.dynamics import Quadrotor
 from control_envs.simulate import RK4, rollout
 
 DT, HORIZON, GATE_STAGE, GRAVITY = 0.1, 20, 10, 9.81
-GATE, GATE_RADIUS = (0.0, 0.4, 1.5), 0.25  # center [m], in the plane px = 0
+GATE, GATE_RADIUS = (0.0, 0.4, 1.5), 0.3  # center [m], in the plane px = 0
+MARGIN = 0.05  # [m], for what the long steps of the plan miss
 POLE, POLE_RADIUS = (1.0, -0.1), 0.3
 GOAL = (2.0, 0.0, 1.2)
 
@@ -72,7 +73,10 @@ def feasible(x0: Tensor) -> NonlinearSet:
     lower = torch.tensor([3.0, *[-15.0] * 3, -1.0, -1.0, 0.2, POLE_RADIUS**2, -free, -free], dtype=x0.dtype)
     upper = torch.tensor([20.0, *[15.0] * 3, 1.0, 1.0, free, free, free, free], dtype=x0.dtype)
     lower, upper = lower.repeat(HORIZON, 1), upper.repeat(HORIZON, 1)
-    lower[GATE_STAGE - 1, 8], upper[GATE_STAGE - 1, 8:] = 0.0, torch.tensor([0.0, GATE_RADIUS**2])
+    lower[GATE_STAGE - 1, 8], upper[GATE_STAGE - 1, 8:] = (
+        0.0,
+        torch.tensor([0.0, (GATE_RADIUS - MARGIN) ** 2]),
+    )
     return NonlinearSet(ROWS, *ROWS.bounds(lower, upper), x0)
 
 
