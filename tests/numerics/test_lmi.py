@@ -284,6 +284,18 @@ def test_factored_blocks_of_large_order(generator: torch.Generator) -> None:
     torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-4, atol=1e-5)
 
 
+def test_eigenvalue_kernel_can_be_replaced(generator: torch.Generator) -> None:
+    set, calls = joint(generator, (4,)), []
+
+    def kernel(S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(S.shape[-1])
+        return torch.linalg.eigh(S)
+
+    y = normal(generator, 4, set.dim)
+    torch.testing.assert_close(LMINet(eigen=kernel).solve(y, set).value, LMINet().solve(y, set).value)
+    assert {2, 3} <= {*calls}
+
+
 def test_slopes_are_safe_at_repeated_eigenvalues() -> None:
     values = torch.tensor([[2.0, 2.0, -1.0, -1.0, 0.0]], dtype=torch.float64)
     slopes = search.slopes_of(values)[0]
