@@ -34,6 +34,7 @@ class ConvexProgram:
 
     Example:
         >>> import cvxpy, torch
+        >>> from constrained_nn import HardNetConvex
         >>> y, radius = cvxpy.Variable(2), cvxpy.Parameter(1, nonneg=True)
         >>> disc = ConvexProgram(y, [cvxpy.norm(y) <= radius], [radius])
         >>> HardNetConvex()(torch.tensor([3.0, 4.0]).double(), disc(torch.ones(1).double())).round(decimals=4)
