@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from constrained_nn._linalg._symmetric import smat, svec
@@ -120,7 +120,7 @@ def magnitude(map: MatrixMap, y: Float[Tensor, "*#batch m"]) -> Float[Tensor, "*
 
 def certified_above(
     map: MatrixMap, y: Float[Tensor, "*#batch m"], floor: Float[Tensor, "*#batch"] | float = 0.0
-) -> Float[Tensor, "*batch"]:
+) -> Bool[Tensor, "*#batch"]:
     """Whether `F(y) ⪰ floor I` is proved in exact arithmetic, by one Cholesky factorization in floating point.
 
     The factorization of `F(y) − (floor + ε) I` exists, where `ε` bounds all rounding: of the evaluation (at most

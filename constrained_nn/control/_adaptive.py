@@ -117,7 +117,7 @@ class AdaptiveController(DynamicController):
     def value(
         self,
         x: Float[Tensor, "*batch n"],
-        reference: Float[Tensor, "*batch k d"],
+        reference: Float[Tensor, "*#batch k d"],
         z: Float[Tensor, "*batch s"],
         target: Float[Tensor, "d p"],
     ) -> Float[Tensor, "*batch"]:

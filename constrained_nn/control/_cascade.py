@@ -238,7 +238,7 @@ class SaturatedCascade(DynamicController):
         return torch.stack([cosine * slope_v[..., 1] - sine * slope_v[..., 0], m2], -1)
 
     def value(
-        self, x: Float[Tensor, "*batch n"], reference: Float[Tensor, "*batch k 2"]
+        self, x: Float[Tensor, "*batch n"], reference: Float[Tensor, "*#batch k 2"]
     ) -> Float[Tensor, "*batch"]:
         """`V` without the part of the estimate."""
         gains = self.values()
