@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400, help="steps of 0.02 s in closed loop")
     parser.add_argument(
-        "--out", type=Path, default=Path("hover"), help="folder for the figure and the decision"
+        "--out", type=Path, default=Path("runs/hover"), help="folder for the figure and the decision"
     )
     parser.add_argument("--fast", action="store_true", help="a few short runs")
     options = parser.parse_args()

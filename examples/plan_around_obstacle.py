@@ -94,7 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=500, help="gradient steps")
     parser.add_argument("--batch", type=int, default=100, help="start states a step")
     parser.add_argument("--checkpoint", type=Path, help="trained weights")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder of picture and film")
+    parser.add_argument("--out", type=Path, default=Path("runs/plans"), help="folder of picture and film")
     parser.add_argument("--fast", action="store_true", help="three steps of twenty start states")
     options = parser.parse_args()
     if options.fast:

@@ -128,6 +128,9 @@ def certified_above(
     """
     F, size = matrix_at(map, y), magnitude(map, y)
     F = 0.5 * (F + F.transpose(-2, -1))
+    # underflow: at most `tiny · eps` in each product, multiplied by what follows it
+    tiny = torch.finfo(F.dtype).tiny
+    size = size + tiny * (1.0 + map.right.abs().sum((-2, -1)) + map.left.abs().sum((-2, -1)))[..., None, None]
     operations = map.symmetric + map.left.shape[-1] + map.slopes.shape[-3] + map.order + 8
     unit = 0.5 * torch.finfo(F.dtype).eps
     bound = 2.0 * operations * unit * (size.sum(-1).amax(-1) + size.diagonal(dim1=-2, dim2=-1).sum(-1))

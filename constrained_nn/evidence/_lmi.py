@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import constrained_nn
+from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import FileFormatError
 from constrained_nn.sets import LMI, LMIBlock
-from constrained_nn.training._run import read_tensors, write_tensors
 from constrained_nn.verify import SCHEMA, VERSION, digest, encode
 from constrained_nn.verify import _lmi as claims
 

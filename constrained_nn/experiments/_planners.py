@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from constrained_nn._tensor_files import read_tensors
 from constrained_nn.layers import HardNetPlusPlus, Implicit
 from constrained_nn.solvers import GaussNewton
 from constrained_nn.training import make_backbone
-from constrained_nn.training._run import load_weights, read_tensors
+from constrained_nn.training._run import load_weights
 from constrained_nn.training._unicycle_plan import (
     mirrored_plan,
     mirrored_state,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from constrained_nn.errors import SetTypeError
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.solvers import Solution
@@ -161,6 +162,15 @@ class Constrained(nn.Module):
         layer: ProjectionLayer,
     ) -> None:
         super().__init__()
+        if isinstance(layer, type):
+            raise TypeError(
+                f"Constrained: expected a layer, got the class {layer.__name__}. Write {layer.__name__}()."
+            )
+        if not callable(constraint) or isinstance(constraint, ProjectionLayer):
+            raise SetTypeError(
+                f"Constrained: expected constraint to be a function of the input, got {type(constraint).__name__}. "
+                f"Wrap a constant set as Fixed(set)."
+            )
         self.backbone = backbone
         self.constraint = constraint
         self.layer = layer

@@ -51,7 +51,7 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
     Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10, or 64 units of
     rounding of the dtype), checked on that value. Whether it is reached depends on rows and start; every other
     element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`, `MAX_STEPS`,
-    `SINGULAR`, or `INFEASIBLE` for crossed bounds.
+    `SINGULAR`, or `INFEASIBLE` for crossed bounds. With `compute_dtype` it holds before the result is rounded back.
     The result is feasible and near, not nearest (`NearestPoint`). The derivative is that of the map as it is
     computed, at kinks that of one side; `adjoint=Implicit()` trades the part along the constraints for speed.
 
@@ -116,10 +116,10 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
             value, status, steps = self._eager(y, set, batch, method)
         with torch.no_grad():
             violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        limit = method.atol
-        if limit is not None:
-            missed = (status == int(Status.OK)) & ~(violation <= limit)
-            status = torch.where(missed, int(Status.MAX_STEPS), status)
+        # a fixed number of steps promises nothing: its result is judged by the usual tolerance
+        limit = reachable(_METHOD if method.atol is None else method, y.dtype).atol
+        missed = (status == int(Status.OK)) & ~(violation <= (limit or 0.0))
+        status = torch.where(missed, int(Status.MAX_STEPS), status)
         status = torch.where(crossed.expand(batch), int(Status.INFEASIBLE), status)
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         return Solution(value, status, steps, violation)

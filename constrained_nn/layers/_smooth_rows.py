@@ -125,7 +125,8 @@ def flat_rows(
             slots.append(t)
         else:
             slots.append(len(flat))
-            flat.append(t.expand(*batch, *t.shape[t.ndim - core :]).reshape(-1, *t.shape[t.ndim - core :]))
+            own = t.shape[t.ndim - core :]
+            flat.append(t.expand(*batch, *own).reshape(batch.numel(), *own))
         return t
 
     map_tensors(set, spread)

@@ -87,7 +87,14 @@ class NonlinearSet(IntervalSet):
         return check_batch("NonlinearSet", **shapes)
 
     def value(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-        return self.rows.value(*self._together(y))
+        y, context = self._together(y)
+        value, m = self.rows.value(y, context), self.lower.shape[-1]
+        if value.shape != (*y.shape[:-1], m):
+            raise ShapeError(
+                f"NonlinearSet: expected the function to return {(*y.shape[:-1], m)}, one number for each of the {m} "
+                f"bounds, got {tuple(value.shape)}. Stack the rows along the last dimension; keep the batch."
+            )
+        return value
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m n"]:
         return self.rows.jacobian(*self._together(y), self.lower.shape[-1])

@@ -148,7 +148,7 @@ def descend(problem: Problem, y: Float[Tensor, "batch n"], method: GaussNewton, 
     open_ = fresh
     for count in range(method.max_steps + 1):
         if method.atol is not None:
-            within = open_ & (residual.abs().amax(-1) <= method.atol)
+            within = open_ & (residual.abs() <= method.atol).all(-1)
             _write(status, index, within, int(Status.OK))
             open_ = open_ & ~within
         if not bool(open_.all()):
@@ -160,7 +160,12 @@ def descend(problem: Problem, y: Float[Tensor, "batch n"], method: GaussNewton, 
         step, y_next, residual, failure = _advance(problem, y, residual, method)
         moved = failure < 0
         if keep:
-            path.append(Step(index, y, torch.where(moved, step.length, 0.0), step.active))
+            if bool(moved.all()):
+                path.append(Step(index, y, step.length, step.active))
+            elif bool(moved.any()):  # where an element failed its derivatives may be NaN, and 0 · NaN is NaN
+                on = moved.nonzero().squeeze(-1)
+                own = on if index is None else index[on]
+                path.append(Step(own, y[on], step.length[on], step.active[on]))
         _write(status, index, ~moved, failure[~moved])
         _write(steps, index, moved, count + 1)
         _write(final, index, moved, y_next[moved])
@@ -279,7 +284,7 @@ def descend_traced(problem: Problem, y: Tensor, method: GaussNewton) -> tuple[Te
             merit = residual.square().sum(-1)
             open_ = residual.isfinite().all(-1)
             if method.atol is not None:
-                open_ = open_ & (residual.abs().amax(-1) > method.atol)
+                open_ = open_ & (residual.abs() > method.atol).any(-1)
             length = torch.ones_like(merit)
             if method.backtracking:
                 move = fixed - plain_step(problem, fixed, active, length, method.damping).detach()
@@ -298,7 +303,7 @@ def descend_traced(problem: Problem, y: Tensor, method: GaussNewton) -> tuple[Te
         steps = steps + open_.to(torch.int32)
     with torch.no_grad():
         residual = residual_of(problem, problem.value(y.detach())).detach()
-        worst = residual.abs().amax(-1)
-        held = worst.isfinite() if method.atol is None else worst <= method.atol
+        small = residual.isfinite() if method.atol is None else residual.abs() <= method.atol
+        held = small.all(-1)
         status = torch.where(held, int(Status.OK), int(Status.MAX_STEPS)).to(torch.int8)
     return y, status, steps

@@ -162,6 +162,7 @@ class KKTProjection(torch.autograd.Function):
         if torch.is_grad_enabled():
             return (None,) * 5 + _graph(ctx, problem, at, grad)
         u, P = adjoint(problem, at, torch.where(good.unsqueeze(-1), grad, 0.0))
+        u, P = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, P))
         found: list[Tensor | None] = [u, *([None] * len(data))]
         wanted = [i for i in range(len(data)) if ctx.needs_input_grad[6 + i]]
         if wanted:

@@ -22,7 +22,7 @@ from constrained_nn.solvers._lmi_search import fixed_trips
 
 # Complementarity at which an element is done, relative to the data, and share of the way to the boundary.
 _GAP, _SHARE = 1e-14, 0.98
-# An element without a feasible point within this many times the size of its data counts as infeasible.
+# An element without a feasible point within this many times 1 + |y| counts as infeasible.
 RADIUS = 1e9
 
 
@@ -219,11 +219,12 @@ def _corrector(v: Tensor, dx: Tensor, dz: Tensor, center: Tensor) -> Tensor:
 
 
 def _separates(problem: Problem, Z: Tensor) -> Tensor:
-    """Whether `Z ⪰ 0` shows that no feasible point lies within `RADIUS` times the size of the data.
+    """Whether `Z ⪰ 0` shows that no feasible point lies within `RADIUS (1 + |y|)`.
 
     Every feasible `y` has `0 <= ⟨Z, F(y)⟩ = ⟨Z, C⟩ + ⟨LᵀZ, y⟩`.
     """
-    gap = -(Z * problem.constant).sum(-1)
+    trace = sum(z.diagonal(dim1=-2, dim2=-1).sum(-1) for z in problem.split(Z))
+    gap = -(Z * problem.constant).sum(-1) - problem.margin * trace  # of the inequalities without margin
     reach = _norm(problem.adjoint(Z))
     size = 1.0 + _norm(problem.target)
     noise = 1e-12 * _norm(Z) * _norm(problem.constant)

@@ -35,6 +35,7 @@ class Problem:
         maps: The unscaled blocks, flat batch `(b or 1, ...)`.
         scales: Diagonals of the congruences `T` `(b, n)`, one for each block.
         eigen: Kernel `S -> (eigenvalues, eigenvectors)`.
+        margin: What was taken off `(b,)`.
     """
 
     target: Tensor
@@ -43,6 +44,7 @@ class Problem:
     maps: tuple[MatrixMap, ...]
     scales: tuple[Tensor, ...]
     eigen: Eigen
+    margin: Tensor
 
     @property
     def orders(self) -> list[int]:
@@ -57,6 +59,7 @@ class Problem:
             dense=None if self.dense is None else _taken(self.dense, index),
             maps=tuple(MatrixMap(*(_taken(t, index) for t in m)) for m in self.maps),
             scales=tuple(s[index] for s in self.scales),
+            margin=self.margin[index],
         )
 
     def split(self, flat: Tensor) -> list[Tensor]:
@@ -149,7 +152,7 @@ def build(
     if dense_form:
         own = any(L.shape[0] > 1 for L in slopes)  # else one map for all elements
         dense = torch.cat([L.expand(b if own else 1, *L.shape[1:]) for L in slopes], -1)
-    return Problem(target, torch.cat(constants, -1), dense, maps, tuple(scales), eigen)
+    return Problem(target, torch.cat(constants, -1), dense, maps, tuple(scales), eigen, margin)
 
 
 def _scaling(map: MatrixMap, L: Tensor | None) -> Tensor:

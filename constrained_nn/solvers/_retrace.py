@@ -137,14 +137,22 @@ def at_solution(
         to_upper = (value - fixed.upper).abs() < (value - fixed.lower).abs()
         active = _ended_at_bound(fixed, path, final, y.detach(), value)
         linear = fixed.linearize(final)
-        factor: Factor = linear.factor(active, final.new_zeros(len(final)))
+        healthy = value.isfinite().all(-1) & linear.squared(torch.ones_like(active)).isfinite()
+        if not bool(healthy.all()):  # a failed element with derivatives that are NaN keeps its value
+            on = healthy.nonzero().squeeze(-1)
+            fixed, active, to_upper = build(*(t.detach()[on] for t in tensors)), active[on], to_upper[on]
+            linear = fixed.linearize(final[on])
+        factor: Factor = linear.factor(active, final.new_zeros(len(active)))
         active = active & factor.sound.unsqueeze(-1)
+    start = y - y.detach()
+    if not bool(healthy.all()):
+        whole, tensors, final, start = final + start, [t[on] for t in tensors], final[on], start[on]
     moving = build(*tensors)
     gap = moving.value(final) - torch.where(to_upper, moving.upper, moving.lower)
     gap = torch.where(active, gap, 0.0)
-    start = y - y.detach()
     change = linear.times(start) + (gap - gap.detach())
-    return final + start - linear.transposed(_Solve.apply(change * active, factor.solve))  # pyright: ignore
+    moved = final + start - linear.transposed(_Solve.apply(change * active, factor.solve))  # pyright: ignore
+    return moved if bool(healthy.all()) else whole.index_copy(0, on, moved)
 
 
 def _ended_at_bound(

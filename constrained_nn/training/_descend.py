@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError
-from constrained_nn.training._run import read_tensors, write_tensors
 
 
 @dataclass

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from constrained_nn._files import write_json
+from constrained_nn._tensor_files import read_tensors
 from constrained_nn.control import Controller
 from constrained_nn.errors import FileFormatError
 from constrained_nn.training._config import TrainConfig
@@ -109,47 +105,6 @@ def read_result(directory: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise FileFormatError(f"{path}: damaged ({error}). Simulate the run again.") from None
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """One safetensors file with its JSON metadata, whole or absent.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written; the old file is left as it was.
-    """
-    data = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        {"json": json.dumps(metadata)},
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file written by `write_tensors`.
-
-    Raises:
-        FileFormatError: The file is missing, truncated, or of another kind.
-    """
-    if not path.exists():
-        raise FileFormatError(f"{path}: no such file. Train the run, or go on with `--resume`.")
-    try:
-        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportArgumentType]
-            metadata = json.loads((file.metadata() or {})["json"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise FileFormatError(f"{path}: damaged or not a checkpoint of this toolkit ({error}).") from None
 
 
 def load_weights(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

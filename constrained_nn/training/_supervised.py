@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import matvec, rmatvec
+from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
 from constrained_nn.layers import Completion, ProjectionLayer
 from constrained_nn.sets import IntervalSet, Polyhedron
-from constrained_nn.training._run import load_weights, read_tensors, write_tensors
+from constrained_nn.training._run import load_weights
 
 Loss = Callable[..., Tensor]
 

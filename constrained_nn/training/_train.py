@@ -14,6 +14,7 @@ import torch
 
 from constrained_nn._files import write_atomically, write_json
 from constrained_nn._provenance import commit, machine, versions
+from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError
 from constrained_nn.layers import ProjectionLayer
 from constrained_nn.solvers import Status
@@ -29,9 +30,7 @@ from constrained_nn.training._run import (
     load_weights,
     new_run,
     read_config,
-    read_tensors,
     write_result,
-    write_tensors,
 )
 
 Progress = Callable[[int, dict[str, float]], None]

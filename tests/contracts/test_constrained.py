@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from constrained_nn import Box, Constrained, Fixed, HardNetAffine, LeastViolation
+from constrained_nn.errors import SetTypeError
 from constrained_nn.sets import Polyhedron
 from tests.cases import layers
 from tests.fake_cuda import fake_cuda, on_cuda
@@ -129,3 +130,12 @@ def test_training_counts_failures() -> None:
     assert network(torch.ones(4, 3)).isfinite().all()
     assert network.layer.counts.sum() == 4
     assert network.layer.counts[0] == 0
+
+
+@pytest.mark.untyped  # the hook refuses them first
+def test_set_in_place_of_a_function_and_class_in_place_of_a_layer_are_refused():
+    box = Box(torch.zeros(2), torch.ones(2))
+    with pytest.raises(SetTypeError, match=r"Fixed\(set\)"):
+        Constrained(torch.nn.Linear(2, 2), box, HardNetAffine())
+    with pytest.raises(TypeError, match=r"HardNetAffine\(\)"):
+        Constrained(torch.nn.Linear(2, 2), Fixed(box), HardNetAffine)

@@ -9,7 +9,7 @@ import torch
 from constrained_nn._linalg import adjoint_at, certified_above, columns, linear_part, matrix_at
 from constrained_nn.experiments import _lmi as systems
 from constrained_nn.layers import FixedPoint, LeastViolation, LMINet, Unrolled
-from constrained_nn.sets import LMI
+from constrained_nn.sets import LMI, LMIBlock
 from constrained_nn.solvers import Status
 from constrained_nn.solvers import _lmi_problem as problems
 from constrained_nn.solvers import _lmi_search as search
@@ -336,3 +336,32 @@ def test_least_violation_of_a_whole_batch_is_finite() -> None:
     assert value.isfinite().all()
     (gradient,) = torch.autograd.grad(value.sum(), y)
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-9])
+def test_margin_never_proves_a_feasible_set_empty(width: float) -> None:
+    """`0 <= y <= width`: thinner than any margin, not empty."""
+    constant = torch.diag(torch.tensor([0.0, width]).double())
+    set = LMI.dense(constant, torch.diag(torch.tensor([1.0, -1.0]).double())[None])
+    assert LMINet().solve(torch.ones(1).double(), set).status != Status.INFEASIBLE
+
+
+def test_underflow_proves_nothing() -> None:
+    tiny = [torch.tensor([[v]]).double() for v in (1e-105, 1e-200, 1e300)]
+    assert not bool(LMIBlock(*tiny).certified(torch.tensor([-1e-200]).double()))  # F = -2e-100
+
+
+def test_failed_element_adds_nothing_to_gradients_of_shared_matrices() -> None:
+    A = torch.tensor([[-1.0, 4.0], [0.0, -1.0]]).double().requires_grad_()
+    y = torch.tensor([[1.0, 1.0, 1.0], [-1e200, -1e200, -1e200]]).double()
+    solution = LMINet().solve(y, LMI.lyapunov(A, floor=0.1))
+    assert solution.status[1] not in (Status.OK, Status.FALLBACK)
+    solution.value[0].sum().backward()
+    both, A.grad = A.grad, None
+    LMINet().solve(y[:1], LMI.lyapunov(A, floor=0.1)).value.sum().backward()
+    torch.testing.assert_close(both, A.grad)
+
+
+def test_batch_without_elements() -> None:
+    A = torch.tensor([[-1.0, 4.0], [0.0, -1.0]]).double()
+    assert LMINet().solve(torch.ones(0, 3).double(), LMI.lyapunov(A)).value.shape == (0, 3)

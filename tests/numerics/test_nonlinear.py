@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from constrained_nn.errors import ShapeError
 from constrained_nn.layers import (
     Constrained,
     EuclideanProjection,
@@ -16,6 +17,7 @@ from constrained_nn.layers import (
     LeastViolation,
     NearestPoint,
     Retraced,
+    Taped,
 )
 from constrained_nn.layers._smooth_rows import SetRows
 from constrained_nn.sets import NonlinearSet, Polyhedron, SmoothFunction, TrajectoryMap
@@ -329,3 +331,53 @@ def test_fixed_set_behind_a_network(float64) -> None:
     assert (y.square().sum(-1) >= 1.0 - 1e-9).all()
     y.sum().backward()
     assert network.backbone.weight.grad.isfinite().all()
+
+
+def _norm_beyond(radius: Tensor) -> NonlinearSet:
+    """`|y| >= radius`, whose derivative does not exist at 0."""
+    norm = SmoothFunction(lambda y, c: (y * y).sum(-1, keepdim=True).sqrt() - c, 2)
+    return NonlinearSet(norm, torch.zeros(1).double(), torch.tensor([INF]).double(), radius)
+
+
+@pytest.mark.parametrize("adjoint", [Retraced(), Taped(), Implicit()], ids=lambda a: type(a).__name__)
+def test_failed_element_keeps_its_value_and_adds_nothing_to_shared_gradients(adjoint) -> None:
+    radius = torch.ones(1).double().requires_grad_()
+    y = torch.tensor([[0.3, 0.4], [0.0, 0.0]]).double().requires_grad_()
+    solution = HardNetPlusPlus(adjoint=adjoint).solve(y, _norm_beyond(radius))
+    assert solution.status[0] == Status.OK
+    assert solution.status[1] != Status.OK
+    solution.value[0].sum().backward()
+    torch.testing.assert_close(solution.value[1].detach(), torch.zeros(2).double())
+    torch.testing.assert_close(radius.grad, torch.tensor([1.4]).double(), rtol=0, atol=1e-6)
+    assert y.grad is not None
+    assert y.grad[1].tolist() == [0.0, 0.0]
+
+
+def test_published_iteration_is_not_ok_where_it_ends_outside() -> None:
+    circle = SmoothFunction(lambda y, context: (y * y).sum(-1, keepdim=True), 2)
+    empty = NonlinearSet(circle, torch.tensor([-2.0]).double(), torch.tensor([-1.0]).double())
+    solution = HardNetPlusPlus(method=GaussNewton.published(5)).solve(
+        torch.tensor([3.0, 0.0]).double(), empty
+    )
+    assert solution.status == Status.MAX_STEPS
+    assert solution.violation > 1.0
+
+
+def test_set_without_rows_and_batch_without_elements() -> None:
+    none = NonlinearSet(
+        SmoothFunction(lambda y, c: y[..., :0], 2), torch.zeros(0).double(), torch.zeros(0).double()
+    )
+    y = torch.tensor([[3.0, 4.0]]).double()
+    solution = HardNetPlusPlus().solve(y, none)
+    assert solution.status.tolist() == [Status.OK]
+    torch.testing.assert_close(solution.value, y, rtol=0, atol=0)
+    beyond = _norm_beyond(torch.ones(1).double())
+    assert HardNetPlusPlus().solve(torch.zeros(0, 2).double(), beyond).value.shape == (0, 2)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_function_with_another_number_of_rows_is_refused(rows: int) -> None:
+    function = SmoothFunction(lambda y, c: y[..., :1].expand(*y.shape[:-1], rows), 2)
+    set = NonlinearSet(function, torch.zeros(2).double(), torch.ones(2).double())
+    with pytest.raises(ShapeError, match="one number for each of the 2 bounds"):
+        HardNetPlusPlus().solve(torch.zeros(4, 2).double(), set)

@@ -107,7 +107,8 @@ def test_damaged_run_is_named(name, damage, message, tmp_path):
 
 
 def test_weights_with_nan_are_refused(tmp_path):
-    from constrained_nn.training._run import POLICY, write_tensors
+    from constrained_nn._tensor_files import write_tensors
+    from constrained_nn.training._run import POLICY
 
     run = train(config(steps=1), tmp_path)
     weights = {n: torch.full_like(p, torch.nan) for n, p in run.backbone.state_dict().items()}
