@@ -65,9 +65,9 @@ class InvariantEllipsoids(Experiment):
     seeds: ClassVar = (1,)
     notes: ClassVar = (
         "Not every draw of SLOW is feasible at 1e-5: an eigenvalue near −0.05 leaves no decay beside `α`. "
-        "Draw 413 of the test set allows at most `P ⪰ 7.2e-6 I` (Clarabel). `LMINet` flags it as not solved; it is 5e-10 "
-        "from feasible in the scaled inequality, too near to prove it empty, and counts as violated. Draws that are "
-        "proved empty have their own column.",
+        "Draw 413 of the test set allows at most `P ⪰ 7.2e-6 I` (Clarabel). `LMINet` flags it as not solved; "
+        "it is 5e-10 from feasible in the scaled inequality, too near for a proof of emptiness, and counts as "
+        "violated. Draws that are proved empty have their own column.",
         "The inequality has a largest solution (a Riccati equation's), so that a proposal above it projects "
         "onto the optimum itself: hence medians of the gap near 0. The mean is larger, see `gap_90` in the "
         "JSON file.",
