@@ -31,7 +31,7 @@ class LMINet(ProjectionLayer[LMI]):
     Guarantee: `OK` and `FALLBACK` (saved by the interior method) mean that `F(x) ⪰ 0` is proved in exact arithmetic
     for the numbers returned, by Cholesky factors of the original blocks in float64, shifted by a bound on all rounding.
     `OK` is the nearest point of the set with margin `δ` to 1e-10 of the size of the data, `FALLBACK` to 1e-6.
-    `INFEASIBLE` comes with a multiplier which proves that no point within 1e9 (1 + |y|)
+    `INFEASIBLE` comes with a multiplier which proves that no point within `1e9 (1 + |y|)`
     satisfies the inequalities. Where eigenvalues of `F(x) − Z` vanish the derivative is that of the inside.
 
     Args:
