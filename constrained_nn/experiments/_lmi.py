@@ -13,6 +13,9 @@ import numpy as np
 from constrained_nn.experiments._protocol import Published
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from torch import Tensor
 
     from constrained_nn.sets import LMI
@@ -95,6 +98,53 @@ def controller(A: Tensor, B: Tensor, G: Tensor, floor: float = 1e-3) -> LMI:
     from constrained_nn.sets import LMI
 
     return LMI.state_feedback(A, B, rate=ALPHA, disturbance=G, floor=floor)
+
+
+def layer_of(row: str, penalty: float) -> Any:
+    """The layer of a row, or None; `dr-N` is the paper's iteration with its penalty, N steps."""
+    from constrained_nn.layers import LeastViolation, LMINet
+
+    if row == "soft":
+        return None
+    if row == "lmi-net":
+        return LMINet(on_failure=LeastViolation())
+    return LMINet(
+        on_failure=LeastViolation(),
+        accelerate=False,
+        margin=0.0,
+        relaxation=1.0,
+        congruence=False,
+        interior_steps=0,
+        penalty=penalty,
+        max_steps=int(row.removeprefix("dr-")),
+    )
+
+
+def descend(
+    network: torch.nn.Module,
+    systems: tuple[Tensor, ...],
+    loss: Callable[..., Tensor],
+    *,
+    epochs: int,
+    seed: int,
+    directory: Path,
+    name: str,
+) -> None:
+    """Two phases of training, the second shorter and slower; each goes on from its checkpoint."""
+    from constrained_nn.training import fit
+
+    for phase, rate in enumerate((1e-3, 2e-4)):
+        fit(
+            network,
+            systems,
+            loss,
+            epochs=max(1, epochs // (phase + 1)),
+            learning_rate=rate,
+            seed=seed,
+            batch=256,
+            checkpoint=directory.parent / f"{name}-seed{seed}-{phase}.safetensors",
+            every=5,
+        )
 
 
 def log_det(S: Tensor, floor: float = 1e-6) -> Tensor:

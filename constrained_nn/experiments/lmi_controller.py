@@ -121,7 +121,7 @@ class EllipsoidControllers(Experiment):
         import torch
 
         from constrained_nn.layers import LMINet
-        from constrained_nn.training import fit, make_backbone
+        from constrained_nn.training import make_backbone
 
         soft = row == "soft"
         network = make_backbone(5, 5, (64, 64), seed, torch.float64)
@@ -137,18 +137,15 @@ class EllipsoidControllers(Experiment):
             return (apart.clamp_max(100.0) + common.log_det(set.variables(y)[0], 1e-12)).sum()
 
         epochs = self.soft_epochs if soft else self.epochs
-        for phase, rate in enumerate((1e-3, 2e-4)):
-            fit(
-                network,
-                common.joint_systems("train", self.train_count, seed),
-                loss,
-                epochs=max(1, epochs // (phase + 1)),
-                learning_rate=rate,
-                seed=seed,
-                batch=256,
-                checkpoint=directory.parent / f"{'soft' if soft else 'layer'}-seed{seed}-{phase}.safetensors",
-                every=5,
-            )
+        common.descend(
+            network,
+            common.joint_systems("train", self.train_count, seed),
+            loss,
+            epochs=epochs,
+            seed=seed,
+            directory=directory,
+            name="soft" if soft else "layer",
+        )
         return network
 
     def raw(
@@ -176,27 +173,8 @@ class EllipsoidControllers(Experiment):
         systems = common.joint_systems("train", 100, 2000)
         set = common.controller(*systems)
         with torch.no_grad():
-            y = self.layer("lmi-net").solve(self.raw(network, *systems), set).value
+            y = common.layer_of("lmi-net", PAPER).solve(self.raw(network, *systems), set).value
         save_decisions(directory, self.name, set, y)
-
-    def layer(self, row: str) -> Any:
-        """The layer of a row, or None."""
-        from constrained_nn.layers import LeastViolation, LMINet
-
-        if row == "soft":
-            return None
-        if row == "lmi-net":
-            return LMINet(on_failure=LeastViolation())
-        return LMINet(
-            on_failure=LeastViolation(),
-            accelerate=False,
-            margin=0.0,
-            relaxation=1.0,
-            congruence=False,
-            interior_steps=0,
-            penalty=PAPER,
-            max_steps=int(row.removeprefix("dr-")),
-        )
 
     def _evaluate(
         self, row: str, network: torch.nn.Module, name: str, seed: int, so_far: Mapping[str, float]
@@ -206,7 +184,7 @@ class EllipsoidControllers(Experiment):
         from constrained_nn.solvers import Status
 
         A, B, G = common.joint_systems(name, self.test_count, seed)
-        layer = self.layer(row)
+        layer = common.layer_of(row, PAPER)
 
         def decide() -> Any:
             with torch.no_grad():
