@@ -1,8 +1,9 @@
 """What produces a claim: recorded runs, fresh samples, and the file that `verify` checks."""
 
-from constrained_nn.evidence._certify import certify, replay, write
+from constrained_nn.evidence._certify import certify, write
 from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
 from constrained_nn.evidence._record import record
+from constrained_nn.evidence._replay import replay
 from constrained_nn.evidence._sample import Sample, fresh_starts, sample
 from constrained_nn.evidence._subject import Subject
 

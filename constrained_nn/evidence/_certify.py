@@ -1,35 +1,21 @@
-"""Puts claims together, writes them, and repeats the runs of a certificate."""
+"""Claims about a controller on its task: rows of recorded runs, and fresh runs."""
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import constrained_nn
 from constrained_nn._files import write_json
-from constrained_nn.errors import ConvergenceError, FileFormatError
+from constrained_nn.errors import ConvergenceError
+from constrained_nn.evidence._head import about_task, head
 from constrained_nn.evidence._record import record
 from constrained_nn.evidence._sample import Sample, sample
 from constrained_nn.evidence._subject import Subject
-from constrained_nn.verify import (
-    SCHEMA,
-    VERSION,
-    Finding,
-    Outcome,
-    clopper_pearson,
-    decode,
-    decode_one,
-    digest,
-    encode,
-)
 from constrained_nn.verify import _rows as rows_claim
 from constrained_nn.verify import _sampled as sampled_claim
-
-REPEATED_RTOL = 1e-6  # a repetition on another machine may differ by this much in its numbers
+from constrained_nn.verify import clopper_pearson, digest, encode
 
 
 def certify(
@@ -60,39 +46,23 @@ def certify(
         ConvergenceError: No recorded input is finite.
     """
     task, dtype = subject.task, str(subject.dtype).removeprefix("torch.")
-    certificate: dict[str, Any] = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "digest": "",
-        "versions": {
-            "constrained-nn": constrained_nn.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "python-flint")},
-        },
-        "command": command,
-        "seed": seed,
-        "task": {
-            "name": task.name,
-            "version": task.version,
-            "dt": encode(task.dt),
-            "horizon": task.horizon,
-            "state": [f"{q.name} [{q.unit}]" for q in task.plant.state],
-            "input": [f"{q.name} [{q.unit}]" for q in task.plant.input],
-        },
-        "controller": {
+    certificate = head(
+        command=command,
+        seed=seed,
+        task=about_task(task),
+        controller={
             "method": subject.method,
             "dtype": dtype,
             "weights": subject.weights,
             "sha256": subject.sha256,
         },
-        "claims": [],
-    }
+    )
     rtol = rows_claim.MAX_RTOL[dtype] if rtol is None else rtol
     if "proof" in grades:
-        certificate["claims"].append(_rows(subject, starts, rtol, certificate))
+        certificate["claims"].append(rows(subject, starts, rtol, certificate))
     if "sampled" in grades:
         drawn = sample(subject, runs, seed)
-        certificate["claims"].append(_closed_loop(drawn, rtol, confidence, certificate))
+        certificate["claims"].append(closed_loop(drawn, rtol, confidence, certificate))
     certificate["digest"] = digest(certificate)
     return certificate
 
@@ -102,7 +72,8 @@ def write(certificate: dict[str, Any], path: Path) -> Path:
     return write_json(path, certificate)
 
 
-def _rows(subject: Subject, starts: np.ndarray, rtol: float, certificate: dict[str, Any]) -> dict[str, Any]:
+def rows(subject: Subject, starts: np.ndarray, rtol: float, certificate: dict[str, Any]) -> dict[str, Any]:
+    """The claim about the rows of recorded runs."""
     data = record(subject, starts)
     inputs = sum(data["counts"])
     if not inputs:
@@ -135,9 +106,8 @@ def _rows(subject: Subject, starts: np.ndarray, rtol: float, certificate: dict[s
     return claim
 
 
-def _closed_loop(
-    drawn: Sample, rtol: float, confidence: float, certificate: dict[str, Any]
-) -> dict[str, Any]:
+def closed_loop(drawn: Sample, rtol: float, confidence: float, certificate: dict[str, Any]) -> dict[str, Any]:
+    """The claim about fresh runs."""
     runs, whole = len(drawn.starts), drawn.complete
     collisions = int((drawn.margin[whole] < 0).sum())
     violations = int((drawn.excess[whole] > rtol).sum())
@@ -175,84 +145,3 @@ def _closed_loop(
     claim["statement"] = sampled_claim.statement(claim, certificate)
     claim["verdict"] = sampled_claim.evaluate(claim, certificate).verdict
     return claim
-
-
-def replay(certificate: dict[str, Any], subject: Subject) -> list[Finding]:
-    """Repeat the runs of a certificate that was checked, and compare them with what it holds.
-
-    Raises:
-        FileFormatError: The controller or the task is not the one that the certificate is about.
-    """
-    task, controller = certificate["task"], certificate["controller"]
-    for what, stated, here in (
-        ("weights", controller["sha256"], subject.sha256),
-        ("task", (task["name"], task["version"]), (subject.task.name, subject.task.version)),
-        ("dtype", controller["dtype"], str(subject.dtype).removeprefix("torch.")),
-    ):
-        if stated != here:
-            raise FileFormatError(f"replay: the certificate is about {what} {stated}, got {here}.")
-    repeat = {"rows": _replay_rows, "closed-loop": _replay_closed_loop}
-    return [repeat[claim["kind"]](claim, certificate, subject) for claim in certificate["claims"]]
-
-
-def _replay_rows(claim: dict[str, Any], certificate: dict[str, Any], subject: Subject) -> Finding:
-    data, dim = claim["data"], len(certificate["task"]["state"])
-    x = np.array(decode(data["x"], "data.x")).reshape(-1, dim)
-    firsts = np.concatenate([[0], np.cumsum(data["counts"])[:-1]])
-    repeated = record(subject, x[firsts])
-    if repeated["counts"] != data["counts"]:
-        return Finding("proof", Outcome.INCONCLUSIVE, "not repeated: other sub-steps than recorded", "")
-    differences = {
-        name: _difference(
-            decode(repeated[name], name, infinite=True), decode(data[name], name, infinite=True)
-        )
-        for name in ("x", "A", "lower", "upper", "u")
-    }
-    return _repeated("proof", differences, "the recorded rows")
-
-
-def _replay_closed_loop(claim: dict[str, Any], certificate: dict[str, Any], subject: Subject) -> Finding:
-    drawn = sample(subject, claim["runs"], certificate["seed"])
-    if drawn.starts_sha256 != claim["starts_sha256"]:
-        line = "not repeated: the seed gives other start states than recorded"
-        return Finding("sampled", Outcome.INCONCLUSIVE, line, "")
-    again = _closed_loop(
-        drawn, decode_one(claim["rtol"], "rtol"), decode_one(claim["confidence"], "confidence"), certificate
-    )
-    counts = ("collisions", "violations", "incomplete")
-    if any(again[name] != claim[name] for name in counts):
-        line = ", ".join(f"{name} {again[name]} instead of {claim[name]}" for name in counts)
-        worse = again["collisions"] + again["violations"] > 0
-        return Finding(
-            "sampled",
-            Outcome.COUNTEREXAMPLE if worse else Outcome.INCONCLUSIVE,
-            f"repeated with other results: {line}",
-            "",
-        )
-    differences = {
-        name: _difference(
-            decode(again["data"][name], name, infinite=True), decode(claim["data"][name], name, infinite=True)
-        )
-        for name in ("margin", "excess")
-    }
-    return _repeated("sampled", differences, "all counts and worst margins")
-
-
-def _difference(ours: list[float], stated: list[float]) -> float:
-    """Largest difference relative to the size of the values, infinite where only one is."""
-    a, b = np.array(ours), np.array(stated)
-    finite = np.isfinite(a) & np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite]):
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    return float(np.abs(a[finite] - b[finite]).max() / max(1.0, np.abs(b[finite]).max()))
-
-
-def _repeated(grade: str, differences: dict[str, float], what: str) -> Finding:
-    name = max(differences, key=lambda n: differences[n])
-    if differences[name] <= REPEATED_RTOL:
-        exact = "to the last bit" if differences[name] == 0 else f"to {differences[name]:.1e} in {name}"
-        return Finding(grade, Outcome.HOLDS, f"repeated: {what}, {exact}", "")
-    line = f"repeated with other numbers: {name} differs by {differences[name]:.3g}"
-    return Finding(grade, Outcome.INCONCLUSIVE, line, "")

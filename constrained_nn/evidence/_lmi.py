@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import constrained_nn
 from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import FileFormatError
+from constrained_nn.evidence._head import head
 from constrained_nn.sets import LMI, LMIBlock
-from constrained_nn.verify import SCHEMA, VERSION, digest, encode
 from constrained_nn.verify import _lmi as claims
+from constrained_nn.verify import digest, encode
 
 DECISIONS = "decisions.safetensors"
 _FIELDS = ("constant", "left", "right", "slopes")
@@ -84,27 +82,19 @@ def certify_decisions(path: Path, *, command: str) -> dict[str, Any]:
             ],
         },
     }
-    certificate: dict[str, Any] = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "digest": "",
-        "versions": {
-            "constrained-nn": constrained_nn.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("torch", "numpy", "python-flint")},
-        },
-        "command": command,
-        "seed": 0,
+    certificate = head(
+        command=command,
+        seed=0,
         # no time passes in a matrix inequality: one step, no state
-        "task": {"name": name, "version": 1, "dt": encode(1.0), "horizon": 1, "state": [], "input": []},
-        "controller": {
+        task={"name": name, "version": 1, "dt": encode(1.0), "horizon": 1, "state": [], "input": []},
+        controller={
             "method": "linear matrix inequalities",
             "dtype": "float64",
             "weights": path.name,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         },
-        "claims": [claim],
-    }
+    )
+    certificate["claims"].append(claim)
     found = claims.evaluate(claim, certificate)
     claim["verdict"] = found.verdict
     claim["worst"] = {"pivot": encode(found.pivot), "element": found.element, "block": found.block}

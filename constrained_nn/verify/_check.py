@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import _lmi, _rows, _sampled
+from constrained_nn.verify._claim import ClaimModule
 from constrained_nn.verify._format import MAX_BYTES, mapping, read, sequence, text
 
 
@@ -38,12 +38,9 @@ class Finding:
     statement: str
 
 
-# (kind, grade) of a claim -> the module that knows it
-_KINDS: dict[tuple[str, str], ModuleType] = {
-    ("rows", "proof"): _rows,
-    ("lmi", "proof"): _lmi,
-    ("closed-loop", "sampled"): _sampled,
-}
+# every claim that there is; `ClaimModule` says what a module declares
+CLAIMS: tuple[ClaimModule, ...] = (_rows, _lmi, _sampled)
+_KINDS = {(module.KIND, module.GRADE): module for module in CLAIMS}
 
 
 def check(path: str | Path, *, max_bytes: int = MAX_BYTES) -> list[Finding]:
@@ -69,7 +66,7 @@ def check_claims(certificate: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def claim_module(claim: Any, where: str) -> ModuleType:
+def claim_module(claim: Any, where: str) -> ClaimModule:
     """The module that checks a claim; its keys must be exactly those that the module knows."""
     claim = mapping(claim, None, where)
     kind = (str(claim.get("kind"))[:40], str(claim.get("grade"))[:40])
@@ -79,17 +76,14 @@ def claim_module(claim: Any, where: str) -> ModuleType:
     return _KINDS[kind]
 
 
-def _check_claim(certificate: dict[str, Any], claim: dict[str, Any], module: ModuleType) -> Finding:
+def _check_claim(certificate: dict[str, Any], claim: dict[str, Any], module: ClaimModule) -> Finding:
     found = module.evaluate(claim, certificate)
     grade = claim["grade"]
     if found.verdict == "counterexample":
         return Finding(grade, Outcome.COUNTEREXAMPLE, f"counterexample: {found.counterexample}", "")
-    if module is _rows and found.uncovered is not None:
-        return Finding(grade, Outcome.INCONCLUSIVE, f"inconclusive: {found.uncovered}", "")
-    if module is _rows:
-        _rows.check_worst(claim, found)
-    if module is _lmi:
-        _lmi.check_worst(claim, found)
+    if found.verdict == "inconclusive":
+        return Finding(grade, Outcome.INCONCLUSIVE, f"inconclusive: {found.line}", "")
+    module.check_stated(claim, found)
     words = module.statement(claim, certificate)
     if text(claim["statement"], "statement") != words:
         raise FileFormatError("statement: the words do not say what the numbers say.")
@@ -97,18 +91,7 @@ def _check_claim(certificate: dict[str, Any], claim: dict[str, Any], module: Mod
         raise FileFormatError("assumptions: they are not those of this kind of claim.")
     if claim["verdict"] != found.verdict:
         raise FileFormatError(f"verdict: the data give '{found.verdict}', which is not what the claim says.")
-    if module is _lmi:
-        return Finding(grade, Outcome.HOLDS, found.line, words)
-    if found.verdict == "inconclusive":
-        line = f"inconclusive: {found.incomplete} of {found.runs} runs did not finish"
-        return Finding(grade, Outcome.INCONCLUSIVE, line, words)
-    if module is _rows:
-        line = (
-            f"holds: worst relative excess {found.excess:.3g}, every bound evaluated in rational arithmetic"
-        )
-    else:
-        line = "consistent, not repeated"
-    return Finding(grade, Outcome.HOLDS, line, words)
+    return Finding(grade, Outcome.HOLDS, found.line, words)
 
 
 def conclusion(findings: list[Finding], accept: frozenset[str]) -> Outcome:

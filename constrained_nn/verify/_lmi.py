@@ -8,11 +8,11 @@ from typing import Any
 from flint import fmpz
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._claim import COMMON
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence
 
-KEYS = (
-    "kind", "grade", "statement", "assumptions", "verdict", "elements", "variables", "orders", "worst", "data",
-)  # fmt: skip
+KIND, GRADE = "lmi", "proof"
+KEYS = (*COMMON, "elements", "variables", "orders", "worst", "data")
 DATA = ("S", "Y", "z", "blocks")
 BLOCK = ("constant", "left", "right", "slopes")
 _MOST_ORDER = 512
@@ -203,7 +203,7 @@ def _ratio(numerator: int, denominator: int) -> float:
         return float("1.7976931348623157e308") * (1 if numerator > 0 else -1)
 
 
-def check_worst(claim: dict[str, Any], found: Proof) -> None:
+def check_stated(claim: dict[str, Any], found: Proof) -> None:
     """The stated smallest pivot and its place must be those of the data.
 
     Raises:

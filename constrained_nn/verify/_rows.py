@@ -9,6 +9,7 @@ from typing import Any
 from flint import fmpq
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._claim import COMMON
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text
 
 # Largest relative tolerance that may be called satisfied: rounding of a well-conditioned evaluation.
@@ -16,10 +17,8 @@ MAX_RTOL = {"float64": 1e-9, "float32": 1e-4}
 # Part of a control interval that may lie uncovered between two held inputs: rounding of the time.
 GAP = {"float64": 1e-9, "float32": 1e-3}
 
-KEYS = (
-    "kind", "grade", "statement", "assumptions", "verdict", "rtol", "starts", "inputs", "rows", "bounds",
-    "worst", "data",
-)  # fmt: skip
+KIND, GRADE = "rows", "proof"
+KEYS = (*COMMON, "rtol", "starts", "inputs", "rows", "bounds", "worst", "data")
 DATA = ("counts", "t", "dt", "x", "A", "lower", "upper", "u")
 
 
@@ -57,6 +56,12 @@ class Rows:
         if self.counterexample is not None:
             return "counterexample"
         return "holds" if self.uncovered is None else "inconclusive"
+
+    @property
+    def line(self) -> str:
+        if self.uncovered is not None:
+            return self.uncovered
+        return f"holds: worst relative excess {self.excess:.3g}, every bound evaluated in rational arithmetic"
 
 
 def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
@@ -235,7 +240,7 @@ def _agree(claim: dict[str, Any], **found: int) -> None:
             raise FileFormatError(f"{name}: the claim says {claim[name]}, the data hold {value}.")
 
 
-def check_worst(claim: dict[str, Any], found: Rows) -> None:
+def check_stated(claim: dict[str, Any], found: Rows) -> None:
     """The stated worst row and number of bounds must be those of the data.
 
     Raises:

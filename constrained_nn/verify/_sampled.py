@@ -9,15 +9,17 @@ from typing import Any
 from flint import arb, ctx, fmpq
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._claim import COMMON
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
 from constrained_nn.verify._rows import tolerance
 
 CONFIDENCE = (0.9, 1 - 1e-9)  # below: not worth stating; above: the bound says nothing
 TIGHT = 1e-9  # a stated bound may exceed the exact one by this relative amount
 
+KIND, GRADE = "closed-loop", "sampled"
 KEYS = (
-    "kind", "grade", "statement", "assumptions", "verdict", "rtol", "confidence", "runs", "starts_sha256",
-    "collisions", "violations", "incomplete", "collision_bound", "violation_bound", "worst", "data",
+    *COMMON, "rtol", "confidence", "runs", "starts_sha256", "collisions", "violations", "incomplete",
+    "collision_bound", "violation_bound", "worst", "data",
 )  # fmt: skip
 WORST = ("margin", "margin_run", "margin_start", "excess", "excess_run", "excess_start")
 
@@ -45,6 +47,12 @@ class Sampled:
         if self.counterexample is not None:
             return "counterexample"
         return "consistent" if not self.incomplete else "inconclusive"
+
+    @property
+    def line(self) -> str:
+        if self.incomplete:
+            return f"{self.incomplete} of {self.runs} runs did not finish"
+        return "consistent, not repeated"
 
 
 def clopper_pearson(events: int, runs: int, confidence: float) -> float:
@@ -80,7 +88,7 @@ def _is_bound(p: float, events: int, runs: int, confidence: float) -> bool:
 
 
 def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
-    """Counts, worst runs and bounds from the recorded runs; each must be what the claim states.
+    """Counts and worst runs from the recorded runs.
 
     Raises:
         FileFormatError: The claim does not follow from its own data.
@@ -99,7 +107,6 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
     collisions = sum(m < 0 for m, c in zip(margin, whole, strict=True) if c)
     violations = sum(e > rtol for e, c in zip(excess, whole, strict=True) if c)
     incomplete = runs - sum(whole)
-    found = {"collisions": collisions, "violations": violations, "incomplete": incomplete}
     worst = _check_worst(claim, certificate, margin, excess)
     counterexample = None
     if collisions or violations:
@@ -116,14 +123,20 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
             f"{collisions} of {runs} runs collide, {violations} violate a row; worst run {worst[f'{which}_run']}: "
             f"{quantity} {value:.6g}, from {state}"
         )
-    result = Sampled(runs, collisions, violations, incomplete, counterexample)
-    for name, value in found.items():
+    return Sampled(runs, collisions, violations, incomplete, counterexample)
+
+
+def check_stated(claim: dict[str, Any], found: Sampled) -> None:
+    """The stated counts must be those of the data, the bounds those of Clopper and Pearson.
+
+    Raises:
+        FileFormatError: They differ.
+    """
+    for name in ("collisions", "violations", "incomplete"):
+        value = getattr(found, name)
         if integer(claim[name], name) != value:
-            if counterexample is not None:
-                return result  # a counterexample stands, whatever the claim says of it
             raise FileFormatError(f"{name}: the claim says {claim[name]}, the data give {value}.")
-    _check_bounds(claim, result)
-    return result
+    _check_bounds(claim, found)
 
 
 def _check_worst(
