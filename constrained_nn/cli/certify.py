@@ -18,6 +18,7 @@ class Grade(StrEnum):
 
 
 def command(
+    context: typer.Context,
     run: Annotated[
         Path,
         typer.Argument(
@@ -47,6 +48,7 @@ def command(
 
     torch.set_num_threads(threads)
     if (run / DECISIONS).exists():
+        _refuse(context, grade)
         _report(_decisions(run / DECISIONS, out), out or run / "certificate.json")
         return
     subject = load_subject(run)
@@ -74,6 +76,15 @@ def command(
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         fail(error)
     _report(certificate, target)
+
+
+def _refuse(context: typer.Context, grade: Grade) -> None:
+    """Decisions are proved one by one: an option about runs would be ignored, which is an error instead."""
+    if grade is Grade.sampled:
+        fail("--grade sampled: decisions under matrix inequalities are proved, not sampled. Leave it out.")
+    for name in ("starts", "runs", "seed", "confidence"):
+        if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
+            fail(f"--{name}: this folder holds decisions, which have no runs to repeat. Leave it out.")
 
 
 def _decisions(path: Path, out: Path | None) -> dict[str, Any]:

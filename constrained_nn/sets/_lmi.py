@@ -325,9 +325,9 @@ def _block(map: MatrixMap) -> LMIBlock:
 
 def _vertices(*matrices: Matrices) -> list:
     """Vertices, matched: a single matrix goes with every vertex of the others."""
-    lists = [[m] if isinstance(m, Tensor) else list(m) for m in matrices]
+    lists = [list(m) if isinstance(m, list | tuple) else [m] for m in matrices]
     count = max(map(len, lists))
-    if any(len(entry) not in (1, count) for entry in lists):
+    if not count or any(len(entry) not in (1, count) for entry in lists):
         raise ShapeError(
             f"LMI: expected as many vertices of each matrix, got {[len(entry) for entry in lists]}. A matrix that is "
             f"the same in all of them may be given once."

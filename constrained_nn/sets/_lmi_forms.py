@@ -7,10 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import MatrixMap
+from constrained_nn.sets._lmi_shapes import check_shapes
 
 
 def dense(F0: Float[Tensor, "*#batch n n"], F: Float[Tensor, "*#batch m n n"]) -> MatrixMap:
     """`F0 + Σ zⱼ Fⱼ`."""
+    check_shapes("dense", F0=(F0, "n n"), F=(F, "m n n"))
     n = F0.shape[-1]
     return MatrixMap(F0, F0.new_zeros(n, 0), F0.new_zeros(0, n), F)
 
@@ -25,6 +27,7 @@ def floor(right: Tensor, value: float | Tensor, *, rows: int, scalars: int) -> M
 
 def lyapunov(A: Float[Tensor, "*#batch n n"], rate: float | Tensor) -> MatrixMap:
     """`−(Aᵀ P + P A + 2 rate P)`."""
+    check_shapes("lyapunov", A=(A, "n n"))
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     return _plain(torch.zeros_like(A), -eye, A + _column(rate, A) * eye)
 
@@ -33,6 +36,7 @@ def invariant(
     A: Float[Tensor, "*#batch n n"], B: Float[Tensor, "*#batch n k"], multiplier: float | Tensor
 ) -> MatrixMap:
     """`−[[Aᵀ P + P A + α P, P B], [Bᵀ P, −α I]]`, from `−[I; 0] P [A + α/2 I, B]` and its transpose."""
+    check_shapes("invariant_ellipsoid", A=(A, "n n"), B=(B, "n k"))
     n, k = B.shape[-2:]
     alpha = _column(multiplier, A)
     eye = torch.eye(n, dtype=A.dtype, device=A.device)
@@ -42,6 +46,7 @@ def invariant(
 
 def bounded_real(A: Tensor, B: Tensor, C: Tensor, D: Tensor, gain: float | None) -> MatrixMap:
     """`−[[Aᵀ P + P A + Cᵀ C, P B + Cᵀ D], [·, Dᵀ D − γ² I]]`; `γ²` is a scalar variable where `gain` is None."""
+    check_shapes("bounded_real", A=(A, "n n"), B=(B, "n k"), C=(C, "l n"), D=(D, "l k"))
     n, k = B.shape[-2:]
     eye = torch.eye(n, dtype=A.dtype, device=A.device)
     corner = torch.block_diag(A.new_zeros(n, n), torch.eye(k, dtype=A.dtype, device=A.device))
@@ -54,6 +59,7 @@ def bounded_real(A: Tensor, B: Tensor, C: Tensor, D: Tensor, gain: float | None)
 
 def passivity(A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> MatrixMap:
     """`−[[Aᵀ P + P A, P B − Cᵀ], [·, −(D + Dᵀ)]]`."""
+    check_shapes("passivity", A=(A, "n n"), B=(B, "n k"), C=(C, "k n"), D=(D, "k k"))
     n, k = B.shape[-2:]
     eye = torch.eye(n, dtype=A.dtype, device=A.device)
     top = _beside(torch.zeros_like(A), C.transpose(-2, -1))
@@ -65,6 +71,10 @@ def passivity(A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> MatrixMap:
 
 def state_feedback(A: Tensor, B: Tensor, rate: float | Tensor, disturbance: Tensor | None) -> MatrixMap:
     """`−[[A Q + Q Aᵀ + B Y + Yᵀ Bᵀ + α Q, G], [Gᵀ, −α I]]`, from `−[A + α/2 I, B; 0] [Q; Y] [I, 0]`."""
+    shapes = {"A": (A, "n n"), "B": (B, "n k")}
+    check_shapes(
+        "state_feedback", **shapes | ({} if disturbance is None else {"disturbance": (disturbance, "n l")})
+    )
     n = A.shape[-1]
     alpha = _column(rate, A)
     eye = torch.eye(n, dtype=A.dtype, device=A.device)

@@ -166,6 +166,40 @@ ROWS = [
         lambda: LMI(*LMI.lyapunov(torch.eye(1)).blocks, Box(torch.zeros(1), torch.ones(1))),  # pyright: ignore
         "Box at position 2",
     ),
+    BadCall("LMI", ShapeError, lambda: LMI.lyapunov(torch.eye(3)[0]), "A of shape (*batch, n, n), got (3,)"),
+    BadCall(
+        "LMI", ShapeError, lambda: LMI.dense(torch.eye(2), torch.eye(2)[0]), "(*batch, m, n, n) with n = 2"
+    ),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI.invariant_ellipsoid(torch.eye(2), torch.eye(3), multiplier=0.1),
+        "B of shape (*batch, n, k) with n = 2, got (3, 3)",
+    ),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI.bounded_real(torch.eye(2), torch.eye(2), torch.eye(3), torch.eye(2)),
+        "C of shape (*batch, l, n) with n = 2, k = 2, got (3, 3)",
+    ),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI.passivity(torch.eye(2), torch.eye(2), torch.eye(2), torch.eye(3)),
+        "D of shape (*batch, k, k) with n = 2, k = 2, got (3, 3)",
+    ),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI.state_feedback(torch.eye(2), torch.eye(2), rate=0.1, disturbance=torch.eye(3)),
+        "disturbance of shape (*batch, n, l) with n = 2, k = 2, got (3, 3)",
+    ),
+    BadCall(
+        "LMI",
+        ShapeError,
+        lambda: LMI.state_feedback(torch.eye(2), torch.eye(2).double(), rate=0.1),
+        "B of dtype torch.float32 like A",
+    ),
     BadCall(
         "LMINet",
         SetTypeError,

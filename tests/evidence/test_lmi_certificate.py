@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from constrained_nn.cli import certify
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import certify_decisions, load_decisions, save_decisions, write
 from constrained_nn.experiments import _lmi as systems
@@ -51,6 +54,18 @@ def test_command_line_certifies_and_checks(folder: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "16 blocks factored in exact arithmetic" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "option", ["--grade=sampled", "--runs=5", "--seed=1", "--confidence=0.95", "--starts=3"]
+)
+def test_options_about_runs_are_refused(folder: Path, option: str) -> None:
+    app = typer.Typer()
+    app.command()(certify.command)
+    result = CliRunner().invoke(app, [str(folder), option])
+    assert result.exit_code == 2
+    assert option.partition("=")[0] in result.output
+    assert not (folder / "certificate.json").exists()
 
 
 def test_decisions_survive_the_file(folder: Path) -> None:
