@@ -11,6 +11,7 @@ from constrained_nn.solvers._matrix_equations import (
     checked,
     identity,
     relative_residual,
+    require_tensors,
     tracked,
 )
 from constrained_nn.solvers._matrix_solution import MatrixSolution
@@ -45,7 +46,7 @@ def solve_sylvester(
         `torch.func` and compilation they are flagged.
 
     Raises:
-        ShapeError: The matrices do not fit each other.
+        ShapeError: The matrices do not fit each other, or are not tensors.
 
     Example:
         >>> import torch
@@ -77,7 +78,7 @@ def solve_lyapunov(
         A `MatrixSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other.
+        ShapeError: The matrices do not fit each other, or are not tensors.
 
     Example:
         >>> import torch
@@ -87,7 +88,7 @@ def solve_lyapunov(
     References:
         Kao, Hennequin, Automatic differentiation of Sylvester, Lyapunov, and algebraic Riccati equations (2020).
     """
-    return _solve("solve_lyapunov", A, A.mT if A.ndim >= 2 else A, Q, rtol, discrete=False)
+    return _solve("solve_lyapunov", A, None, Q, rtol, discrete=False)
 
 
 def solve_discrete_sylvester(
@@ -113,7 +114,7 @@ def solve_discrete_sylvester(
         A `MatrixSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other.
+        ShapeError: The matrices do not fit each other, or are not tensors.
 
     Example:
         >>> import torch
@@ -145,7 +146,7 @@ def solve_discrete_lyapunov(
         A `MatrixSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other.
+        ShapeError: The matrices do not fit each other, or are not tensors.
 
     Example:
         >>> import torch
@@ -155,13 +156,18 @@ def solve_discrete_lyapunov(
     References:
         Kao, Hennequin, Automatic differentiation of Sylvester, Lyapunov, and algebraic Riccati equations (2020).
     """
-    return _solve("solve_discrete_lyapunov", A, A.mT if A.ndim >= 2 else A, Q, rtol, discrete=True)
+    return _solve("solve_discrete_lyapunov", A, None, Q, rtol, discrete=True)
 
 
-def _solve(where: str, A: Tensor, B: Tensor, C: Tensor, rtol: float, *, discrete: bool) -> MatrixSolution:
+def _solve(
+    where: str, A: Tensor, B: Tensor | None, C: Tensor, rtol: float, *, discrete: bool
+) -> MatrixSolution:
+    """`B` is the transpose of `A` where there is none."""
+    right, last = ("A transposed", "Q") if B is None else ("B", "C")
+    require_tensors(where, A=A, B=B, **{last: C})
     n, m = (C.shape[-2], C.shape[-1]) if C.ndim >= 2 else (0, 0)
-    right = "B" if where.endswith("sylvester") else "A transposed"
-    last = "C" if where.endswith("sylvester") else "Q"
+    if B is None:
+        B = A.mT if A.ndim >= 2 else A
     dtype = A.dtype
     batch, (A, B, C) = checked(where, {"A": (A, n, n), right: (B, m, m), last: (C, n, m)})
 

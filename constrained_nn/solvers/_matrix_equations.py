@@ -11,6 +11,20 @@ from torch.autograd import forward_ad
 from constrained_nn.errors import ShapeError
 
 
+def require_tensors(where: str, **matrices: object) -> None:
+    """Arrays and lists are refused: they carry neither derivatives nor a device.
+
+    Raises:
+        ShapeError: A matrix is not a tensor.
+    """
+    for name, M in matrices.items():
+        if M is not None and not isinstance(M, Tensor):
+            raise ShapeError(
+                f"{where}: expected {name} as a torch tensor, got {type(M).__name__}. Convert it with "
+                f"`torch.as_tensor`."
+            )
+
+
 def checked(where: str, given: Mapping[str, tuple[Tensor, int, int]]) -> tuple[torch.Size, list[Tensor]]:
     """Common batch shape, and the matrices in float64 `(batch, rows, columns)`.
 

@@ -11,6 +11,7 @@ from constrained_nn.solvers._matrix_equations import (
     checked,
     identity,
     relative_residual,
+    require_tensors,
     symmetric,
 )
 from constrained_nn.solvers._matrix_solution import RiccatiSolution
@@ -58,7 +59,7 @@ def solve_care(
         A `RiccatiSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other.
+        ShapeError: The matrices do not fit each other, or are not tensors.
 
     Example:
         >>> import torch
@@ -105,7 +106,7 @@ def solve_dare(
         A `RiccatiSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other.
+        ShapeError: The matrices do not fit each other, or are not tensors.
 
     Example:
         >>> import torch
@@ -131,6 +132,7 @@ def _solve(
     rtol: float,
 ) -> RiccatiSolution:
     A, B, Q, R = matrices
+    require_tensors(where, A=A, B=B, Q=Q, R=R, cross=cross, guess=guess)
     n, m = B.shape[-2:] if B.ndim >= 2 else (0, 0)
     given = {"A": (A, n, n), "B": (B, n, m), "Q": (Q, n, n), "R": (R, m, m)}
     given |= {} if cross is None else {"cross": (cross, n, m)}

@@ -9,6 +9,7 @@ from control_envs.dynamics.kinematic_unicycle import KinematicUnicycle
 from control_envs.dynamics.linear import LinearSystem, symmetric_family
 from control_envs.dynamics.manipulator import Manipulator
 from control_envs.dynamics.pendulum import Pendulum
+from control_envs.dynamics.planar_birotor import PlanarBirotor
 from control_envs.dynamics.planar_rotorcraft import PlanarRotorcraft
 from control_envs.dynamics.pvtol import PVTOL
 from control_envs.dynamics.quadrotor import Quadrotor
@@ -28,6 +29,7 @@ __all__ = [
     "Manipulator",
     "Mechanical",
     "Pendulum",
+    "PlanarBirotor",
     "PlanarRotorcraft",
     "Quadrotor",
     "Quantity",

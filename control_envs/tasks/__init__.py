@@ -14,6 +14,7 @@ from control_envs.tasks.kinematic_unicycle import KinematicUnicycleTask
 from control_envs.tasks.linear import LinearTask
 from control_envs.tasks.manipulator import ManipulatorTask
 from control_envs.tasks.pendulum import PendulumTask
+from control_envs.tasks.planar_birotor import PlanarBirotorTask
 from control_envs.tasks.planar_rotorcraft import PlanarRotorcraftTask, PVTOLTask
 from control_envs.tasks.quadrotor import QuadrotorTask
 from control_envs.tasks.spacecraft import SpacecraftTask
@@ -36,6 +37,7 @@ TASKS: dict[str, type[Task]] = {
         LinearTask,
         VanDerPolTask,
         SpacecraftTask,
+        PlanarBirotorTask,
     )
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "ManipulatorTask",
     "PVTOLTask",
     "PendulumTask",
+    "PlanarBirotorTask",
     "PlanarRotorcraftTask",
     "QuadraticTask",
     "QuadrotorTask",

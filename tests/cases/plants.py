@@ -18,6 +18,7 @@ from control_envs.dynamics import (
     LinearSystem,
     Manipulator,
     Pendulum,
+    PlanarBirotor,
     PlanarRotorcraft,
     Quadrotor,
     Spacecraft,
@@ -181,7 +182,25 @@ def _spacecraft(t, x, u, w):
     return [*x[3:], *acceleration, turn]
 
 
+def _birotor(t, x, u, w):
+    """Newton in the inertial frame, turned into body axes."""
+    m, arm, J, g = 0.6, 0.3, 0.01, 9.81
+    c, s = cos(x[2]), sin(x[2])
+    R, turned = np.array([[c, -s], [s, c]]), np.array([[-s, -c], [c, -s]])  # and its derivative in the angle
+    velocity = R @ x[3:5]
+    acceleration = R @ [0.0, (u[0] + u[1]) / m] - [0.0, g]
+    body = R.T @ acceleration + x[5] * turned.T @ velocity
+    return [*velocity, x[5], *body, arm * (u[0] - u[1]) / J]
+
+
 ROWS = [
+    PlantCase(
+        "PlanarBirotor",
+        PlanarBirotor,
+        lambda: PlanarBirotor(0.6, 0.3, 0.01),
+        _birotor,
+        (10.0, 10.0, pi / 3, 2.0, 1.0, pi / 3),
+    ),
     PlantCase("VanDerPol", VanDerPol, lambda: VanDerPol(0.7), _van_der_pol, (3.0, 3.0)),
     PlantCase(
         "Spacecraft",

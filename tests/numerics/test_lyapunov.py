@@ -143,3 +143,7 @@ def test_shapes_that_do_not_fit():
         solve_lyapunov(torch.eye(3), torch.eye(2))
     with pytest.raises(ShapeError, match=r"solve_sylvester: expected B of shape"):
         solve_sylvester(torch.eye(3), torch.eye(3), torch.ones(3, 2))
+    with pytest.raises(ShapeError, match=r"solve_lyapunov: expected Q as a torch tensor, got ndarray"):
+        solve_lyapunov(torch.eye(3), torch.eye(3).numpy())
+    with pytest.raises(ShapeError, match=r"solve_sylvester: expected A as a torch tensor, got list"):
+        solve_sylvester([[1.0]], torch.eye(3), torch.ones(3, 2))

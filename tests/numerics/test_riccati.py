@@ -311,3 +311,15 @@ def test_shapes_that_do_not_fit(discrete):
         solver(discrete)(A.expand(2, 3, 3), B.expand(3, 3, 2), A, R)
     with pytest.raises(ShapeError, match="expected A of shape"):
         solver(discrete)(A, torch.ones(3), A, R)
+
+
+@BOTH
+@pytest.mark.untyped
+def test_arrays_and_lists_are_refused(discrete):
+    A, B, R = torch.eye(3), torch.ones(3, 2), torch.eye(2)
+    with pytest.raises(ShapeError, match=r"expected A as a torch tensor, got ndarray\. Convert it"):
+        solver(discrete)(A.numpy(), B.numpy(), A.numpy(), R.numpy())
+    with pytest.raises(ShapeError, match="expected B as a torch tensor, got list"):
+        solver(discrete)(A, B.tolist(), A, R)
+    with pytest.raises(ShapeError, match="expected guess as a torch tensor, got ndarray"):
+        solver(discrete)(A, B, A, R, guess=A.numpy())

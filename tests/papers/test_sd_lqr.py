@@ -17,7 +17,7 @@ from constrained_nn.control import (
     StateDependentLQR,
 )
 from constrained_nn.solvers import Status
-from control_envs.dynamics import PVTOL, CartPole, LinearSystem, Pendulum, Spacecraft
+from control_envs.dynamics import PVTOL, CartPole, LinearSystem, Pendulum, PlanarBirotor, Spacecraft
 from control_envs.simulate import rollout
 from control_envs.tasks import SpacecraftTask
 
@@ -34,7 +34,9 @@ def regulator(factorization, n: int, m: int, **options) -> StateDependentLQR:
     return StateDependentLQR(factorization, unit(n), unit(m), zero(n), zero(m), **options)
 
 
-@pytest.mark.parametrize("plant", [PVTOL(drag_x=0.0, drag_y=0.0, drag_rotor=0.0), CartPole(), Spacecraft()])
+@pytest.mark.parametrize(
+    "plant", [PVTOL(drag_x=0.0, drag_y=0.0, drag_rotor=0.0), CartPole(), Spacecraft(), PlanarBirotor()]
+)
 def test_mean_value_factorization_is_exact(plant, generator):
     n, m = plant.state_dim, plant.input_dim
     x = 0.7 * torch.randn(30, n, generator=generator, dtype=torch.float64)
@@ -56,6 +58,44 @@ def test_pendulum_has_the_known_factor():
     A, B = MeanValue(plant, 12)(torch.stack([theta, 0 * theta], -1), zero(2), zero(1))
     torch.testing.assert_close(A[:, 1, 0], -9.81 / 1.3 * torch.sinc(theta / math.pi), rtol=1e-10, atol=1e-10)
     assert B.shape == (7, 2, 1)
+
+
+def birotor_factor(x_ref: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+    """A state-dependent factor of the birotor by hand, from the sum formulas of sine and cosine.
+
+    `cos φ − cos φ̄ = −sin(φ̄ + e/2) sinc(e/2) e` and `sin φ − sin φ̄ = cos(φ̄ + e/2) sinc(e/2) e`; products change by
+    `a b − ā b̄ = a (b − b̄) + b̄ (a − ā)`.
+    """
+    x, g = x_ref + e, 9.81
+    half = torch.sinc(e[..., 2] / (2 * math.pi))
+    dc, ds = (
+        -torch.sin(x_ref[..., 2] + 0.5 * e[..., 2]) * half,
+        torch.cos(x_ref[..., 2] + 0.5 * e[..., 2]) * half,
+    )
+    c, s = x_ref[..., 2].cos(), x_ref[..., 2].sin()
+    v, w = x[..., 3], x[..., 4]
+    rate = x_ref[..., 5]
+    A = torch.zeros(*e.shape, 6, dtype=e.dtype)
+    A[..., 0, 2], A[..., 0, 3], A[..., 0, 4] = v * dc - w * ds, c, -s
+    A[..., 1, 2], A[..., 1, 3], A[..., 1, 4] = v * ds + w * dc, s, c
+    A[..., 2, 5] = 1.0
+    A[..., 3, 2], A[..., 3, 4], A[..., 3, 5] = -g * ds, rate, w
+    A[..., 4, 2], A[..., 4, 3], A[..., 4, 5] = -g * dc, -rate, -v
+    return A
+
+
+def test_birotor_has_the_factor_by_hand(generator):
+    plant, held = PlanarBirotor(), zero(2)
+    draws = torch.rand(2, 40, 6, generator=generator, dtype=torch.float64)
+    x_ref, e = 2.0 * draws[0] - 1.0, 4.0 * draws[1] - 2.0
+    change = (birotor_factor(x_ref, e) @ e.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(change, plant.drift(0.0, x_ref + e) - plant.drift(0.0, x_ref))
+    A, B = MeanValue(plant, 10)(x_ref + e, x_ref, held)
+    torch.testing.assert_close((A @ e.unsqueeze(-1)).squeeze(-1), change, rtol=1e-9, atol=1e-9)
+    # at the reference there is no choice: both are the Jacobian
+    at = MeanValue(plant, 3)(x_ref, x_ref, held)[0]
+    torch.testing.assert_close(birotor_factor(x_ref, 0 * e), at, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(B[0, 4:], torch.tensor([[2.0, 2.0], [50.0, -50.0]], dtype=torch.float64))
 
 
 def test_at_the_reference_both_are_lqr(generator):
