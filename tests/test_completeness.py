@@ -15,10 +15,12 @@ from constrained_nn.control import Controller
 from constrained_nn.layers import ProjectionLayer
 from constrained_nn.sets import ConstraintSet
 from control_envs.dynamics import Dynamics
+from control_envs.flows import Flow
 from tests.cases import (
     BadCall,
     CertificateCase,
     ControllerCase,
+    FlowCase,
     LayerCase,
     PlantCase,
     SetCase,
@@ -39,6 +41,7 @@ MODULES = (
     "constrained_nn.experiments",
     "constrained_nn.plotting",
     "control_envs.dynamics",
+    "control_envs.flows",
     "control_envs.tasks",
 )
 FAMILIES = {
@@ -46,6 +49,7 @@ FAMILIES = {
     "constrained_nn.layers": (ProjectionLayer, LayerCase),
     "constrained_nn.control": (Controller, ControllerCase),
     "control_envs.dynamics": (Dynamics, PlantCase),
+    "control_envs.flows": (Flow, FlowCase),
     "constrained_nn.certificates": (object, CertificateCase),
 }
 PARTS = ("Guarantee:", "Args:", "Example:", "References:")

@@ -140,6 +140,25 @@ class PlantCase:
 
 
 @dataclass(frozen=True)
+class FlowCase:
+    """A flow, on a grid so coarse that finite differences are cheap.
+
+    Args:
+        name: Identifier of the row.
+        kind: The class.
+        make: `() -> flow`.
+        derivative: Independent `∂w/∂t` of one state of kept modes, in NumPy, on a finer grid.
+        dt: A step at which the integrators are in their asymptotic range [s].
+    """
+
+    name: str
+    kind: type
+    make: Callable[[], Any]
+    derivative: Callable[[Any, np.ndarray], np.ndarray]
+    dt: float
+
+
+@dataclass(frozen=True)
 class ControllerCase:
     """A controller.
 
