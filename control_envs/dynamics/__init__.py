@@ -7,6 +7,7 @@ from control_envs.dynamics.cart_pole import CartPole
 from control_envs.dynamics.double_integrator import DoubleIntegrator
 from control_envs.dynamics.kinematic_unicycle import KinematicUnicycle
 from control_envs.dynamics.linear import LinearSystem, symmetric_family
+from control_envs.dynamics.lorenz import Lorenz63, Lorenz96
 from control_envs.dynamics.manipulator import Manipulator
 from control_envs.dynamics.pendulum import Pendulum
 from control_envs.dynamics.planar_birotor import PlanarBirotor
@@ -26,6 +27,8 @@ __all__ = [
     "Dynamics",
     "KinematicUnicycle",
     "LinearSystem",
+    "Lorenz63",
+    "Lorenz96",
     "Manipulator",
     "Mechanical",
     "Pendulum",

@@ -16,6 +16,8 @@ from control_envs.dynamics import (
     DoubleIntegrator,
     KinematicUnicycle,
     LinearSystem,
+    Lorenz63,
+    Lorenz96,
     Manipulator,
     Pendulum,
     PlanarBirotor,
@@ -173,6 +175,15 @@ def _van_der_pol(t, x, u, w):
     return [x[1], 0.7 * (1 - x[0] * x[0]) * x[1] - x[0] + u[0] + w[0]]
 
 
+def _lorenz_63(t, x, u, w):
+    x, y, z = x
+    return [2.0 * (y - x), 3.0 * x - x * z - y, x * y - 1.5 * z]
+
+
+def _lorenz_96(t, x, u, w):
+    return [x[i - 1] * (x[(i + 1) % 6] - x[i - 2]) - x[i] + 7.0 for i in range(6)]
+
+
 def _spacecraft(t, x, u, w):
     """Through the matrix of the paper's code: the forces and the moment move a point that is not the center."""
     m, J, ox, oy = 0.4, 0.2, 0.2, -0.1
@@ -258,6 +269,9 @@ ROWS = [
         (2.0,) * 3 + (1.0,) * 4 + (2.0,) * 6,
     ),
     PlantCase("LinearSystem", LinearSystem, lambda: LinearSystem(A, B, E), _linear, (2.0, 2.0)),
+    PlantCase("Lorenz63", Lorenz63, lambda: Lorenz63(2.0, 3.0, 1.5), _lorenz_63, (2.0, 2.0, 2.0)),
+    PlantCase("Lorenz96", Lorenz96, lambda: Lorenz96(6, 7.0), _lorenz_96, (3.0,) * 6),
+    BadCall("Lorenz96", ValueError, lambda: Lorenz96(3), "got 3"),
     BadCall("LinearSystem", ValueError, lambda: LinearSystem(np.eye(2), np.ones((3, 1))), "got [2, 3]"),
     BadCall("Manipulator", ValueError, lambda: Manipulator(lengths=(1.0,), masses=(1.0, 2.0)), "got 2 and 1"),
 ]
