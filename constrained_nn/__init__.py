@@ -12,15 +12,20 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "AffineSubspace": "sets",
     "Ball": "sets",
+    "BlendedProjection": "layers",
     "Box": "sets",
     "Completion": "layers",
     "Constrained": "layers",
     "ControlBarrier": "certificates",
     "ConvexProgram": "layers",
+    "DenseEnergy": "certificates",
+    "DiagonalEnergy": "certificates",
+    "ECO": "layers",
     "Ellipsoid": "sets",
     "Euclidean": "layers",
     "EuclideanProjection": "layers",
     "Fixed": "layers",
+    "FourierEnergy": "certificates",
     "Halfspace": "sets",
     "HardNetAffine": "layers",
     "HardNetConvex": "layers",
@@ -32,21 +37,26 @@ _EXPORTS = {
     "LMINet": "layers",
     "LMISolution": "solvers",
     "LeastViolation": "layers",
+    "LowRankEnergy": "certificates",
     "Nan": "layers",
     "NearestPoint": "layers",
+    "NeuralEnergy": "certificates",
     "NonlinearSet": "sets",
     "PSDCone": "sets",
     "Parallel": "layers",
     "Polyhedron": "sets",
     "Product": "sets",
     "Raise": "layers",
+    "RayProjection": "layers",
     "SecondOrderCone": "sets",
     "Simplex": "sets",
     "SmoothFunction": "sets",
     "Solution": "solvers",
+    "SpectralEllipsoid": "sets",
     "Status": "solvers",
     "StrictInterior": "layers",
     "TrajectoryMap": "sets",
+    "WeightedEllipsoid": "sets",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
@@ -65,8 +75,17 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from constrained_nn.certificates import ControlBarrier
+    from constrained_nn.certificates import (
+        ControlBarrier,
+        DenseEnergy,
+        DiagonalEnergy,
+        FourierEnergy,
+        LowRankEnergy,
+        NeuralEnergy,
+    )
     from constrained_nn.layers import (
+        ECO,
+        BlendedProjection,
         Completion,
         Constrained,
         ConvexProgram,
@@ -82,6 +101,7 @@ if TYPE_CHECKING:
         NearestPoint,
         Parallel,
         Raise,
+        RayProjection,
         StrictInterior,
     )
     from constrained_nn.sets import (
@@ -101,6 +121,8 @@ if TYPE_CHECKING:
         SecondOrderCone,
         Simplex,
         SmoothFunction,
+        SpectralEllipsoid,
         TrajectoryMap,
+        WeightedEllipsoid,
     )
     from constrained_nn.solvers import LMISolution, Solution, Status

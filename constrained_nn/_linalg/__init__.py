@@ -30,7 +30,8 @@ from constrained_nn._linalg._min_norm import (
     product,
     thin_qr,
 )
-from constrained_nn._linalg._secular import project_ellipsoid
+from constrained_nn._linalg._modes import even_spectrum, from_modes, multiplicity, to_modes
+from constrained_nn._linalg._secular import project_ellipsoid, project_weighted
 from constrained_nn._linalg._sorting import project_simplex
 from constrained_nn._linalg._symmetric import psd_project, smat, svec, symmetric_eigenvalues, symmetric_eigh
 
@@ -42,12 +43,15 @@ __all__ = [
     "certified_above",
     "columns",
     "default_rank_rtol",
+    "even_spectrum",
+    "from_modes",
     "linear_part",
     "magnitude",
     "matrix_at",
     "matvec",
     "min_norm_adjoint",
     "min_norm_solve",
+    "multiplicity",
     "nearest_between",
     "outer_sum_to",
     "pinv_apply",
@@ -55,6 +59,7 @@ __all__ = [
     "product",
     "project_ellipsoid",
     "project_simplex",
+    "project_weighted",
     "psd_project",
     "rmatvec",
     "safe_norm",
@@ -63,4 +68,5 @@ __all__ = [
     "symmetric_eigenvalues",
     "symmetric_eigh",
     "thin_qr",
+    "to_modes",
 ]

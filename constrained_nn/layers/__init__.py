@@ -5,6 +5,15 @@ from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._completion import Completion
 from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
 from constrained_nn.layers._convex_program import ConvexProgram, ProgramSet
+from constrained_nn.layers._eco import ECO, Rollout
+from constrained_nn.layers._energy_projections import (
+    AbsoluteGate,
+    BlendedProjection,
+    Ray,
+    RayProjection,
+    RelativeGate,
+    Transformed,
+)
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._hardnet_affine import HardNetAffine
 from constrained_nn.layers._hardnet_convex import HardNetConvex
@@ -17,8 +26,11 @@ from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, 
 from constrained_nn.layers._strict_interior import StrictInterior
 
 __all__ = [
+    "ECO",
     "KKT",
+    "AbsoluteGate",
     "Adjoint",
+    "BlendedProjection",
     "Completion",
     "Constrained",
     "ConvexProgram",
@@ -42,8 +54,13 @@ __all__ = [
     "ProgramSet",
     "ProjectionLayer",
     "Raise",
+    "Ray",
+    "RayProjection",
+    "RelativeGate",
     "Retraced",
+    "Rollout",
     "StrictInterior",
     "Taped",
+    "Transformed",
     "Unrolled",
 ]

@@ -5,6 +5,7 @@ from constrained_nn.sets._base import ConstraintSet, IntervalSet, ProjectableSet
 from constrained_nn.sets._box import Box
 from constrained_nn.sets._composite import Intersection, Product
 from constrained_nn.sets._cones import PSDCone, SecondOrderCone
+from constrained_nn.sets._ellipsoids import SpectralEllipsoid, WeightedEllipsoid
 from constrained_nn.sets._halfspace import Halfspace
 from constrained_nn.sets._lmi import LMI, LMIBlock
 from constrained_nn.sets._nonlinear import NonlinearSet
@@ -33,7 +34,9 @@ __all__ = [
     "Simplex",
     "SmoothFunction",
     "SmoothMap",
+    "SpectralEllipsoid",
     "StageJacobian",
     "TrajectoryMap",
+    "WeightedEllipsoid",
     "constraint_set",
 ]

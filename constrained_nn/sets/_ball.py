@@ -10,6 +10,7 @@ from constrained_nn._linalg import (
     matvec,
     project_ellipsoid,
     project_simplex,
+    rmatvec,
     safe_norm,
     symmetric_eigenvalues,
 )
@@ -114,8 +115,8 @@ class Ellipsoid(IntervalSet, ProjectableSet):
     Example:
         >>> import torch
         >>> P = torch.tensor([[1.0, 0.0], [0.0, 4.0]])
-        >>> Ellipsoid(torch.zeros(2), P, torch.tensor(4.0)).project(torch.tensor([0.0, 3.0]))
-        tensor([0., 1.])
+        >>> Ellipsoid(torch.zeros(2), P, torch.tensor(4.0)).project(torch.tensor([4.0, 0.0]))
+        tensor([2., 0.])
 
     References:
         Boyd and Vandenberghe, Convex Optimization (2004), section 2.2.2 and exercise 4.22 (secular equation).
@@ -165,6 +166,16 @@ class Ellipsoid(IntervalSet, ProjectableSet):
         d = y - self.center
         nearest = self.center + project_ellipsoid(d, self.P, self.level.clamp_min(0.0))
         return torch.where(self.value(y) > self.upper, nearest, y)
+
+    def coordinates(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
+        """`z = Lᵀ d`, `P = L Lᵀ` positive definite, in which `value(y) = |z|²`."""
+        return rmatvec(torch.linalg.cholesky_ex(self.P).L, y - self.center)
+
+    def from_coordinates(self, z: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
+        """The inverse of `coordinates`."""
+        upper = torch.linalg.cholesky_ex(self.P).L.mT
+        d = torch.linalg.solve_triangular(upper, z.unsqueeze(-1), upper=True).squeeze(-1)
+        return self.center + d
 
     def validate(self) -> None:
         super().validate()

@@ -42,6 +42,7 @@ class SetCase:
         edges: Points worked out by hand (only for sets with `project`).
         atol: Tolerance of closed forms in float64, for data of size one.
         smooth: Whether `project` is twice differentiable at random points (for finite differences).
+        cvxpy_atol: Distance that cvxpy's nearest point may have; at curved boundaries its solver stops early.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SetCase:
     edges: Callable[[], list[Edge]] = list
     atol: float = 1e-10
     smooth: bool = True
+    cvxpy_atol: float = 1e-6
 
 
 @dataclass(frozen=True)

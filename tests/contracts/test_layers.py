@@ -34,8 +34,9 @@ def draw(case: LayerCase, generator: torch.Generator):
 
 
 def finite_tensors(set) -> list[str]:
-    """Tensors of a set without infinite entries: those that finite differences can move."""
-    return [name for name in tensor_fields(set) if tensor_of(set, name).isfinite().all()]
+    """Tensors of a set without infinite entries, and not empty: those that finite differences can move."""
+    names = [name for name in tensor_fields(set) if tensor_of(set, name).numel()]
+    return [name for name in names if tensor_of(set, name).isfinite().all()]
 
 
 def as_function(layer, set, names: list[str]):

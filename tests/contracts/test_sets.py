@@ -195,7 +195,9 @@ def test_projection_is_that_of_cvxpy(case: SetCase, generator: torch.Generator) 
     for i in range(3):
         single = element(set, i)
         expected = nearest_point(numpy(y[i]), lambda z, single=single: case.rows(single, z))
-        torch.testing.assert_close(projected[i], torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            projected[i], torch.from_numpy(expected), rtol=case.cvxpy_atol, atol=case.cvxpy_atol
+        )
 
 
 @projectable
