@@ -41,6 +41,16 @@ class Together(Dynamics):
         return xp.concatenate([self.plant.derivative(t, x[..., :n], u, w, xp=xp), rate], -1)
 
 
+def closed_loop_step(plant, controller, both, references, dt, *, integrator, xp):
+    """One step of `(x, z)` `(*batch, n + k)` as one differential equation, and the input at its beginning.
+
+    `references` are those at its beginning, middle and end. A pure function of its arguments: it can be compiled.
+    """
+    together = Together(plant, controller, lambda t: references[round(2.0 * t / dt)])
+    both = integrator.step(together, 0.0, both, None, None, dt, xp)
+    return both, together.first
+
+
 def run_stateful(simulation, x, z, dt, horizon, t0, reference, hold):
     """The trajectory under a controller `(t, x, reference, z) -> (u, z_dot)`.
 

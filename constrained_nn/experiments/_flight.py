@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from constrained_nn.experiments._protocol import Experiment
 from control_envs.disturbances import ScaledBeta
 from control_envs.references import (
     ReferenceTable,
@@ -21,7 +26,7 @@ from control_envs.references import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from constrained_nn.control import Controller
+    from constrained_nn.control import Controller, DynamicController
 
 MODELS = (2, 5, 10, 20, 50)
 TRAJECTORIES = 500  # recorded flights that a run chooses from
@@ -132,3 +137,123 @@ class Tests:
         parts = [self.part(i, min(i + 200, count)) for i in range(0, count, 200)]
         rms, gone = (torch.cat(v) for v in zip(*(p.errors(p.fly(controller)) for p in parts), strict=True))
         return rms[~gone].mean().item() if not gone.all() else math.nan, int(gone.sum())
+
+
+@dataclass(frozen=True)
+class Recorded(Experiment):
+    """An adaptive controller learned from recorded flights, and judged on test flights in stronger wind.
+
+    Args:
+        epochs: Passes of the models over the recorded flights.
+        steps: Steps of the training through the closed loop.
+        ridge_steps: Steps of the published ridge regression.
+        fair_steps: Steps of the fair one.
+        tests: Number of test flights.
+        seconds: Length of a recorded flight [s].
+        test_seconds: Length of a test flight [s].
+        meta_dt: Step of the integrator in training [s].
+
+    Attributes:
+        derivatives, roll, order: How the references of the training are drawn, see `flights`.
+        duration: Their length [s].
+    """
+
+    epochs: int = 300
+    steps: int = 500
+    ridge_steps: int = 2000
+    fair_steps: int = 1000
+    tests: int = 200
+    seconds: float = 30.0
+    test_seconds: float = 10.0
+    meta_dt: float = 0.025
+
+    derivatives: ClassVar[tuple[int, ...]]
+    roll: ClassVar[float | None]
+    order: ClassVar[int]
+    duration: ClassVar[float]
+
+    @property
+    @abstractmethod
+    def prior(self) -> Any:
+        """What the controller knows of the plant."""
+
+    @abstractmethod
+    def record(self, seed: int, count: int) -> Any:
+        """What is known of the force from `count` recorded flights, chosen by the seed."""
+
+    @abstractmethod
+    def untrained(self, generator: Any) -> DynamicController:
+        """The controller before the training."""
+
+    @abstractmethod
+    def target(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """State and input to be followed, of values of the reference `(..., k, p)`."""
+
+    @property
+    def directions(self) -> Callable[[Tensor], Tensor] | None:
+        """`x -> (..., d, m)`: directions in which an input can act; this hook's default None is all."""
+        return None
+
+    def settings(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    @cached_property
+    def _flown(self) -> dict[tuple[int, int], Any]:
+        return {}
+
+    def data(self, seed: int, count: int) -> Any:
+        """The same as `record`; flown once."""
+        if (seed, count) not in self._flown:
+            self._flown[seed, count] = self.record(seed, count)
+        return self._flown[seed, count]
+
+    def ridge(self, method: str, count: int, seed: int, directory: Path) -> Any:
+        """Features by ridge regression, `mrr` as published or `mrr-fair`; a finished one is read back."""
+        import torch
+
+        from constrained_nn.control import TanhFeatures
+        from constrained_nn.training import fit_ridge_features
+
+        features = TanhFeatures(6, generator=torch.Generator().manual_seed(seed))
+        published = method == "mrr"
+        fit_ridge_features(
+            features,
+            self.data(seed, count),
+            seed=seed,
+            steps=self.ridge_steps if published else self.fair_steps,
+            unit=0.01 if published else 1.0,
+            weight_decay=1e-4 if published else 0.0,
+            directions=self.directions,
+            checkpoint=directory / "ridge.safetensors",
+        )
+        return features
+
+    def meta(
+        self, count: int, seed: int, directory: Path, progress: Callable | None = None
+    ) -> tuple[Any, Any]:
+        """The controller with learned features and gains, and the history; a finished training is read back."""
+        import torch
+
+        from constrained_nn.training import MetaConfig, fit_ensemble, meta_train
+
+        models, _ = fit_ensemble(
+            self.data(seed, count), seed=seed, epochs=self.epochs, checkpoint=directory / "models.safetensors"
+        )
+        controller = self.untrained(torch.Generator().manual_seed(seed))
+        compiled = self.steps >= 50 and shutil.which("g++") is not None  # else it costs more than it saves
+        config = MetaConfig(steps=self.steps, duration=self.duration, dt=self.meta_dt, compiled=compiled)
+        spline = flights(
+            range(10), META_SEED + seed, self.duration, self.derivatives, roll=self.roll, order=self.order
+        )
+        history = meta_train(
+            controller,
+            self.prior,
+            models,
+            table(spline, config.dt, config.horizon, stages=2),
+            self.target,
+            config,
+            settings={"seed": seed, "epochs": self.epochs, "seconds": self.seconds},
+            checkpoint=directory / "meta.safetensors",
+            progress=progress,
+        )
+        return controller, history

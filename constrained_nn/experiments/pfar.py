@@ -13,17 +13,17 @@ import numpy as np
 
 from constrained_nn.experiments._flight import (
     DATA_SEED,
-    META_SEED,
     MODELS,
     TEST_SEED,
     TRAJECTORIES,
+    Recorded,
     Tests,
     chosen,
     flights,
     table,
     winds,
 )
-from constrained_nn.experiments._protocol import Column, Comparison, Experiment, Published, Row
+from constrained_nn.experiments._protocol import Column, Comparison, Published, Row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,26 +68,15 @@ def _published(values: tuple) -> dict[str, Published]:
 
 
 @dataclass(frozen=True)
-class Pfar(Experiment):
-    """Tracking error on random references in stronger wind than that of the recorded flights.
+class Pfar(Recorded):
+    """Tracking error on random references in stronger wind than that of the recorded flights; see `Recorded`."""
 
-    Args:
-        epochs: Passes of the models over the recorded flights.
-        steps: Steps of the training through the closed loop.
-        ridge_steps: Steps of the published ridge regression; the fair one has a fifth.
-        tests: Number of test flights.
-        seconds: Length of a recorded flight [s].
-        test_seconds: Length of a test flight [s].
-        meta_dt: Step of the integrator in training [s].
-    """
-
-    epochs: int = 300
-    steps: int = 500
-    ridge_steps: int = 5000
     tests: int = 2000
-    seconds: float = 30.0
-    test_seconds: float = 10.0
-    meta_dt: float = 0.025
+
+    derivatives: ClassVar = (4, 4, 2)
+    roll: ClassVar = 0.7 * math.pi / 3
+    order: ClassVar = 2
+    duration: ClassVar = 5.0
 
     name: ClassVar[str] = "pfar"
     title: ClassVar[str] = "Control-oriented meta-learning: fully actuated rotorcraft in wind"
@@ -126,19 +115,17 @@ class Pfar(Experiment):
         "without decay.",
     )
 
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "ridge_steps": self.ridge_steps,
-            "tests": self.tests,
-            "seconds": self.seconds,
-            "test_seconds": self.test_seconds,
-            "meta_dt": self.meta_dt,
-        }
-
-    def fast(self) -> Experiment:
-        return FastPfar(epochs=1, steps=1, ridge_steps=5, tests=4, seconds=8.0, test_seconds=0.5, meta_dt=0.1)
+    def fast(self) -> Pfar:
+        return FastPfar(
+            epochs=1,
+            steps=1,
+            ridge_steps=5,
+            fair_steps=2,
+            tests=4,
+            seconds=8.0,
+            test_seconds=0.5,
+            meta_dt=0.1,
+        )
 
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         import torch
@@ -174,22 +161,11 @@ class Pfar(Experiment):
         from control_envs.dynamics import PlanarRotorcraft
 
         rows = range(self.tests)
-        roll = 0.7 * math.pi / 3
-        spline = flights(rows, TEST_SEED, 10.0, (4, 4, 2), roll=roll, order=2)
+        spline = flights(rows, TEST_SEED, 10.0, self.derivatives, roll=self.roll, order=2)
         references = table(spline, 0.01, round(100 * self.test_seconds))
         wind = winds(rows, TEST_SEED, ScaledBeta(9.0, 5.0, 7.0))
         goal = references.values[..., :2, :].flatten(-2)
         return Tests(PlanarRotorcraft(), references, goal, wind, 0.01, hold=True)
-
-    @cached_property
-    def _recorded(self) -> dict[tuple[int, int], Any]:
-        return {}
-
-    def data(self, seed: int, count: int) -> Any:
-        """What is known of the force from `count` recorded flights, chosen by the seed; flown once."""
-        if (seed, count) not in self._recorded:
-            self._recorded[seed, count] = self.record(seed, count)
-        return self._recorded[seed, count]
 
     def record(self, seed: int, count: int) -> Any:
         """Recorded flights in wind `6 Beta(5, 9)` under a badly damped controller, 30 s at 100 Hz."""
@@ -222,68 +198,24 @@ class Pfar(Experiment):
 
     def learn(self, method: str, count: int, seed: int, directory: Path) -> Mapping[str, float]:
         """Train one method on `count` recorded flights, and judge it."""
-        import torch
+        if method != "ours":
+            return self.judge(self.ridge(method, count, seed, directory))
+        controller, history = self.meta(count, seed, directory)
+        found = self.judge(controller.features, learned=controller)
+        return found | {"train_diverged": float(sum(history.diverged)), "score": min(history.score)}
 
-        from constrained_nn.control import TanhFeatures
-        from constrained_nn.training import fit_ridge_features
-
-        if method == "ours":
-            controller, history = self.meta(count, seed, directory)
-            found = self.judge(controller.features, learned=controller)
-            return found | {"train_diverged": float(sum(history.diverged)), "score": min(history.score)}
-        features = TanhFeatures(6, generator=torch.Generator().manual_seed(seed))
-        published = method == "mrr"
-        fit_ridge_features(
-            features,
-            self.data(seed, count),
-            seed=seed,
-            steps=self.ridge_steps if published else self.ridge_steps // 5,
-            unit=0.01 if published else 1.0,
-            weight_decay=1e-4 if published else 0.0,
-            checkpoint=directory / "ridge.safetensors",
-        )
-        return self.judge(features)
-
-    def meta(
-        self, count: int, seed: int, directory: Path, progress: Callable | None = None
-    ) -> tuple[Any, Any]:
-        """The controller with learned features and gains; a finished training is read back."""
-        import torch
-
+    def untrained(self, generator: Any) -> Any:
         from constrained_nn.control import AdaptiveController, PositiveDefinite, TanhFeatures
-        from constrained_nn.training import MetaConfig, fit_ensemble, meta_train
 
-        models, _ = fit_ensemble(
-            self.data(seed, count),
-            seed=seed,
-            epochs=self.epochs,
-            checkpoint=directory / "models.safetensors",
-        )
-        generator = torch.Generator().manual_seed(seed)
         features = TanhFeatures(6, generator=generator)
         L, K, G = (PositiveDefinite.random(3, generator=generator) for _ in range(3))
-        controller = AdaptiveController(self.prior, features, L=L, K=K, G=G)
-        config = MetaConfig(steps=self.steps, dt=self.meta_dt)
-        spline = flights(
-            range(10), META_SEED + seed, config.duration, (4, 4, 2), roll=0.7 * math.pi / 3, order=2
-        )
+        return AdaptiveController(self.prior, features, L=L, K=K, G=G)
 
-        def target(values: Tensor) -> tuple[Tensor, Tensor]:
-            goal = values[..., :2, :].flatten(-2)
-            return goal, torch.zeros_like(goal[..., :3])
+    def target(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
 
-        history = meta_train(
-            controller,
-            self.prior,
-            models,
-            table(spline, config.dt, config.horizon, stages=2),
-            target,
-            config,
-            settings={"seed": seed, "epochs": self.epochs, "seconds": self.seconds},
-            checkpoint=directory / "meta.safetensors",
-            progress=progress,
-        )
-        return controller, history
+        goal = values[..., :2, :].flatten(-2)
+        return goal, torch.zeros_like(goal[..., :3])
 
     def judge(self, features: nn.Module, *, law: Any = None, learned: Any = None) -> dict[str, float]:
         """Errors with each of the fixed gains, and with the learned ones."""

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from constrained_nn.experiments._flight import (
     DATA_SEED,
-    META_SEED,
     MODELS,
     TEST_SEED,
     TRAJECTORIES,
+    Recorded,
     Tests,
     chosen,
     flights,
     table,
     winds,
 )
-from constrained_nn.experiments._protocol import Column, Experiment, Published, Row
+from constrained_nn.experiments._protocol import Column, Published, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,28 +48,21 @@ def _both(values: tuple) -> dict[str, Published]:
 
 
 @dataclass(frozen=True)
-class Pvtol(Experiment):
-    """Tracking error on random references in wind far above that of the recorded flights.
+class Pvtol(Recorded):
+    """Tracking error on random references in wind far above that of the recorded flights; see `Recorded`.
 
     Args:
-        epochs: Passes of the models over the recorded flights.
-        steps: Steps of the training through the closed loop.
-        ridge_steps: Steps of the published ridge regression; the fair one has a fifth.
-        tests: Number of test flights.
-        seconds: Length of a recorded flight [s].
-        test_seconds: Length of a test flight [s].
-        meta_dt: Step of the integrator in training [s].
         published_roll_rate: Fly with the published formula of the roll acceleration instead of the right one.
     """
 
-    epochs: int = 300
     steps: int = 100
-    ridge_steps: int = 5000
-    tests: int = 200
-    seconds: float = 30.0
-    test_seconds: float = 10.0
-    meta_dt: float = 0.02
+    meta_dt: float = 0.04
     published_roll_rate: bool = False
+
+    derivatives: ClassVar = (3, 3)
+    roll: ClassVar = None
+    order: ClassVar = 4
+    duration: ClassVar = 10.0
 
     name: ClassVar[str] = "pvtol"
     title: ClassVar[str] = "Control-oriented meta-learning: underactuated aircraft in wind"
@@ -102,28 +95,20 @@ class Pvtol(Experiment):
         "The roll acceleration is the right derivative; the published formula has the measured roll rate in it.",
     )
 
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "ridge_steps": self.ridge_steps,
-            "tests": self.tests,
-            "seconds": self.seconds,
-            "test_seconds": self.test_seconds,
-            "published_roll_rate": self.published_roll_rate,
-            "meta_dt": self.meta_dt,
-        }
-
-    def fast(self) -> Experiment:
+    def fast(self) -> Pvtol:
         return FastPvtol(
-            epochs=1, steps=0, ridge_steps=5, tests=4, seconds=8.0, test_seconds=0.5, meta_dt=0.1
+            epochs=1,
+            steps=0,
+            ridge_steps=5,
+            fair_steps=2,
+            tests=4,
+            seconds=8.0,
+            test_seconds=0.5,
+            meta_dt=0.1,
         )
 
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
-        import torch
-
-        from constrained_nn.control import ConstantFeature, NoAdaptation, TanhFeatures
-        from constrained_nn.training import fit_ridge_features
+        from constrained_nn.control import ConstantFeature, NoAdaptation
 
         if row == "none":
             return self.judge(ConstantFeature(), law=NoAdaptation())
@@ -137,18 +122,7 @@ class Pvtol(Experiment):
         if method == "none":
             found = self.judge(ConstantFeature(), learned=controller, law=NoAdaptation())
             return {k: v for k, v in found.items() if k != "initial"}
-        features = TanhFeatures(6, generator=torch.Generator().manual_seed(seed))
-        published = method == "mrr"
-        fit_ridge_features(
-            features,
-            self.data(seed, count),
-            seed=seed,
-            steps=self.ridge_steps if published else self.ridge_steps // 5,
-            unit=0.01 if published else 1.0,
-            weight_decay=1e-4 if published else 0.0,
-            directions=lambda x: self.prior.B(x[..., :3]),
-            checkpoint=directory / "ridge.safetensors",
-        )
+        features = self.ridge(method, count, seed, directory)
         return self.judge(features, learned=controller)
 
     # --- the task --------------------------------------------------------------------------------------------
@@ -168,21 +142,11 @@ class Pvtol(Experiment):
         from control_envs.dynamics import PVTOL
 
         rows = range(self.tests)
-        spline = flights(rows, TEST_SEED, 10.0, (3, 3), roll=None, order=4)
+        spline = flights(rows, TEST_SEED, 10.0, self.derivatives, roll=None, order=4)
         wind = winds(rows, TEST_SEED, ScaledBeta(10.0, 5.0, 7.0))
         references = table(spline, 0.01, round(100 * self.test_seconds), stages=2)
         goal, _ = flat_state(references.values[::2])
         return Tests(PVTOL(), references, goal, wind, 0.01, hold=False, limit=1000.0)
-
-    @cached_property
-    def _recorded(self) -> dict[tuple[int, int], Any]:
-        return {}
-
-    def data(self, seed: int, count: int) -> Any:
-        """What is known of the force from `count` recorded flights, chosen by the seed; flown once."""
-        if (seed, count) not in self._recorded:
-            self._recorded[seed, count] = self.record(seed, count)
-        return self._recorded[seed, count]
 
     def record(self, seed: int, count: int) -> Any:
         """Recorded flights in wind `3 Beta(5, 9)` under the cascade without adaptation, 30 s at 100 Hz."""
@@ -213,43 +177,23 @@ class Pvtol(Experiment):
             )
             return force_data(self.prior, path.x, path.u, 0.01, held=False)
 
-    def meta(
-        self, count: int, seed: int, directory: Path, progress: Callable | None = None
-    ) -> tuple[Any, Any]:
-        """The controller with learned features and gains; a finished training is read back."""
-        import torch
+    def untrained(self, generator: Any) -> Any:
+        from constrained_nn.control import PositiveDefinite, SaturatedCascade, TanhFeatures
 
-        from constrained_nn.control import PositiveDefinite, SaturatedCascade, TanhFeatures, flat_state
-        from constrained_nn.training import MetaConfig, fit_ensemble, meta_train
-
-        models, _ = fit_ensemble(
-            self.data(seed, count), seed=seed, epochs=self.epochs, checkpoint=directory / "models.safetensors"
-        )
-        generator = torch.Generator().manual_seed(seed)
-        features = TanhFeatures(6, generator=generator)
-        controller = SaturatedCascade(
-            features,
+        return SaturatedCascade(
+            TanhFeatures(6, generator=generator),
             P=PositiveDefinite.random(2, generator=generator),
             published_roll_rate=self.published_roll_rate,
         )
-        config = MetaConfig(steps=self.steps, duration=10.0, dt=self.meta_dt)
-        spline = flights(range(10), META_SEED + seed, config.duration, (3, 3), roll=None, order=4)
 
-        def target(values: Tensor) -> tuple[Tensor, Tensor]:
-            return flat_state(values)
+    def target(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        from constrained_nn.control import flat_state
 
-        history = meta_train(
-            controller,
-            self.prior,
-            models,
-            table(spline, config.dt, config.horizon, stages=2),
-            target,
-            config,
-            settings={"seed": seed, "epochs": self.epochs, "seconds": self.seconds},
-            checkpoint=directory / "meta.safetensors",
-            progress=progress,
-        )
-        return controller, history
+        return flat_state(values)
+
+    @property
+    def directions(self) -> Callable[[Tensor], Tensor]:
+        return lambda x: self.prior.B(x[..., :3])
 
     def judge(self, features: Any, *, law: Any = None, learned: Any = None) -> dict[str, float]:
         """Errors with the initial gains, and with the learned ones."""

@@ -18,6 +18,12 @@ PLANAR_STATE = (
     Quantity("vy", "m/s"),
     Quantity("rate", "rad/s"),
 )
+ZERO = ((0.0, 0.0, 0.0),) * 3
+IDENTITY = (
+    (1.0, 0.0, 0.0),
+    (0.0, 1.0, 0.0),
+    (0.0, 0.0, 1.0),
+)  # plain numbers: torch.compile traces no arrays
 
 
 def air_velocity(x: Array, w: Array | None, xp: Any) -> tuple[Array, Array]:
@@ -67,10 +73,10 @@ class PlanarRotorcraft(Mechanical):
     disturbance: ClassVar = (Quantity("wind", "m/s"),)
 
     def H(self, q: Array, *, xp: Any = None) -> Array:
-        return matrix(np.eye(3).tolist(), q[..., 0], xp or namespace(q))
+        return matrix(IDENTITY, q[..., 0], xp or namespace(q))
 
     def C(self, q: Array, velocity: Array, *, xp: Any = None) -> Array:
-        return matrix(np.zeros((3, 3)).tolist(), q[..., 0], xp or namespace(q))
+        return matrix(ZERO, q[..., 0], xp or namespace(q))
 
     def g(self, q: Array, *, xp: Any = None) -> Array:
         zero = (xp or namespace(q)).zeros_like(q[..., 0])

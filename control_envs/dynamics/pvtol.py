@@ -10,7 +10,9 @@ import numpy as np
 from control_envs._array import namespace, stack
 from control_envs.dynamics._base import Array, Mechanical, Quantity, matrix
 from control_envs.dynamics.planar_rotorcraft import (
+    IDENTITY,
     PLANAR_STATE,
+    ZERO,
     air_velocity,
     drag_force,
     rotorcraft_outline,
@@ -56,10 +58,10 @@ class PVTOL(Mechanical):
     disturbance: ClassVar = (Quantity("wind", "m/s"),)
 
     def H(self, q: Array, *, xp: Any = None) -> Array:
-        return matrix(np.eye(3).tolist(), q[..., 0], xp or namespace(q))
+        return matrix(IDENTITY, q[..., 0], xp or namespace(q))
 
     def C(self, q: Array, velocity: Array, *, xp: Any = None) -> Array:
-        return matrix(np.zeros((3, 3)).tolist(), q[..., 0], xp or namespace(q))
+        return matrix(ZERO, q[..., 0], xp or namespace(q))
 
     def g(self, q: Array, *, xp: Any = None) -> Array:
         zero = (xp or namespace(q)).zeros_like(q[..., 0])
