@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.control._adaptation import AdaptationLaw, Gradient
-from constrained_nn.control._base import DynamicController
+from constrained_nn.control._base import DynamicController, check_reference
 from constrained_nn.control._features import count_features
 from constrained_nn.control._gains import as_gain
 from constrained_nn.protocols import Mechanical
@@ -39,6 +39,9 @@ class AdaptiveController(DynamicController):
     Returns:
         `forward(t, x, reference, z)`: input `(*batch, d)` and rate of the state `z` `(*batch, d p)`. Rows 0 to 2 of
         `reference` `(*batch, 3, d)` are `r, r', r''`.
+
+    Raises:
+        ShapeError: There is no reference, or one of another size.
 
     Example:
         >>> import torch
@@ -104,6 +107,7 @@ class AdaptiveController(DynamicController):
 
     def _targets(self, x: Tensor, reference: Tensor, L: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`q, q', v, v'`."""
+        check_reference(self, reference, 3, self.degrees)
         q, velocity = x[..., : self.degrees], x[..., self.degrees :]
         r, rate, acceleration = reference[..., 0, :], reference[..., 1, :], reference[..., 2, :]
         return q, velocity, rate - (q - r) @ L, acceleration - (velocity - rate) @ L

@@ -9,6 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constrained_nn.errors import ShapeError
+
 
 class Controller(nn.Module):
     """A feedback law, a module with parameters or without.
@@ -50,6 +52,22 @@ class DynamicController(Controller, ABC):
     def advance(self, z: Tensor, rate: Tensor, next_rate: Tensor, dt: float) -> Tensor:
         """`z` one sample later, from its rate at both samples; this hook's default is the trapezoid rule."""
         return z + (0.5 * dt) * (rate + next_rate)
+
+
+def check_reference(controller: Controller, reference: Any, rows: int, columns: int) -> None:
+    """Refuse a reference that is missing, or has too few derivatives or other coordinates.
+
+    Raises:
+        ShapeError: It does.
+    """
+    shape = tuple(reference.shape) if isinstance(reference, Tensor) else ()
+    if len(shape) < 2 or shape[-2] < rows or shape[-1] != columns:
+        name = type(controller).__name__
+        raise ShapeError(
+            f"{name}: expected reference of shape (*batch, {rows}, {columns}) (value and {rows - 1} derivatives), got "
+            f"{shape or type(reference).__name__}. Pass `rollout(..., reference=...)` a function of time, such as "
+            f"`reference.table(dt, horizon).to(x)`."
+        )
 
 
 class FunctionController(Controller):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from constrained_nn.control._adaptation import AdaptationLaw, Gradient
 from constrained_nn.control._adaptive import dtype_of
-from constrained_nn.control._base import DynamicController
+from constrained_nn.control._base import DynamicController, check_reference
 from constrained_nn.control._features import count_features
 from constrained_nn.control._gains import as_gain
 
@@ -98,6 +98,9 @@ class SaturatedCascade(DynamicController):
         `forward(t, x, reference, z)`: input (thrust, angular acceleration) `(*batch, 2)` and rate of the state `z`
         `(*batch, 2 p)`. Rows of `reference` `(*batch, 5, 2)` are position to fourth derivative.
 
+    Raises:
+        ShapeError: There is no reference, or one of another size.
+
     Example:
         >>> import torch
         >>> from constrained_nn.control import ConstantFeature
@@ -156,6 +159,7 @@ class SaturatedCascade(DynamicController):
     def _respond(
         self, x: Tensor, reference: Tensor, z: Tensor, gains: CascadeValues
     ) -> tuple[Tensor, Tensor]:
+        check_reference(self, reference, 5, 2)
         outer = self._outer(x, reference, gains)
         angle, turn = x[..., 2] - outer.roll, x[..., 5] - outer.roll_rate
         u2 = self._roll_acceleration(x, reference, gains, outer)

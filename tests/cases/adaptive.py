@@ -12,8 +12,10 @@ from constrained_nn.control import (
     SaturatedCascade,
     TanhFeatures,
 )
+from constrained_nn.errors import ShapeError
 from control_envs.dynamics import Manipulator, PlanarRotorcraft
-from tests.cases._rows import ControllerCase
+from control_envs.simulate import rollout
+from tests.cases._rows import BadCall, ControllerCase
 from tests.oracles import numpy
 
 L = np.array([[1.5, -0.3, 0.1], [-0.3, 2.0, 0.2], [0.1, 0.2, 1.4]])
@@ -122,5 +124,17 @@ ROWS = [
     _row("AdaptiveController-arm", ARM),
     ControllerCase(
         "SaturatedCascade", SaturatedCascade, _cascade, _states, _cascade_by_differences, FLAT, atol=2e-5
+    ),
+    BadCall(
+        "AdaptiveController",
+        ShapeError,
+        lambda: rollout(ARM, _adaptive(ARM)[0](), torch.zeros(6).double(), dt=0.01, horizon=1),
+        "got NoneType. Pass `rollout(..., reference=...)`",
+    ),
+    BadCall(
+        "SaturatedCascade",
+        ShapeError,
+        lambda: _cascade()(0.0, torch.zeros(6).double(), FLAT[:3], torch.zeros(8).double()),
+        "got (3, 2)",
     ),
 ]
