@@ -38,6 +38,7 @@ MODULES = (
     "constrained_nn.control",
     "constrained_nn.training",
     "constrained_nn.evidence",
+    "constrained_nn.statistics",
     "constrained_nn.experiments",
     "constrained_nn.plotting",
     "control_envs.dynamics",
