@@ -7,6 +7,7 @@ true, so that what cannot be enclosed is never proved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -254,3 +255,16 @@ UNARY: dict[str, tuple[Function, Function]] = {
     "silu": (_turning(_silu, _silu_turn), _turning(_silu_slope, _silu_slope_turns)),
     "gelu": (_turning(lambda p: p * _normal(p), _gelu_turn), _turning(_gelu_slope, _gelu_slope_turns)),
 }
+
+
+def below(x: arb) -> float:
+    """The largest double, or the one before it, that is not above any number of a ball; −inf if there is none."""
+    if not x.is_finite():
+        return -math.inf
+    nearest = float(x.lower())
+    return nearest if arb(nearest) <= x.lower() else math.nextafter(nearest, -math.inf)
+
+
+def above(x: arb) -> float:
+    """A double that is not below any number of a ball."""
+    return -below(-x)
