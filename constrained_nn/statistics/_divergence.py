@@ -12,7 +12,7 @@ from torch import Tensor
 
 def largest_lyapunov_exponent(
     step: Callable[[Tensor], Tensor],
-    start: Float[Tensor, batch * shape],
+    start: Float[Tensor, "batch ..."],
     *,
     steps: int,
     interval: float,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from constrained_nn.statistics._histograms import kl_divergence, leading_plane
 
 
-def published_physical_kl(truth: Float[np.ndarray, T * grid], model: Float[np.ndarray, M * grid]) -> float:
+def published_physical_kl(truth: Float[np.ndarray, "T ..."], model: Float[np.ndarray, "M ..."]) -> float:
     """`D_KL(truth ‖ model)` of all values, in 50 bins over the joint range, probabilities clipped at 1e-10.
 
     The flaw: a model that blows up stretches the range until everything shares one bin, and scores well.
@@ -48,7 +48,7 @@ def _shares(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def published_log_spectral_distance(
-    truth: Float[np.ndarray, T * grid], model: Float[np.ndarray, M * grid]
+    truth: Float[np.ndarray, "T ..."], model: Float[np.ndarray, "M ..."]
 ) -> float:
     """Mean of `(log₁₀ P_truth − log₁₀ P_model)²` over all entries of the spectrum.
 
