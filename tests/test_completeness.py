@@ -33,6 +33,7 @@ DOCS = {path: path.read_text() for path in (ROOT / "docs").rglob("*.md") if "_bu
 MODULES = (
     "constrained_nn.sets",
     "constrained_nn.solvers",
+    "constrained_nn.operators",
     "constrained_nn.layers",
     "constrained_nn.certificates",
     "constrained_nn.control",

@@ -1,0 +1,96 @@
+"""Operators as sums of products of a network of the input and a network of the coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from constrained_nn.errors import ShapeError
+from constrained_nn.operators._mlp import MLP
+
+
+class DeepONet(nn.Module):
+    """Deep operator network: a branch on the sampled field, a trunk on the coordinates of the output.
+
+    `G(w)(x) = b₀ + Σ_k branch_k(w) trunk_k(x)`
+
+    The branch is a stack of strided circular convolutions and a fully connected network; it is tied to the grid of the
+    input. The trunk is evaluated at the angles `θ` of a periodic direction through `cos θ` and `sin θ`, so that the
+    output is periodic and may be asked for at other points than the input's.
+
+    Guarantee: the output is periodic; nothing else.
+
+    Args:
+        shape: Points of the input's grid in each direction, one or two.
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        channels: Channels of the strided convolutions of the branch.
+        hidden: Widths of the hidden layers of branch and trunk.
+        basis: Number of products `k`.
+        kernel: Width of a convolution, odd.
+
+    Raises:
+        ShapeError: The input is not on the grid.
+
+    Example:
+        >>> import torch
+        >>> net = DeepONet((64,), channels=(8, 16), hidden=(32,), basis=16)
+        >>> net(torch.zeros(5, 1, 64)).shape, net(torch.zeros(5, 1, 64), points=(96,)).shape
+        (torch.Size([5, 1, 64]), torch.Size([5, 1, 96]))
+
+    References:
+        Lu et al., Learning nonlinear operators via DeepONet (2021), eq. (2).
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        inputs: int = 1,
+        outputs: int = 1,
+        channels: Sequence[int] = (32, 64, 128),
+        hidden: Sequence[int] = (256, 256),
+        basis: int = 128,
+        kernel: int = 5,
+    ) -> None:
+        super().__init__()
+        convolution = (nn.Conv1d, nn.Conv2d)[len(shape) - 1]
+        layers: list[nn.Module] = []
+        sizes, last = list(shape), inputs
+        for width in channels:
+            layers += [
+                convolution(last, width, kernel, stride=2, padding=kernel // 2, padding_mode="circular"),
+                nn.ReLU(),
+            ]
+            sizes, last = [(n - 1) // 2 + 1 for n in sizes], width
+        flat = last * math.prod(sizes)
+        self.shape, self.outputs = tuple(shape), outputs
+        self.branch = nn.Sequential(*layers, nn.Flatten(), MLP(flat, outputs * basis, hidden[:1], nn.ReLU))
+        self.trunk = MLP(2 * len(shape), basis, hidden, nn.GELU)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(
+        self, w: Float[Tensor, "batch inputs *grid"], points: tuple[int, ...] | None = None
+    ) -> Float[Tensor, "batch outputs *points"]:
+        """The output on a grid of `points`, by default that of the input."""
+        if tuple(w.shape[2:]) != self.shape:
+            raise ShapeError(
+                f"DeepONet: expected a field on the grid {self.shape}, got {tuple(w.shape[2:])}. Its branch is tied to "
+                f"one grid: resample the input."
+            )
+        points = self.shape if points is None else points
+        features = self.branch(w).unflatten(-1, (self.outputs, -1))
+        basis = self.trunk(angles(points, features))
+        field = features @ basis.flatten(0, -2).mT + self.bias.unsqueeze(-1)
+        return field.unflatten(-1, points)
+
+
+def angles(points: tuple[int, ...], like: Tensor) -> Float[Tensor, "*points k"]:
+    """`cos` and `sin` of the angle of each direction at the points of a periodic grid."""
+    axes = [2.0 * torch.pi / n * torch.arange(n, dtype=like.dtype, device=like.device) for n in points]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    return torch.cat([grid.cos(), grid.sin()], -1)
