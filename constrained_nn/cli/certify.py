@@ -22,7 +22,7 @@ def command(
     run: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a finished training run, or with decisions under matrix inequalities."
+            help="Folder of a finished training run, of decisions under matrix inequalities, or of a learned evolution."
         ),
     ],
     grade: Annotated[Grade, typer.Option(help="Which claims to make.")] = Grade.all,
@@ -44,13 +44,15 @@ def command(
     import torch
 
     from constrained_nn.evidence import certify, fresh_starts, write
+    from constrained_nn.evidence._energy import EVOLUTION
     from constrained_nn.evidence._lmi import DECISIONS
 
     torch.set_num_threads(threads)
-    if (run / DECISIONS).exists():
-        _refuse(context, grade)
-        _report(_decisions(run / DECISIONS, out), out or run / "certificate.json")
-        return
+    for file in (DECISIONS, EVOLUTION):
+        if (run / file).exists():
+            _refuse(context, grade)
+            _report(_recorded(run / file, out), out or run / "certificate.json")
+            return
     subject = load_subject(run)
     target = out or run / "certificate.json"
     words = ["constrained-nn certify", str(run), f"--grade {grade.value}", f"--runs {runs}", f"--seed {seed}"]
@@ -79,21 +81,25 @@ def command(
 
 
 def _refuse(context: typer.Context, grade: Grade) -> None:
-    """Decisions are proved one by one: an option about runs would be ignored, which is an error instead."""
+    """All claims of a record are made: an option about runs would be ignored, which is an error instead."""
     if grade is Grade.sampled:
-        fail("--grade sampled: decisions under matrix inequalities are proved, not sampled. Leave it out.")
+        fail(
+            "--grade sampled: a record of decisions or of an evolution is proved, not sampled. Leave it out."
+        )
     for name in ("starts", "runs", "seed", "confidence"):
         if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
-            fail(f"--{name}: this folder holds decisions, which have no runs to repeat. Leave it out.")
+            fail(f"--{name}: this folder holds a record, which has no runs to repeat. Leave it out.")
 
 
-def _decisions(path: Path, out: Path | None) -> dict[str, Any]:
-    """The certificate of decisions under linear matrix inequalities, written."""
+def _recorded(path: Path, out: Path | None) -> dict[str, Any]:
+    """The certificate of a record (decisions under matrix inequalities, a learned evolution), written."""
     from constrained_nn.errors import FileFormatError
-    from constrained_nn.evidence import certify_decisions, write
+    from constrained_nn.evidence import certify_decisions, certify_evolution, write
+    from constrained_nn.evidence._energy import EVOLUTION
 
+    make = certify_evolution if path.name == EVOLUTION else certify_decisions
     try:
-        certificate = certify_decisions(path, command=f"constrained-nn certify {path.parent}")
+        certificate = make(path, command=f"constrained-nn certify {path.parent}")
         write(certificate, out or path.parent / "certificate.json")
     except FileFormatError as error:
         fail(error)

@@ -1,6 +1,7 @@
 """What produces a claim: recorded runs, fresh samples, and the file that `verify` checks."""
 
 from constrained_nn.evidence._certify import certify, write
+from constrained_nn.evidence._energy import certify_evolution, save_evolution
 from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
 from constrained_nn.evidence._record import record
 from constrained_nn.evidence._replay import replay
@@ -12,11 +13,13 @@ __all__ = [
     "Subject",
     "certify",
     "certify_decisions",
+    "certify_evolution",
     "fresh_starts",
     "load_decisions",
     "record",
     "replay",
     "sample",
     "save_decisions",
+    "save_evolution",
     "write",
 ]

@@ -63,9 +63,8 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
         y, set, healthy = _broadcast(y, set)
         energy, level = set.value(y).squeeze(-1), set.level.clamp_min(0.0)
-        value = torch.where(
-            (energy > level).unsqueeze(-1), _on_the_ray(y - set.center, energy, level) + set.center, y
-        )
+        inside = (energy <= level).unsqueeze(-1)  # not where the energy is beyond the largest float
+        value = torch.where(inside, y, _on_the_ray(y - set.center, energy, level) + set.center)
         return _judged(value, set, healthy, 1.0)
 
 
@@ -198,11 +197,11 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
 
 
 def _on_the_ray(d: Tensor, energy: Tensor, level: Tensor) -> Tensor:
-    """`√(level / V) d`, with harmless numbers where `V` or `level` is 0 or their ratio is no float."""
+    """`√(level / V) d`, and 0 where `V` or `level` is 0 or their ratio is no normal number."""
     ratio = level / torch.where(energy > 0, energy, 1.0)
-    usable = (ratio > 0) & (energy > 0)
-    scale = torch.where(usable, torch.where(usable, ratio, 1.0).sqrt(), 0.0)
-    return scale.unsqueeze(-1) * d
+    usable = (ratio >= torch.finfo(ratio.dtype).tiny) & (energy > 0)
+    scale = torch.where(usable, ratio, 1.0).sqrt().unsqueeze(-1)
+    return torch.where(usable.unsqueeze(-1), scale * d, 0.0)
 
 
 def _broadcast(y: Tensor, set: QuadraticSet) -> tuple[Tensor, QuadraticSet, Tensor]:
