@@ -1,5 +1,12 @@
 """Figures from results."""
 
+from constrained_nn.plotting._chaos import (
+    ellipse,
+    plot_attractor,
+    plot_snapshots,
+    plot_space_time,
+    plot_spectra,
+)
 from constrained_nn.plotting._flights import animate_flights, plot_flights
 from constrained_nn.plotting._intervals import plot_intervals
 from constrained_nn.plotting._plans import plot_plans
@@ -10,9 +17,14 @@ __all__ = [
     "COLORS",
     "animate_flights",
     "animate_trajectories",
+    "ellipse",
     "new_figure",
+    "plot_attractor",
     "plot_flights",
     "plot_intervals",
     "plot_plans",
+    "plot_snapshots",
+    "plot_space_time",
+    "plot_spectra",
     "plot_trajectories",
 ]
