@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -13,7 +14,9 @@ from constrained_nn.cli._shell import INTERRUPTED, fail
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="Study in YAML: methods, tasks, scenarios, seeds.")],
+    file: Annotated[
+        Path, typer.Argument(help="Study in YAML: methods, tasks, scenarios, seeds; or an experiment.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/study/NAME of the file.")] = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Processes at a time, of one thread each.")
@@ -22,45 +25,70 @@ def command(
         bool, typer.Option("--report-only", help="Run nothing; write the tables of what is finished.")
     ] = False,
 ) -> None:
-    """Compare methods × tasks × scenarios × seeds in parallel processes.
+    """Compare methods × tasks × scenarios × seeds, or the rows of an experiment, in parallel processes.
 
     Finished cells are kept: run the same command again to go on after an interruption. Exit code 0: all cells
     are finished; 1: a cell failed, is unfinished, or holds runs that diverged; 2: bad input; 130: interrupted.
     """
     from constrained_nn.errors import FileFormatError
-    from constrained_nn.experiments._study import outcomes, run_study
-    from constrained_nn.experiments._study_report import markdown, write_report
+    from constrained_nn.experiments._study_rows import RowsSpec
     from constrained_nn.experiments._study_spec import read_study
 
-    interrupted = False
     try:
         spec = read_study(file)
         folder = out or Path("runs/study") / file.stem
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            done = outcomes(spec, folder)
-            if not report_only:
-                done = run_study(spec, folder, jobs=jobs, report=typer.echo)
-        except KeyboardInterrupt:
-            interrupted, done = True, outcomes(spec, folder)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        entries = write_report(spec, done, folder, f"constrained-nn study {file}")
+        study = _rows if isinstance(spec, RowsSpec) else _methods
+        interrupted, states, complete = study(spec, folder, 0 if report_only else jobs, file)
     except FileFormatError as error:
         fail(error)
     except OSError as error:
         fail(f"could not write: {error}. Finished cells are kept; free some space and run the command again.")
-    typer.echo(markdown(spec, entries))
-    typer.echo(f"wrote runs.csv, summary.csv, table.tex, table.md, figure.pdf and figure.png in {folder}")
-    finished = sum(o.status == "done" for o in done)
+    finished = states.count("done")
     if interrupted:
         fail(
-            f"interrupted: {finished} of {len(done)} cells are finished and kept; the tables show the others as "
+            f"interrupted: {finished} of {len(states)} cells are finished and kept; the tables show the others as "
             f"unfinished. Run the same command to go on.",
             INTERRUPTED,
         )
-    if finished < len(done) or not all(entry.complete for entry in entries):
+    if finished < len(states) or not complete:
         raise typer.Exit(1)
+
+
+def _methods(spec: Any, folder: Path, jobs: int, file: Path) -> tuple[bool, list[str], bool]:
+    """Whether it was interrupted, what became of every cell, and whether every mean is complete."""
+    from constrained_nn.experiments._study import outcomes, run_study
+    from constrained_nn.experiments._study_report import markdown, write_report
+
+    interrupted = jobs > 0 and _interrupted(lambda: run_study(spec, folder, jobs=jobs, report=typer.echo))
+    done = outcomes(spec, folder)
+    entries = write_report(spec, done, folder, f"constrained-nn study {file}")
+    typer.echo(markdown(spec, entries))
+    typer.echo(f"wrote runs.csv, summary.csv, table.tex, table.md, figure.pdf and figure.png in {folder}")
+    return interrupted, [o.status for o in done], all(entry.complete for entry in entries)
+
+
+def _rows(spec: Any, folder: Path, jobs: int, file: Path) -> tuple[bool, list[str], bool]:
+    """The same for a study of the rows of an experiment."""
+    from constrained_nn.experiments._study_rows import run_rows, write_rows
+    from constrained_nn.experiments._table import markdown
+
+    interrupted = jobs > 0 and _interrupted(lambda: run_rows(spec, folder, jobs=jobs, report=typer.echo))
+    result, written = write_rows(spec, folder, f"constrained-nn study {file}")
+    typer.echo(markdown(result))
+    typer.echo(f"wrote {', '.join(path.name for path in written)} in {folder}")
+    return interrupted, [cell["status"] for cell in result["cells"]], True
+
+
+def _interrupted(run: Callable[[], object]) -> bool:
+    """Run; whether Ctrl-C or the termination signal ended it."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        run()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return False
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

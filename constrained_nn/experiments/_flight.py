@@ -156,6 +156,7 @@ class Recorded(Experiment):
     Attributes:
         derivatives, roll, order: How the references of the training are drawn, see `flights`.
         duration: Their length [s].
+        errors: Names of the columns with an error.
     """
 
     epochs: int = 300
@@ -171,6 +172,7 @@ class Recorded(Experiment):
     roll: ClassVar[float | None]
     order: ClassVar[int]
     duration: ClassVar[float]
+    errors: ClassVar[tuple[str, ...]]
 
     @property
     @abstractmethod
@@ -189,6 +191,18 @@ class Recorded(Experiment):
     def target(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """State and input to be followed, of values of the reference `(..., k, p)`."""
 
+    @abstractmethod
+    def baseline(self) -> DynamicController:
+        """A controller that has learned nothing, for the figure of the loop."""
+
+    @abstractmethod
+    def loop_goal(self) -> Tensor:
+        """States of the loop `(T + 1, n)`, 100 a second."""
+
+    @abstractmethod
+    def loop(self, controller: DynamicController) -> Any:
+        """The trajectory of the loop in wind."""
+
     @property
     def directions(self) -> Callable[[Tensor], Tensor] | None:
         """`x -> (..., d, m)`: directions in which an input can act; this hook's default None is all."""
@@ -206,6 +220,25 @@ class Recorded(Experiment):
         if (seed, count) not in self._flown:
             self._flown[seed, count] = self.record(seed, count)
         return self._flown[seed, count]
+
+    def draw(self, result: Mapping[str, Any], folder: Path) -> list[Path]:
+        """RMS error against the number M of recorded flights; a row that learns nothing is a level."""
+        from constrained_nn.plotting import plot_curves
+
+        panels = {}
+        for column in (c for c in result["columns"] if c["name"] in self.errors):
+            pair = {}, {}
+            for row in result["rows"]:
+                name, _, count = row["label"].partition(", M = ")
+                for curves, kind in zip(pair, ("ours", "published"), strict=True):
+                    value = row[kind].get(column["name"])
+                    if value is not None and isinstance(value["mean"], float):
+                        point = (float(count or "nan"), value["mean"], value["std"])
+                        curves.setdefault(name, []).append(point)
+            if pair[0]:
+                panels[column["label"]] = pair
+        name = folder / f"{self.name}.png"
+        return [plot_curves(name, panels, xlabel="recorded flights M", ylabel="RMS error")] if panels else []
 
     def ridge(self, method: str, count: int, seed: int, directory: Path) -> Any:
         """Features by ridge regression, `mrr` as published or `mrr-fair`; a finished one is read back."""

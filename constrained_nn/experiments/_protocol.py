@@ -47,6 +47,8 @@ class Row:
         published: Published numbers by column name; empty for rows that the paper does not have.
         seeded: Whether the result depends on a seed; rows that do not are run once.
         note: Footnote, such as a known error of the published number.
+        shares: Row whose training this one goes on from, in that row's folder with the same seed; a study never runs
+            the two at once.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Row:
     published: Mapping[str, Published] = field(default_factory=dict)
     seeded: bool = True
     note: str = ""
+    shares: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,10 @@ class Experiment(ABC):
 
     def compare(self, reference: Path, progress: Callable[[str], None]) -> list[Comparison]:
         """Compare with published arrays in the folder `reference`; empty when there are none."""
+        return []
+
+    def draw(self, result: Mapping[str, Any], folder: Path) -> list[Path]:
+        """Draw figures of a finished table into a folder; none by default (a hook)."""
         return []
 
 

@@ -61,7 +61,7 @@ def reproduce(
         directory = runs / _cell_name(row.name, seed)
         result = _finished(directory)
         if row.name not in chosen:  # in the table all the same, if an earlier run has it
-            results.append(result or {"row": row.name, "seed": seed, "status": "not run"})
+            results.append(_saved(directory) or {"row": row.name, "seed": seed, "status": "not run"})
             continue
         started += 1
         label = f"[{started}/{to_run}] {experiment.name}: {_title(row, seed)}"
@@ -152,9 +152,15 @@ def _prepare(experiment: Experiment, runs: Path, *, resume: bool, fresh: bool) -
 
 def _finished(directory: Path) -> dict[str, Any] | None:
     """The result that is kept in a cell's folder; a failed or damaged one is run again."""
+    result = _saved(directory)
+    return result if result is not None and result["status"] == "done" else None
+
+
+def _saved(directory: Path) -> dict[str, Any] | None:
+    """What a cell's folder says, be it done or failed; None for a damaged one."""
     try:
         result = json.loads((directory / "cell.json").read_text())
-        return result if result["status"] == "done" else None
+        return result if result["status"] in ("done", "failed") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

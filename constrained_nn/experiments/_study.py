@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from constrained_nn._files import write_json
+from constrained_nn.experiments._processes import how_it_ended, run_in_processes
 from constrained_nn.experiments._study_cell import CELL, run_cell
 from constrained_nn.experiments._study_spec import MethodSpec, StudySpec
 
@@ -64,46 +61,24 @@ def run_study(
     total, kept = len(cells(spec)), len(cells(spec)) - len(todo)
     if kept:
         report(f"{kept} of {total} cells are finished already")
-    context = get_context("spawn")
-    running: dict[BaseProcess, Cell] = {}
     finished = kept
-    try:
-        while todo or running:
-            while todo and len(running) < jobs:
-                cell = todo.pop(0)
-                with _interruption_held():
-                    running[_start(context, spec, cell, out, target)] = cell
-            connection.wait([process.sentinel for process in running])
-            for process in [p for p in running if not p.is_alive()]:
-                process.join()
-                cell = running.pop(process)
-                finished += 1
-                _bury(process, spec, cell, out)
-                report(f"[{finished}/{total}] {cell.title}: {_describe(_outcome(spec, cell, out))}")
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.join()
+
+    def start(context: Any, cell: Cell) -> BaseProcess:
+        return _start(context, spec, cell, out, target)
+
+    def ended(process: BaseProcess, cell: Cell) -> None:
+        nonlocal finished
+        finished += 1
+        _bury(process, spec, cell, out)
+        report(f"[{finished}/{total}] {cell.title}: {_describe(_outcome(spec, cell, out))}")
+
+    run_in_processes(todo, jobs, start, ended)
     return outcomes(spec, out)
 
 
 def outcomes(spec: StudySpec, out: Path) -> list[Outcome]:
     """The outcome of every cell, from what is on disk."""
     return [_outcome(spec, cell, out) for cell in cells(spec)]
-
-
-@contextmanager
-def _interruption_held() -> Iterator[None]:
-    """Ctrl-C waits until a new process has its work and is known to us; the process inherits the mask."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(context: Any, spec: StudySpec, cell: Cell, out: Path, target: Target) -> BaseProcess:
@@ -114,15 +89,7 @@ def _start(context: Any, spec: StudySpec, cell: Cell, out: Path, target: Target)
     scenarios = [s.model_dump() for s in spec.scenarios]
     arguments = (config, scenarios, directory, spec.fingerprint(cell.method, cell.task, cell.seed))
     process = context.Process(target=target, args=arguments, daemon=True)
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the child when it loads its libraries
-    try:
-        process.start()
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    process.start()
     return process
 
 
@@ -130,11 +97,9 @@ def _bury(process: BaseProcess, spec: StudySpec, cell: Cell, out: Path) -> None:
     """A process that ended without a result has failed; its cell says how."""
     directory = _directory(spec, cell, out)
     if not (directory / CELL).exists():
-        code = process.exitcode or 0
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code} and no result"
         fingerprint = spec.fingerprint(cell.method, cell.task, cell.seed)
         write_json(
-            directory / CELL, {"fingerprint": fingerprint, "status": "failed", "error": f"its process {how}"}
+            directory / CELL, {"fingerprint": fingerprint, "status": "failed", "error": how_it_ended(process)}
         )
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.experiments._study_rows import RowsSpec
 from constrained_nn.training import METHODS, TrainConfig, make_method
 from control_envs.tasks import make_task
 
@@ -159,8 +160,8 @@ class StudySpec(_Strict):
         return hashlib.sha256(body.encode()).hexdigest()
 
 
-def read_study(path: Path) -> StudySpec:
-    """The study in a YAML file.
+def read_study(path: Path) -> StudySpec | RowsSpec:
+    """The study in a YAML file: of methods on tasks, or of the rows of an `experiment`.
 
     Raises:
         FileFormatError: The file is missing, no YAML, or describes no study; the message says where.
@@ -182,7 +183,7 @@ def read_study(path: Path) -> StudySpec:
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected a study with methods, tasks, scenarios and seeds.")
     try:
-        return StudySpec.model_validate(content)
+        return (RowsSpec if "experiment" in content else StudySpec).model_validate(content)
     except ValidationError as error:
         raise FileFormatError(f"{path}: {_first(error)}") from None
     except (TypeError, ValueError) as error:
@@ -207,7 +208,7 @@ def _first(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         models = {"methods": MethodSpec, "scenarios": ScenarioSpec}
-        model = models.get(str(first["loc"][0]), StudySpec)
+        model = models.get(str(first["loc"][0]), RowsSpec if error.title == "RowsSpec" else StudySpec)
         return _unknown("entry", str(first["loc"][-1]), list(model.model_fields))
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where and first["type"] != "value_error" else message

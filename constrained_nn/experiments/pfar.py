@@ -77,6 +77,7 @@ class Pfar(Recorded):
     roll: ClassVar = 0.7 * math.pi / 3
     order: ClassVar = 2
     duration: ClassVar = 5.0
+    errors: ClassVar = (*GAINS, "learned")
 
     name: ClassVar[str] = "pfar"
     title: ClassVar[str] = "Control-oriented meta-learning: fully actuated rotorcraft in wind"
@@ -102,7 +103,10 @@ class Pfar(Recorded):
         *(Row(f"mrr-fair-m{m}", f"ridge regression, scales put right, M = {m}") for m in MODELS),
         *(Row(f"ours-m{m}", f"control-oriented, M = {m}", _published(_OURS[m])) for m in MODELS),
         Row("shield-pid", "PID behind a box and a disc to keep out of", seeded=False, note=_SHIELD),
-        *(Row(f"shield-ours-m{m}", f"control-oriented behind box and disc, M = {m}") for m in (2, 10)),
+        *(
+            Row(f"shield-ours-m{m}", f"control-oriented behind box and disc, M = {m}", shares=f"ours-m{m}")
+            for m in (2, 10)
+        ),
     )
     seeds: ClassVar = (0, 1, 2)
     notes: ClassVar = (
@@ -130,15 +134,13 @@ class Pfar(Recorded):
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         import torch
 
-        from constrained_nn.control import AdaptiveController, ConstantFeature, NoAdaptation
+        from constrained_nn.control import ConstantFeature, NoAdaptation
 
         torch.manual_seed(0)
         if row in ("pid", "none"):
             return self.judge(ConstantFeature(), law=NoAdaptation() if row == "none" else None)
         if row == "shield-pid":
-            return self.shielded(
-                AdaptiveController(self.prior, ConstantFeature(), L=1.0, K=10.0, G=10.0), "k10g10"
-            )
+            return self.shielded(self.baseline(), "k10g10")
         method, count = row.rsplit("-m", 1)
         if method == "shield-ours":  # the controller of the row without the shield, trained once
             trained = directory.parent / f"ours-m{count}-seed{int(seed or 0)}"
@@ -227,7 +229,9 @@ class Pfar(Recorded):
             found[name], gone = self.suite.measure(controller)
             diverged += gone
         if learned is not None:
-            found["learned"], gone = self.suite.measure(learned)
+            gains = {"L": learned.L, "K": learned.K, "G": learned.G}
+            controller = AdaptiveController(self.prior, features, **gains, law=law)
+            found["learned"], gone = self.suite.measure(controller)
             diverged += gone
         return found | {"diverged": float(diverged)}
 
@@ -264,6 +268,15 @@ class Pfar(Recorded):
         from control_envs.references import Loops
 
         return Loops(roll=math.pi / 3).table(0.01, 1000).to(torch.zeros(1, dtype=torch.float64))
+
+    def loop_goal(self) -> Tensor:
+        return self.target(self.loop_reference().values)[0]
+
+    def baseline(self) -> Any:
+        """PID control with the gains of the loop."""
+        from constrained_nn.control import AdaptiveController, ConstantFeature
+
+        return AdaptiveController(self.prior, ConstantFeature(), L=1.0, K=10.0, G=10.0)
 
     def loop(self, controller: Any, wind: float = 6.5) -> Any:
         """Two loops in a constant wind, 10 s, inputs held at 100 Hz."""

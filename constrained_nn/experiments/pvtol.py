@@ -25,6 +25,8 @@ from constrained_nn.experiments._protocol import Column, Published, Row
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from control_envs.references import ReferenceTable
+
 # mean, standard deviation over 10 seeds, of the published weights: (initial gains, learned gains)
 _NONE = {2: (1.298, 0.161), 5: (1.263, 0.107), 10: (1.263, 0.093), 20: (1.232, 0.065), 50: (1.201, 0.034)}
 _MRR = {
@@ -63,6 +65,7 @@ class Pvtol(Recorded):
     roll: ClassVar = None
     order: ClassVar = 4
     duration: ClassVar = 10.0
+    errors: ClassVar = ("initial", "learned")
 
     name: ClassVar[str] = "pvtol"
     title: ClassVar[str] = "Control-oriented meta-learning: underactuated aircraft in wind"
@@ -79,11 +82,22 @@ class Pvtol(Recorded):
     rows: ClassVar = (
         Row("none", "no adaptation", {"initial": Published(1.446)}, seeded=False),
         *(
-            Row(f"none-m{m}", f"no adaptation, gains of M = {m}", {"learned": Published(*_NONE[m])})
+            Row(
+                f"none-m{m}",
+                f"no adaptation, learned gains, M = {m}",
+                {"learned": Published(*_NONE[m])},
+                shares=f"ours-m{m}",
+            )
             for m in MODELS
         ),
-        *(Row(f"mrr-m{m}", f"ridge regression as published, M = {m}", _both(_MRR[m])) for m in MODELS),
-        *(Row(f"mrr-fair-m{m}", f"ridge regression, scales put right, M = {m}") for m in MODELS),
+        *(
+            Row(f"mrr-m{m}", f"ridge regression as published, M = {m}", _both(_MRR[m]), shares=f"ours-m{m}")
+            for m in MODELS
+        ),
+        *(
+            Row(f"mrr-fair-m{m}", f"ridge regression, scales put right, M = {m}", shares=f"ours-m{m}")
+            for m in MODELS
+        ),
         *(Row(f"ours-m{m}", f"control-oriented, M = {m}", _both(_OURS[m])) for m in MODELS),
     )
     seeds: ClassVar = (0, 1, 2)
@@ -207,6 +221,48 @@ class Pvtol(Recorded):
             found["learned"], gone = self.suite.measure(controller)
             diverged += gone
         return found | {"diverged": float(diverged)}
+
+    # --- the loop --------------------------------------------------------------------------------------------
+
+    def loop_reference(self) -> ReferenceTable:
+        """Two loops that move along, 20 s at every half step."""
+        import torch
+
+        from control_envs.references import Loops
+
+        loops = Loops(width=3.0, height=2.5, speed=0.5, order=4)
+        return loops.table(0.01, 2000, stages=2).to(torch.zeros(1, dtype=torch.float64))
+
+    def loop_goal(self) -> Tensor:
+        return self.target(self.loop_reference().values[::2])[0]
+
+    def baseline(self) -> Any:
+        """The cascade with the initial gains and no adaptation."""
+        from constrained_nn.control import ConstantFeature, NoAdaptation, SaturatedCascade
+
+        return SaturatedCascade(ConstantFeature(), law=NoAdaptation())
+
+    def loop(self, controller: Any) -> Any:
+        """Two loops in a wind that swells to 8 m/s after 15 s, 20 s of continuous control."""
+        import numpy as np
+        import torch
+
+        from control_envs.disturbances import Bump, held
+        from control_envs.dynamics import PVTOL
+        from control_envs.simulate import rollout
+
+        wind = torch.from_numpy(Bump().draw(np.random.default_rng(0), 2000, 0.01, 1))
+        with torch.no_grad():
+            return rollout(
+                PVTOL(),
+                controller,
+                self.loop_goal()[0],
+                dt=0.01,
+                horizon=2000,
+                reference=self.loop_reference(),
+                disturbance=held(wind, 0.01),
+                hold=False,
+            )
 
 
 @dataclass(frozen=True)

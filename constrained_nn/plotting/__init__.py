@@ -7,6 +7,7 @@ from constrained_nn.plotting._chaos import (
     plot_space_time,
     plot_spectra,
 )
+from constrained_nn.plotting._curves import plot_curves
 from constrained_nn.plotting._flights import animate_flights, plot_flights
 from constrained_nn.plotting._intervals import plot_intervals
 from constrained_nn.plotting._plans import plot_plans
@@ -20,6 +21,7 @@ __all__ = [
     "ellipse",
     "new_figure",
     "plot_attractor",
+    "plot_curves",
     "plot_flights",
     "plot_intervals",
     "plot_plans",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from typer.testing import CliRunner
 
 from constrained_nn.cli import study as cli
 from constrained_nn.errors import FileFormatError
+from constrained_nn.experiments._processes import run_in_processes
 from constrained_nn.experiments._statistics import interval, summarize
 from constrained_nn.experiments._study import cells, outcomes, run_study
 from constrained_nn.experiments._study_report import latex, markdown, write_report
+from constrained_nn.experiments._study_rows import RowsSpec
 from constrained_nn.experiments._study_spec import read_study
 from tests.evidence import targets
 
@@ -225,7 +228,93 @@ def test_study_of_the_guide_is_one(tmp_path):
     assert spec.config(spec.methods[2], "unicycle-obstacles", 1).options == {"weight": 1.0}
 
 
+ROWS = """
+experiment: pfar
+rows: [pid, ours-m2]
+seeds: [0]
+settings: {epochs: 1, steps: 1, tests: 4, seconds: 8.0, test_seconds: 0.5, meta_dt: 0.1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("pfar", "pfaar"), "Did you mean 'pfar'"),
+        (("ours-m2", "ours-m3"), "pfar has no row 'ours-m3'"),
+        (("epochs", "epoch"), "unknown setting 'epoch'. Known: epochs"),
+        (("ours-m2", "pid"), "a row occurs twice"),
+        (("settings", "setings"), "Did you mean 'settings'"),
+    ],
+)
+def test_bad_study_of_rows_is_one_clear_line(tmp_path, change, words):
+    file = tmp_path / "rows.yaml"
+    file.write_text(ROWS.replace(*change))
+    with pytest.raises(FileFormatError, match=re.escape(words)):
+        read_study(file)
+
+
+def test_studies_of_the_examples_are_some():
+    for file in (Path(__file__).parents[2] / "examples").glob("*.yaml"):
+        assert isinstance(read_study(file), RowsSpec)
+
+
+def test_those_that_share_a_training_never_run_at_once():
+    """Work `(name, shared)`; the processes are plain records that end when asked."""
+    log, alive = [], {}
+
+    class Process:
+        def __init__(self, work):
+            self.work, (self.sentinel, self.end) = work, os.pipe()
+            alive[work] = self
+            os.close(self.end)  # readable at once
+            self.running = True
+
+        def is_alive(self):
+            return self.running
+
+        def join(self):
+            os.close(self.sentinel)
+
+    def start(_, work):
+        process = Process(work)
+        for other in alive.values():
+            if other is not process:
+                assert not (other.running and other.work[1] == work[1])
+        log.append(work)
+        if len([p for p in alive.values() if p.running]) == 2 or len(log) >= 3:
+            for p in alive.values():
+                p.running = False
+        return process
+
+    todo = [("a", 1), ("b", 1), ("c", 2), ("d", 1)]
+    run_in_processes(todo, 2, start, lambda process, work: None, shared=lambda w: w[1])
+    assert log == [("a", 1), ("c", 2), ("b", 1), ("d", 1)]
+
+
 # --- the real thing ---
+
+
+@pytest.mark.untyped  # its processes are beyond the hook
+def test_rows_of_an_experiment(tmp_path):
+    file, out = tmp_path / "rows.yaml", tmp_path / "out"
+    file.write_text(ROWS)
+    app = typer.Typer()
+    app.command()(cli.command)
+    result = CliRunner().invoke(app, [str(file), "--out", str(out), "--jobs", "2"])
+    assert result.exit_code == 0, result.output
+    assert "[2/2] control-oriented, M = 2, seed 0: K 1, G 1 0.2" in result.output
+    assert (out / "pfar.png").stat().st_size > 1000
+    table = (out / "pfar.md").read_text()
+    assert "| PID | 0.2" in table
+    assert "M = 5" not in table
+    again = CliRunner().invoke(app, [str(file), "--out", str(out), "--jobs", "2"])
+    assert "2 of 2 cells are finished already" in again.output
+    assert again.exit_code == 0
+    unfinished = ROWS.replace("steps: 1", "steps: 2")  # other settings: other cells
+    file.write_text(unfinished)
+    other = CliRunner().invoke(app, [str(file), "--out", str(out), "--report-only"])
+    assert other.exit_code == 1
+    assert "| PID | not run |" in other.output
 
 
 @pytest.mark.untyped  # its processes are beyond the hook

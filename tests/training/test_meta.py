@@ -63,7 +63,9 @@ def test_regression_finds_features(data):
     assert published(data.x).square().mean() < 0.5 * features(data.x).square().mean()  # they shrink
 
 
-def problem(steps: int, *, segments: int = 1, force: float = 1.0, duration: float = 3.0):
+def problem(
+    steps: int, *, segments: int = 1, force: float = 1.0, duration: float = 3.0, compiled: bool = False
+):
     models = ForceEnsemble(4, 6, 3, seed=2).requires_grad_(False)
     with torch.no_grad():
         models.W0.mul_(5.0)
@@ -72,7 +74,7 @@ def problem(steps: int, *, segments: int = 1, force: float = 1.0, duration: floa
     prior = PlanarRotorcraft(drag_x=0.0, drag_y=0.0)
     gains = {name: PositiveDefinite.random(3, generator=generator) for name in "LKG"}
     controller = AdaptiveController(prior, TanhFeatures(6, (6, 5), generator=generator), **gains)
-    config = MetaConfig(steps=steps, duration=duration, dt=0.15, segments=segments)
+    config = MetaConfig(steps=steps, duration=duration, dt=0.15, segments=segments, compiled=compiled)
     spline = flights(range(4), 5, duration, (4, 4, 2), roll=0.7, order=2)
 
     def target(values):
@@ -103,6 +105,20 @@ def test_recomputed_segments_give_the_same_training():
     stored, recomputed = problem(3), problem(3, segments=3)
     a, b = stored[1](), recomputed[1]()
     torch.testing.assert_close(torch.tensor(a.loss), torch.tensor(b.loss), rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.untyped  # torch.compile
+def test_compiled_step_gives_the_same_training(monkeypatch):
+    """One graph without a break serves all steps; a backend without C++."""
+    import constrained_nn.training._meta as meta
+
+    step = torch.compile(meta._step, backend="aot_eager", fullgraph=True, dynamic=False)
+    monkeypatch.setattr(meta, "_compiled_step", lambda: step)
+    plain, compiled = problem(2), problem(2, compiled=True)
+    a, b = plain[1](), compiled[1]()
+    torch.testing.assert_close(torch.tensor(a.loss), torch.tensor(b.loss), rtol=1e-10, atol=0.0)
+    for p, q in zip(plain[0].parameters(), compiled[0].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
 
 
 def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path):
