@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from constrained_nn.experiments._coils import CoILSExperiment
+from constrained_nn.experiments._coils import CONDITIONS, CoILSExperiment
 from control_envs.dynamics import VanDerPol
 
 
@@ -15,13 +15,10 @@ from control_envs.dynamics import VanDerPol
 class VanDerPolModel(CoILSExperiment):
     """An oscillator whose rest is unstable, from samples with states up to 3 and inputs up to 5."""
 
-    rate: ClassVar[float] = 0.5
+    rate: ClassVar[float] = 1.0
     name: ClassVar[str] = "coils-van-der-pol"
     title: ClassVar[str] = "CoILS: van der Pol oscillator"
-    notes: ClassVar = (
-        "The plant judges: 10 s under the learned policy, held over 0.05 s. Errors are in units of the standard "
-        "deviation of the velocities.",
-    )
+    notes: ClassVar = CONDITIONS
 
     @property
     def plant(self) -> VanDerPol:

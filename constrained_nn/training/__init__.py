@@ -3,7 +3,13 @@
 from constrained_nn.training._config import TrainConfig
 from constrained_nn.training._dc3 import DC3Controller
 from constrained_nn.training._descend import History, descend
-from constrained_nn.training._dynamics import Samples, dynamics_loss, fit_dynamics, sample_dynamics
+from constrained_nn.training._dynamics import (
+    Samples,
+    WorstStates,
+    dynamics_loss,
+    fit_dynamics,
+    sample_dynamics,
+)
 from constrained_nn.training._ensemble import ForceData, ForceEnsemble, fit_ensemble, force_data
 from constrained_nn.training._evaluate import Evaluation, evaluate, measure, simulate
 from constrained_nn.training._meta import LearnedPlant, MetaConfig, meta_train
@@ -38,6 +44,7 @@ __all__ = [
     "Run",
     "Samples",
     "TrainConfig",
+    "WorstStates",
     "barrier_of",
     "descend",
     "dynamics_loss",

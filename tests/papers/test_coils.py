@@ -17,7 +17,7 @@ from constrained_nn.control import (
     StableDynamics,
 )
 from constrained_nn.solvers import Status
-from constrained_nn.training import fit_dynamics, sample_dynamics
+from constrained_nn.training import WorstStates, dynamics_loss, fit_dynamics, sample_dynamics
 from control_envs.dynamics import VanDerPol
 from control_envs.simulate import rollout
 
@@ -200,7 +200,7 @@ def van_der_pol_model() -> CoILS:
     origin, hold = torch.zeros(2), torch.zeros(1)
     model = AffineModel(mlp(2, 4, 32), origin, hold)
     pi = AnchoredController(mlp(2, 1, 32), origin, hold, hold - 5.0, hold + 5.0)
-    return CoILS(model, pi, NeuralLyapunov(2, rate=0.5, hidden=(32, 32))).double()
+    return CoILS(model, pi, NeuralLyapunov(2, rate=1.0, hidden=(32, 32))).double()
 
 
 def van_der_pol_samples(count: int = 200):
@@ -210,13 +210,16 @@ def van_der_pol_samples(count: int = 200):
 
 def test_training_on_van_der_pol_learns_a_controller_that_works_on_the_plant():
     coils, plant = van_der_pol_model(), VanDerPol()
-    losses = fit_dynamics(coils, van_der_pol_samples(), penalty=10.0, epochs=300, learning_rate=1e-2)
+    worst = WorstStates((np.full(2, -3.0), np.full(2, 3.0)), count=20, pool=200)
+    losses = fit_dynamics(
+        coils, van_der_pol_samples(), penalty=10.0, epochs=300, worst=worst, learning_rate=1e-2
+    )
     assert losses[-1] < 0.05 * losses[0]
     coils.eval()
     side = torch.linspace(-3, 3, 9, dtype=torch.float64)
     grid = torch.cartesian_prod(side, side)
     with torch.no_grad():
-        end = rollout(plant, coils.policy, grid, dt=0.05, horizon=200).x[:, -1].abs().amax(-1)
+        end = rollout(plant, coils.policy, grid, dt=0.02, horizon=500).x[:, -1].abs().amax(-1)
         idle = rollout(plant, lambda t, x: 0 * x[..., :1], grid, dt=0.05, horizon=200).x[:, -1].abs().amax(-1)
         active = coils.correction(grid).abs().amax(-1) > 1e-9
         assert coils.slack(grid).max() <= 1e-12
@@ -228,7 +231,8 @@ def test_training_on_van_der_pol_learns_a_controller_that_works_on_the_plant():
 def test_interrupted_training_ends_with_the_same_weights(tmp_path):
     data = van_der_pol_samples(40)
     straight, parted = van_der_pol_model(), van_der_pol_model()
-    options = {"penalty": 1.0, "epochs": 6, "batch": 16, "seed": 3, "every": 2}
+    worst = WorstStates((np.full(2, -3.0), np.full(2, 3.0)), count=5, pool=50, every=2)
+    options = {"penalty": 1.0, "worst": worst, "epochs": 6, "batch": 16, "seed": 3, "every": 2}
     fit_dynamics(straight, data, **options)
 
     def stop(epoch, loss):
@@ -242,3 +246,32 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path):
     fit_dynamics(again, data, **options, checkpoint=file)
     for a, b in zip(again.parameters(), straight.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_penalty_moves_policy_and_certificate_and_leaves_the_model_alone():
+    coils, data = van_der_pol_model(), van_der_pol_samples(40)
+    scale = data.velocity.std(0)
+    found = {}
+    for penalty in (5.0, 0.0):
+        coils.zero_grad()
+        dynamics_loss(coils, scale, penalty)(1, *data).backward()
+        found[penalty] = {name: p.grad.clone() for name, p in coils.named_parameters() if p.requires_grad}
+    moved = {
+        name.split(".")[0] for name, grad in found[5.0].items() if not torch.equal(grad, found[0.0][name])
+    }
+    assert moved == {"policy", "certificate"}
+    assert found[0.0]["model.backbone.0.weight"].abs().max() > 0
+
+
+def test_worst_states_are_the_worst_of_the_pool():
+    coils = van_der_pol_model()
+    low, high = np.array([-3.0, -2.0]), np.array([3.0, 2.0])
+    worst, scale = WorstStates((low, high), count=10, pool=200), torch.ones(2, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = worst.draw(coils, scale)
+        torch.manual_seed(0)
+        pool = torch.from_numpy(low) + torch.from_numpy(high - low) * torch.rand(200, 2, dtype=torch.float64)
+    size = coils.correction(pool).square().sum(-1).detach()
+    assert x.shape == (10, 2)
+    assert coils.correction(x).square().sum(-1).min() >= size.sort().values[-10] * (1 - 1e-12) > 0
