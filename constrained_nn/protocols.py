@@ -23,6 +23,13 @@ class ControlAffine(Protocol):
 
 
 @runtime_checkable
+class Linearizable(Protocol):
+    """A plant that knows its Jacobian: `∂/∂x (drift(x) + actuation(x) u)` `(*batch, n, n)`; `u` broadcasts."""
+
+    def jacobian(self, x: Tensor, u: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
 class Mechanical(Protocol):
     """A fully actuated plant `H(q) q'' + C(q, q') q' + g(q) = B(q) u + force`, state `(q, q')`."""
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from constrained_nn._linalg import branchless, matvec
 from constrained_nn.control._base import Controller
-from constrained_nn.protocols import ControlAffine
+from constrained_nn.protocols import ControlAffine, Linearizable
 from constrained_nn.solvers import RiccatiSolution, solve_care
 
 Reference = Callable[[Any], tuple[Tensor, Tensor]]
@@ -44,7 +44,9 @@ class _OfPlant(Factorization):
     def jacobian(
         self, x: Float[Tensor, "*batch n"], u: Float[Tensor, "*#batch m"]
     ) -> Float[Tensor, "*batch n n"]:
-        """Derivative of the velocity in the state."""
+        """Derivative of the velocity in the state; a plant that knows its own is asked for it."""
+        if isinstance(self.plant, Linearizable):
+            return self.plant.jacobian(x, u)
         flat = x.reshape(-1, x.shape[-1]), u.expand(*x.shape[:-1], u.shape[-1]).reshape(-1, u.shape[-1])
         # backward: forward mode under vmap gives wrong numbers for some plants in torch 2.13
         J = torch.func.vmap(torch.func.jacrev(self.velocity))(*flat)
@@ -239,7 +241,7 @@ class StateDependentLQR(Controller):
         fell_back = ~(riccati.ok & (riccati.margin >= self.least_margin))
         gain = riccati.gain
         if branchless(x) or bool(fell_back.any()):
-            A, B = self.factorization(x_ref, x_ref, u_ref)
+            A, B = self.factorization(x_ref.expand(e.shape), x_ref, u_ref)
             at_reference = solve_care(A, B, self.Q, self.R)
             gain = torch.where(fell_back[..., None, None], at_reference.gain, gain)
         u = torch.clamp(u_ref - matvec(gain, e), self.lower, self.upper)

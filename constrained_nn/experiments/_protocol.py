@@ -86,6 +86,7 @@ class Experiment(ABC):
         source: Paper and table that the published numbers come from.
         columns, rows: The table.
         seeds: Seeds of the full table.
+        center: How seeds are summarized in the table: mean with standard deviation, or median with range.
         notes: What differs from the published setting, and why; one paragraph each.
     """
 
@@ -95,6 +96,7 @@ class Experiment(ABC):
     columns: ClassVar[tuple[Column, ...]]
     rows: ClassVar[tuple[Row, ...]]
     seeds: ClassVar[tuple[int, ...]] = (1,)
+    center: ClassVar[str] = "mean"
     notes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

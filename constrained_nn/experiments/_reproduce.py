@@ -78,6 +78,7 @@ def reproduce(
         "title": experiment.title,
         "source": experiment.source,
         "seeds": list(seeds),
+        "center": experiment.center,
         "settings": json.loads(_canonical(experiment)),
         "commit": commit(),
         "versions": versions(),
@@ -181,7 +182,7 @@ def _run_cell(experiment: Experiment, row: Row, seed: int | None, directory: Pat
 
 
 def _summary(experiment: Experiment, row: Row, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation over the finished seeds, and which are not finished."""
+    """Mean and sample standard deviation, or median and range, over the finished seeds, and which are not finished."""
     done = [r for r in results if r["status"] == "done"]
     ours: dict[str, Any] = {}
     for column in experiment.columns:
@@ -192,6 +193,10 @@ def _summary(experiment: Experiment, row: Row, results: list[dict[str, Any]]) ->
         mean = statistics.fmean(values) if finite else "not finite"
         std = statistics.stdev(values) if finite and len(values) > 1 else None
         ours[column.name] = {"mean": mean, "std": std, "count": len(values)}
+        if experiment.center == "median":
+            values = [float(v) for v in values]  # what is not finite is written in words
+            low, middle, high = min(values), statistics.median(values), max(values)
+            ours[column.name] |= {"median": number(middle), "low": number(low), "high": number(high)}
     return {
         "name": row.name,
         "label": row.label,

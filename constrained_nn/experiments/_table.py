@@ -22,8 +22,11 @@ def markdown(result: dict[str, Any]) -> str:
         lines += _reference(result["reference"])
     seeds = ", ".join(map(str, result["seeds"]))
     machine, versions = result["machine"], result["versions"]
+    many = "Mean ± sample standard deviation"
+    if result.get("center") == "median":
+        many = "Median (smallest to largest)"
     lines += [
-        f"Mean ± sample standard deviation over seeds {seeds}."
+        f"{many} over seeds {seeds}."
         if len(result["seeds"]) > 1
         else f"Seed {seeds}; no deviation from a single seed.",
         "",
@@ -68,10 +71,19 @@ def _ours(row: dict[str, Any], column: dict[str, Any]) -> str:
 
 
 def _mean(entry: dict[str, Any], format: str) -> str:
+    if "median" in entry:
+        return _median(entry, format)
     if isinstance(entry["mean"], str):
         return entry["mean"]
     spread = "" if entry["std"] is None else f" ± {entry['std']:{format}}"
     return f"{entry['mean']:{format}}{spread}"
+
+
+def _median(entry: dict[str, Any], format: str) -> str:
+    low, middle, high = (
+        v if isinstance(v, str) else f"{v:{format}}" for v in (entry["low"], entry["median"], entry["high"])
+    )
+    return middle if entry["count"] == 1 else f"{middle} ({low} to {high})"
 
 
 def _reference(comparisons: list[dict[str, Any]]) -> list[str]:

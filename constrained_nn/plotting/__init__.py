@@ -8,6 +8,7 @@ from constrained_nn.plotting._chaos import (
     plot_spectra,
 )
 from constrained_nn.plotting._curves import plot_curves
+from constrained_nn.plotting._errors import plot_errors
 from constrained_nn.plotting._flights import animate_flights, plot_flights
 from constrained_nn.plotting._intervals import plot_intervals
 from constrained_nn.plotting._plans import plot_plans
@@ -22,6 +23,7 @@ __all__ = [
     "new_figure",
     "plot_attractor",
     "plot_curves",
+    "plot_errors",
     "plot_flights",
     "plot_intervals",
     "plot_plans",

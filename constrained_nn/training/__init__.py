@@ -23,6 +23,7 @@ from constrained_nn.training._methods import (
 from constrained_nn.training._parallel import train_many
 from constrained_nn.training._ridge import fit_ridge_features
 from constrained_nn.training._run import Run, load_run, read_config, read_result
+from constrained_nn.training._stacked import StackedAffine, StackedMLP, StackedSamples, StateFeatures
 from constrained_nn.training._supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
 from constrained_nn.training._train import train
 
@@ -43,6 +44,10 @@ __all__ = [
     "Penalty",
     "Run",
     "Samples",
+    "StackedAffine",
+    "StackedMLP",
+    "StackedSamples",
+    "StateFeatures",
     "TrainConfig",
     "WorstStates",
     "barrier_of",

@@ -37,6 +37,7 @@ def descend(
     *,
     steps: int,
     learning_rate: float,
+    final_learning_rate: float | None = None,
     settings: Mapping[str, Any],
     checkpoint: Path | None = None,
     every: int = 25,
@@ -50,6 +51,7 @@ def descend(
             models, along the first dimension of all parameters.
         steps: Steps of Adam; the parameters after the last one are scored too.
         learning_rate: Step size of Adam.
+        final_learning_rate: Where it goes along a half cosine; default: it stays.
         settings: What determines the numbers; a checkpoint with other settings is refused.
         checkpoint: File to save to, and to go on from if it exists.
         every: Steps between checkpoints.
@@ -59,7 +61,9 @@ def descend(
         ConvergenceError: The loss is not finite; the last checkpoint is kept.
         FileFormatError: The checkpoint is damaged or belongs to other settings.
     """
-    settings = json.loads(json.dumps({**settings, "steps": steps, "learning_rate": learning_rate}))
+    settings = {**settings, "steps": steps, "learning_rate": learning_rate}
+    settings |= {} if final_learning_rate is None else {"final_learning_rate": final_learning_rate}
+    settings = json.loads(json.dumps(settings))
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam(parameters.values(), lr=learning_rate)
     best = {name: p.detach().clone() for name, p in parameters.items()}
@@ -84,6 +88,10 @@ def descend(
         if progress is not None:
             progress(step, loss.item(), score.mean().item())
         if not last:
+            if final_learning_rate is not None:
+                share = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+                rate = final_learning_rate + share * (learning_rate - final_learning_rate)
+                optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
