@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from constrained_nn._options import Device, prepare_torch
 from constrained_nn.cli._shell import INTERRUPTED, fail, parse_integers
 
 
@@ -25,6 +26,7 @@ def command(
     fast: Annotated[bool, typer.Option("--fast", help="Tiny budgets, to see that it runs.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and cells.")] = Path("runs/reproduce"),
+    device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
 ) -> None:
     """Measure published tables again: our numbers beside the published ones.
@@ -46,10 +48,8 @@ def command(
         out, runs = Path("runs/fast"), runs / "fast"
     bad = False
     try:
-        chosen = [load(one) for one in (available() if every else [str(name)])]
-        import torch
-
-        torch.set_num_threads(threads)
+        chosen = [load(one).on(device) for one in (available() if every else [str(name)])]
+        prepare_torch(device, threads)
         for experiment in chosen:
             bad |= _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs)
     except (FileFormatError, UnknownNameError, ValueError) as error:

@@ -118,6 +118,12 @@ class Experiment(ABC):
         """The same experiment with budgets for a test of a minute; its numbers mean nothing."""
         return self
 
+    def on(self, device: str) -> Experiment:
+        """The same experiment on another device; only those with a field for it can."""
+        if device != "cpu":
+            raise ValueError(f"{self.name} runs on the CPU only, got device {device}.")
+        return self
+
     def compare(self, reference: Path, progress: Callable[[str], None]) -> list[Comparison]:
         """Compare with published arrays in the folder `reference`; empty when there are none."""
         return []

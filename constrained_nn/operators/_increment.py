@@ -66,10 +66,11 @@ class FieldIncrement(nn.Module):
     """Next state of a field: the field plus a normalized increment, computed on a coarser grid.
 
     `w⁺ = R w + step U G(((R w) − mean) / deviation, static)`, with `R` the part of the field that the inner grid
-    resolves and `U` the trigonometric interpolation from the inner grid.
+    resolves and `U` the trigonometric interpolation from the inner grid. With a `closure` `H`, the frequencies beyond
+    are those of `deviation H((w⁺ − mean) / deviation)`: small scales that follow from the large ones, without memory.
 
-    Guarantee: the next state lives on the frequencies of the inner grid; with `conserve_mean` the mean of the field is
-    that of the field before, to rounding. The weights may be float32 while the state is float64.
+    Guarantee: without a closure the next state lives on the frequencies of the inner grid. With `conserve_mean` the
+    mean of the field is that of the field before, to rounding. The weights may be float32 while the state is float64.
 
     Args:
         backbone: `G`, from fields `(batch, 1 + k, *inner)` to `(batch, 1, *inner)`.
@@ -80,6 +81,10 @@ class FieldIncrement(nn.Module):
         step: Root mean square of the increments of the data.
         static: Known fields that do not change, such as the force, `(k, *inner)`; the backbone sees them as channels.
         conserve_mean: Remove the mean of the increment.
+        limit: The backbone sees values beyond so many standard deviations as if they were there, so that its output
+            stays finite however far the state is; the field that it is added to is not changed.
+        closure: `H`, from fields `(batch, 1, *shape)` to the same. Its input is detached: the large scales do not
+            depend on it, and it learns by itself.
 
     Raises:
         ShapeError: The state does not have as many components as the grid has points.
@@ -106,13 +111,15 @@ class FieldIncrement(nn.Module):
         step: float = 1.0,
         static: Float[Tensor, "k ..."] | None = None,
         conserve_mean: bool = False,
+        limit: float = float("inf"),
+        closure: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.closure = backbone, closure
         self.shape = tuple(shape)
         self.inner = self.shape if inner is None else tuple(inner)
         self.mean, self.deviation, self.step = mean, deviation, step
-        self.conserve_mean = conserve_mean
+        self.conserve_mean, self.limit = conserve_mean, limit
         self.static: Tensor
         self.register_buffer("static", torch.zeros(0, *self.inner) if static is None else static.clone())
 
@@ -124,10 +131,18 @@ class FieldIncrement(nn.Module):
                 f"{tuple(w.shape)}. Flatten the directions of the grid into one."
             )
         field = resample(w.reshape(-1, *self.shape), self.inner)
-        seen = ((field - self.mean) / self.deviation).to(self.static.dtype).unsqueeze(1)
+        seen = self._normalized(field)
         if len(self.static):
             seen = torch.cat([seen, self.static.expand(len(seen), *self.static.shape)], 1)
         change = self.step * self.backbone(seen).squeeze(1).to(w.dtype)
         if self.conserve_mean:
             change = change - change.mean(tuple(range(1, change.ndim)), keepdim=True)
-        return resample(field + change, self.shape).reshape(w.shape)
+        after = resample(field + change, self.shape)
+        if self.closure is not None:
+            small = self.deviation * self.closure(self._normalized(after.detach())).squeeze(1).to(w.dtype)
+            after = after + small - resample(resample(small, self.inner), self.shape)
+        return after.reshape(w.shape)
+
+    def _normalized(self, field: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1 ..."]:
+        normalized = ((field - self.mean) / self.deviation).clamp(-self.limit, self.limit)
+        return normalized.to(self.static.dtype).unsqueeze(1)

@@ -20,6 +20,13 @@ from constrained_nn.training._methods import (
     make_backbone,
     make_method,
 )
+from constrained_nn.training._operators import (
+    Sobolev,
+    SoftDissipativity,
+    fit_operator,
+    mean_square,
+    multistep_loss,
+)
 from constrained_nn.training._parallel import train_many
 from constrained_nn.training._ridge import fit_ridge_features
 from constrained_nn.training._run import Run, load_run, read_config, read_result
@@ -44,6 +51,8 @@ __all__ = [
     "Penalty",
     "Run",
     "Samples",
+    "Sobolev",
+    "SoftDissipativity",
     "StackedAffine",
     "StackedMLP",
     "StackedSamples",
@@ -57,13 +66,16 @@ __all__ = [
     "fit",
     "fit_dynamics",
     "fit_ensemble",
+    "fit_operator",
     "fit_ridge_features",
     "force_data",
     "load_run",
     "make_backbone",
     "make_method",
+    "mean_square",
     "measure",
     "meta_train",
+    "multistep_loss",
     "read_config",
     "read_result",
     "sample_dynamics",

@@ -161,6 +161,7 @@ def fit(
     seed: int,
     batch: int | None = None,
     final_learning_rate: float | None = None,
+    max_norm: float | None = None,
     checkpoint: Path | None = None,
     every: int = 100,
     progress: Callable[[int, float], None] | None = None,
@@ -179,6 +180,7 @@ def fit(
         seed: Seed of order and dropout.
         batch: Samples a step; all of them in their given order if `None`.
         final_learning_rate: Its last value, reached along a cosine over the epochs; default: constant.
+        max_norm: Longest gradient, of a loss that is the mean over the batch; longer ones are scaled down.
         checkpoint: File to save to, and to go on from if it exists.
         every: Epochs between checkpoints.
         progress: Called as `progress(epoch, loss)`.
@@ -190,6 +192,8 @@ def fit(
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
     if final_learning_rate is not None:
         settings["final_learning_rate"] = final_learning_rate
+    if max_norm is not None:
+        settings["max_norm"] = max_norm
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     done, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
@@ -208,6 +212,9 @@ def fit(
                 value = loss(epoch, *(data if chosen is None else [t[chosen] for t in data]))
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
+                if max_norm is not None:
+                    length = max_norm * (count if chosen is None else len(chosen))
+                    torch.nn.utils.clip_grad_norm_(network.parameters(), length)
                 optimizer.step()
                 total += value.item()
             losses.append(total / count)

@@ -226,3 +226,25 @@ def test_runs_on_another_device(name: str) -> None:
         w = on_cuda(torch.zeros(3, math.prod(shape)) if flat else torch.zeros(3, 1, *shape))
         state = {key: on_cuda(value) for key, value in model.state_dict().items()}
         assert torch.func.functional_call(model, state, (w,)).device.type == "cuda"
+
+
+def test_closure_adds_small_scales_that_do_not_act_back(generator: torch.Generator) -> None:
+    torch.manual_seed(0)
+    inside = FNO((4,), width=4, depth=1)
+    plain = FieldIncrement(inside, (32,), inner=(12,)).double()
+    closed = FieldIncrement(inside, (32,), inner=(12,), closure=GatedOperator(1, width=3, depth=1)).double()
+    w = torch.randn(2, 32, generator=generator, dtype=torch.float64)
+    once, with_small = plain(w), closed(w)
+    assert (once - with_small).abs().max() > 1e-3
+    torch.testing.assert_close(resample(with_small, (12,)), resample(once, (12,)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        resample(closed(with_small), (12,)), resample(plain(once), (12,)), rtol=0, atol=1e-12
+    )
+
+
+def test_limit_keeps_the_increment_of_far_states_finite() -> None:
+    torch.manual_seed(0)
+    model = FieldIncrement(GatedOperator(1, width=4, depth=4), (16,), limit=4.0)
+    far = 1e30 * torch.ones(1, 16, dtype=torch.float64)
+    assert (model(far) - far).isfinite().all()
+    assert model.backbone(torch.full((1, 1, 16), 1e30)).isfinite().logical_not().any()

@@ -1,0 +1,70 @@
+"""Networks of the experiments on learned chaos."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from constrained_nn.operators import MLP, FieldIncrement, GatedOperator, Increment
+
+
+class ClippedToBall(nn.Module):
+    """Next state of a backbone, moved along the ray into a ball: bounded, whatever the state was before.
+
+    Args:
+        backbone: The next state `(*batch, n)`.
+        center: Center of the ball `(n,)`.
+        radius: Its radius.
+    """
+
+    center: Tensor
+
+    def __init__(self, backbone: nn.Module, center: Float[Tensor, " n"], radius: float) -> None:
+        super().__init__()
+        self.backbone, self.radius = backbone, radius
+        self.register_buffer("center", center)
+
+    def forward(self, w: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        d = self.backbone(w) - self.center
+        return self.center + d * (self.radius / d.norm(dim=-1, keepdim=True)).clamp_max(1.0)
+
+
+def fronts(
+    states: Float[Tensor, "count samples n"], inner: int, width: int, depth: int, kernel: int
+) -> nn.Module:
+    """Next state of the Kuramoto-Sivashinsky equation."""
+    backbone = GatedOperator(1, width=width, depth=depth, kernel=kernel)
+    return FieldIncrement(
+        backbone,
+        (states.shape[-1],),
+        inner=(inner,),
+        deviation=float(states.std()),
+        step=float(states.diff(dim=1).std()),
+        conserve_mean=True,
+        limit=4.0,
+    )
+
+
+def vorticity(
+    states: Float[Tensor, "count samples n"], points: int, inner: int, width: int, depth: int, wavenumber: int
+) -> nn.Module:
+    """Next vorticity of the Kolmogorov flow; the force is known, small scales follow from the large ones."""
+    y = 2.0 * torch.pi / inner * torch.arange(inner, dtype=torch.float32)
+    force = torch.cos(wavenumber * y).expand(1, inner, inner)  # states are (x, y)
+    return FieldIncrement(
+        GatedOperator(2, width=width, depth=depth, kernel=3, modes=(inner // 2, inner // 2), inputs=2),
+        (points, points),
+        inner=(inner, inner),
+        deviation=float(states[:, ::10].std()),
+        step=float(states[:, :200].diff(dim=1).std()),
+        static=force,
+        conserve_mean=True,
+        limit=8.0,
+        closure=GatedOperator(2, width=6, depth=1, kernel=1, modes=(points // 3 + 1, points // 3 + 1)),
+    )
+
+
+def convection(states: Float[Tensor, "count samples n"], hidden: tuple[int, ...]) -> nn.Module:
+    """Next state of Lorenz' three modes."""
+    return Increment.from_data(MLP(3, 3, hidden), states)
