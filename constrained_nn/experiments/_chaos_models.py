@@ -50,6 +50,7 @@ def vorticity(
     states: Float[Tensor, "count samples n"], points: int, inner: int, width: int, depth: int, wavenumber: int
 ) -> nn.Module:
     """Next vorticity of the Kolmogorov flow; the force is known, small scales follow from the large ones."""
+    kept = (points - 1) // 3  # the solver keeps these frequencies
     y = 2.0 * torch.pi / inner * torch.arange(inner, dtype=torch.float32)
     force = torch.cos(wavenumber * y).expand(1, inner, inner)  # states are (x, y)
     return FieldIncrement(
@@ -61,7 +62,8 @@ def vorticity(
         static=force,
         conserve_mean=True,
         limit=8.0,
-        closure=GatedOperator(2, width=6, depth=1, kernel=1, modes=(points // 3 + 1, points // 3 + 1)),
+        closure=GatedOperator(2, width=6, depth=1, kernel=1, modes=(kept + 1, kept + 1)),
+        resolved=(2 * kept + 1, 2 * kept + 1),
     )
 
 

@@ -76,7 +76,7 @@ class EcoKuramotoSivashinsky(ChaosExperiment):
         return self._record(folder, seed=1, count=self.count, samples=self.length, interval=0.5)
 
     def truth(self, folder: Path) -> np.ndarray:
-        return self._record(folder, seed=2, count=2, samples=self.samples + 1, interval=1.0)
+        return self._record(folder, seed=2, count=2, samples=self.samples, interval=1.0)
 
     def _record(self, folder: Path, **options: Any) -> np.ndarray:
         from control_envs.flows import KuramotoSivashinsky, record
@@ -105,17 +105,7 @@ class EcoKuramotoSivashinsky(ChaosExperiment):
         return FourierEnergy.from_data(states, 512, headroom=1.1)
 
     def published(self, truth: np.ndarray, model: np.ndarray) -> dict[str, float]:
-        from constrained_nn.statistics import (
-            published_log_spectral_distance,
-            published_pca_kl,
-            published_physical_kl,
-        )
-
-        return {
-            "physical_kl": published_physical_kl(truth, model),
-            "pca_kl": published_pca_kl(truth, model, half_width=50.0),
-            "log_spectral": published_log_spectral_distance(truth, model),
-        }
+        return self.as_published(truth, model, half_width=50.0)
 
 
 EXPERIMENT = EcoKuramotoSivashinsky(Recipe(shared=10, own=2))

@@ -85,6 +85,7 @@ class FieldIncrement(nn.Module):
             stays finite however far the state is; the field that it is added to is not changed.
         closure: `H`, from fields `(batch, 1, *shape)` to the same. Its input is detached: the large scales do not
             depend on it, and it learns by itself.
+        resolved: Grid whose frequencies the closure's output keeps; default `shape`.
 
     Raises:
         ShapeError: The state does not have as many components as the grid has points.
@@ -113,11 +114,13 @@ class FieldIncrement(nn.Module):
         conserve_mean: bool = False,
         limit: float = float("inf"),
         closure: nn.Module | None = None,
+        resolved: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.closure = backbone, closure
         self.shape = tuple(shape)
         self.inner = self.shape if inner is None else tuple(inner)
+        self.resolved = self.shape if resolved is None else tuple(resolved)
         self.mean, self.deviation, self.step = mean, deviation, step
         self.conserve_mean, self.limit = conserve_mean, limit
         self.static: Tensor
@@ -140,7 +143,8 @@ class FieldIncrement(nn.Module):
         after = resample(field + change, self.shape)
         if self.closure is not None:
             small = self.deviation * self.closure(self._normalized(after.detach())).squeeze(1).to(w.dtype)
-            after = after + small - resample(resample(small, self.inner), self.shape)
+            small = resample(small, self.resolved)
+            after = after + resample(small, self.shape) - resample(resample(small, self.inner), self.shape)
         return after.reshape(w.shape)
 
     def _normalized(self, field: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1 ..."]:
