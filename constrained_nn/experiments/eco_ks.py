@@ -108,4 +108,4 @@ class EcoKuramotoSivashinsky(ChaosExperiment):
         return self.as_published(truth, model, half_width=50.0)
 
 
-EXPERIMENT = EcoKuramotoSivashinsky(Recipe(shared=10, own=2))
+EXPERIMENT = EcoKuramotoSivashinsky(Recipe(shared=7, own=1))
