@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import typer
 
 COMMANDS = ("demo", "train", "simulate", "compare", "certify", "check", "reproduce", "study", "list")
-BENCHES = ("rollout", "envs", "projection", "riccati", "nonlinear", "lmi")
+BENCHES = ("rollout", "envs", "projection", "riccati", "nonlinear", "lmi", "energy")
 
 
 def build() -> typer.Typer:

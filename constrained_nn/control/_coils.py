@@ -6,27 +6,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.certificates import LyapunovFunction
+from constrained_nn.certificates import EnergyFunction, LyapunovFunction
 from constrained_nn.control._base import Controller
 from constrained_nn.layers import Enforced, HardNetAffine, ProjectionLayer
 from constrained_nn.solvers import Solution, Status
 
 
 class StableDynamics(nn.Module):
-    """A learned model without input along which a learned Lyapunov function decreases.
+    """A learned model without input along which a learned Lyapunov function, or the energy above a level, decreases.
 
-    `dx/dt = f̂(x) − ∇V relu(∇V·f̂ + rate V) / |∇V|²`, the nearest velocity to `f̂(x)` in `certificate.condition`.
+    `dx/dt = f̂(x) − ∇V relu(∇V·f̂ + rate (V − c)) / |∇V|²`, the nearest velocity to `f̂(x)` in `certificate.condition`;
+    `c = 0` for a Lyapunov function.
 
-    Guarantee: `∇V·f(x) <= −rate V` to rounding at every state where `∇V` is not 0, for every parameter.
+    Guarantee: `∇V·f(x) <= −rate (V − c)` to rounding at every state where `∇V` is not 0, for every parameter. With an
+    `EnergyFunction` all trajectories of the differential equation are bounded: `V − c` decays as `exp(−rate t)`. That
+    is about the equation: a discretization with finite steps can leave the level set, and `ECO` cannot.
 
     Args:
         model: Network `(*batch, n) -> (*batch, n)`.
-        certificate: The Lyapunov function, trained with it.
+        certificate: The Lyapunov function or the energy, trained with it.
         layer: The layer that enforces the row; default `HardNetAffine()`.
+
+    References:
+        Manek, Kolter, Learning stable deep dynamics models (arXiv 2001.06116); for energies with a level, the
+        predecessor of ECO (arXiv 2410.00976).
     """
 
     def __init__(
-        self, model: nn.Module, certificate: LyapunovFunction, layer: ProjectionLayer | None = None
+        self,
+        model: nn.Module,
+        certificate: LyapunovFunction | EnergyFunction,
+        layer: ProjectionLayer | None = None,
     ) -> None:
         super().__init__()
         self.model = model

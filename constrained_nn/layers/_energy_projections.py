@@ -105,8 +105,10 @@ class RelativeGate:
     """`γ = sigmoid(sharpness (1 − V / level))`, which does not depend on the unit of the energy."""
 
     def gate(self, energy: Tensor, level: Tensor, sharpness: float) -> Tensor:
-        positive = level > 0
-        ratio = torch.where(positive, energy / torch.where(positive, level, 1.0), torch.inf)
+        # from there on the sigmoid is 0 in float64, and an energy without derivative does no harm
+        cap = 1.0 + 800.0 / sharpness
+        below = (energy < cap * level) & (level > 0)
+        ratio = torch.where(below, energy, cap) / torch.where(below, level, 1.0)
         return torch.sigmoid(sharpness * (1.0 - ratio))
 
     def steepness(self, level: Tensor, sharpness: float) -> Tensor:
