@@ -143,12 +143,12 @@ def plot_snapshots(
     columns = len(times)
     figure, axes = new_figure(1.7 * columns + 0.8, 1.75 * len(runs) + 0.2, len(runs), columns)
     image = None
+    for ax, t in zip(axes[0], times, strict=True):
+        ax.set_title(f"t = {t:g} s", fontsize=9)
     for row, (name, fields) in zip(axes, runs.items(), strict=True):
-        for ax, field, t in zip(row, fields, times, strict=True):
+        for ax, field in zip(row, fields, strict=True):
             image = _field(ax, field, (0.0, 1.0, 0.0, 1.0), limit)
             ax.set(xticks=[], yticks=[], aspect="equal")
-            if row is axes[0]:
-                ax.set_title(f"t = {t:g} s", fontsize=9)
         row[0].set_ylabel(name, fontsize=9)
     figure.colorbar(image, ax=axes, pad=0.01, shrink=0.9)
     return _save(figure, path)
