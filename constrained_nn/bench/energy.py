@@ -11,12 +11,12 @@ import typer
 from constrained_nn._options import Device, Threads, prepare_torch
 
 BAR = 0.05  # share of the operator's forward time that the layer may add
-_GRID, _MODES, _CHUNK, _COMPONENTS = 64, 20, 50_000, 64
+_GRID, _MODES, _CHUNK, _COMPONENTS = 64, 20, 10_000, 32
 
 
 def command(
     steps: Annotated[int, typer.Option(min=1, help="Random steps of each dtype.")] = 10**7,
-    repeats: Annotated[int, typer.Option(min=3, help="Repetitions; the least time counts.")] = 20,
+    repeats: Annotated[int, typer.Option(min=3, help="Repetitions; the least time counts.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
     device: Device = "cpu",
     threads: Threads = 1,
@@ -24,7 +24,7 @@ def command(
     """Time one step of a Fourier neural operator on 64 x 64 points with and without ECO, and count violated bounds.
 
     The operator has four layers and 20 modes, float32; the energy is diagonal, its condition computed in float64.
-    The random steps have 64 components, states and proposals of energies over twelve decades; their bounds are
+    The random steps have 32 components, states and proposals of energies over twelve decades; their bounds are
     checked in extended precision.
     """
     prepare_torch(device, threads)
