@@ -14,9 +14,9 @@ from constrained_nn._linalg import branchless
 from constrained_nn.certificates import EnergyFunction
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._constrained import Enforced
-from constrained_nn.layers._energy_projections import BlendedProjection, RayProjection
+from constrained_nn.layers._energy_projections import BlendedProjection, QuadraticSet, RayProjection
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Raise
-from constrained_nn.solvers import Status
+from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._solution import PerElement
 
 # Room for rounding, as a share of the bound: `certify` proves from the numbers of a model that it is enough.
@@ -143,7 +143,7 @@ class ECO(nn.Module):
         self.seen.zero_()
         self.changed.zero_()
 
-    def condition(self, x: Tensor) -> Any:
+    def condition(self, x: Tensor) -> QuadraticSet:
         """The set of next states, flattened `(*batch, n)`, in `dtype`."""
         return self.energy.next_condition(self._flat(x).to(self.dtype), alpha=self.alpha)
 
@@ -160,7 +160,7 @@ class ECO(nn.Module):
         solution = replace(solution, value=value, violation=violation)
         return Enforced(raw, value, solution)
 
-    def solve(self, x: Tensor, *inputs: Any) -> Any:
+    def solve(self, x: Tensor, *inputs: Any) -> Solution:
         """The next state, flattened, with its status and violation; never raises for a value."""
         return self.evaluate(x, *inputs).solution
 

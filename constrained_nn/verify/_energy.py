@@ -144,14 +144,14 @@ def _read(claim: dict[str, Any]) -> _Energy:
         raise FileFormatError(f"rank: expected a positive rank for a factor of low rank only, got {rank}.")
     counts = {"dense": n * n, "fourier": shape[0] * (columns // 2 + 1)}
     data = mapping(claim["data"], DATA, "data")
+    alpha, level, safety = (decode_one(claim[name], name) for name in ("alpha", "level", "safety"))
     return _Energy(
         form, n, columns, rank,
         decode(data["weights"], "data.weights", counts.get(form, n)),
         decode(data["center"], "data.center", n),
         decode(data["factor"], "data.factor", n * rank),
         decode_one(data["floor"], "data.floor"),
-        *(decode_one(claim[name], name) for name in ("alpha", "level", "safety")),
-        state,
+        alpha, level, safety, state,
     )  # fmt: skip
 
 
