@@ -7,10 +7,13 @@ from constrained_nn.evidence._record import record
 from constrained_nn.evidence._replay import replay
 from constrained_nn.evidence._sample import Sample, fresh_starts, sample
 from constrained_nn.evidence._subject import Subject
+from constrained_nn.evidence._true_system import TrueSystem, bound_true_system, sample_true_system
 
 __all__ = [
     "Sample",
     "Subject",
+    "TrueSystem",
+    "bound_true_system",
     "certify",
     "certify_decisions",
     "certify_evolution",
@@ -19,6 +22,7 @@ __all__ = [
     "record",
     "replay",
     "sample",
+    "sample_true_system",
     "save_decisions",
     "save_evolution",
     "write",

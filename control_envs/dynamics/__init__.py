@@ -9,6 +9,8 @@ from control_envs.dynamics.kinematic_unicycle import KinematicUnicycle
 from control_envs.dynamics.linear import LinearSystem, symmetric_family
 from control_envs.dynamics.lorenz import Lorenz63, Lorenz96
 from control_envs.dynamics.manipulator import Manipulator
+from control_envs.dynamics.n_link_pendulum import NLinkPendulum
+from control_envs.dynamics.path_following import PathFollowing
 from control_envs.dynamics.pendulum import Pendulum
 from control_envs.dynamics.planar_birotor import PlanarBirotor
 from control_envs.dynamics.planar_rotorcraft import PlanarRotorcraft
@@ -31,6 +33,8 @@ __all__ = [
     "Lorenz96",
     "Manipulator",
     "Mechanical",
+    "NLinkPendulum",
+    "PathFollowing",
     "Pendulum",
     "PlanarBirotor",
     "PlanarRotorcraft",

@@ -19,6 +19,8 @@ from control_envs.dynamics import (
     Lorenz63,
     Lorenz96,
     Manipulator,
+    NLinkPendulum,
+    PathFollowing,
     Pendulum,
     PlanarBirotor,
     PlanarRotorcraft,
@@ -114,6 +116,31 @@ def _manipulator_motion():
 def _manipulator(t, x, u, w):
     q, rate = x[:3], x[3:]
     return [*rate, *_manipulator_motion()(q, rate, u + w - 0.2 * rate)]
+
+
+LONG = (2.0, 1.8, 1.6)
+
+
+@cache
+def _n_link_motion():
+    def bodies(q):
+        parts, x, y = [], 0, 0
+        for qi, length, mass in zip(q, LONG, MASSES, strict=True):
+            x, y = x + length * sympy.sin(qi), y - length * sympy.cos(qi)
+            parts.append((mass, x, y, 0, 0))
+        return parts, 9.81
+
+    return lagrangian(bodies, 3)
+
+
+def _n_link(t, x, u, w):
+    q, rate = x[:3], x[3:]
+    return [*rate, *_n_link_motion()(q, rate, np.array([u[0], 0.0, 0.0]) - 0.2 * rate)]
+
+
+def _path_following(t, x, u, w):
+    d, theta = x  # the place on the circle turns by v cos θ / (radius − d)
+    return [0.5 * sin(theta), 0.5 * tan(u[0]) / 1.2 - 0.5 * cos(theta) / (4.0 - d)]
 
 
 def _kinematic_unicycle(t, x, u, w):
@@ -245,6 +272,16 @@ ROWS = [
         _manipulator,
         (pi, pi, pi, 2.0, 2.0, 2.0),
     ),
+    PlantCase(
+        "NLinkPendulum",
+        NLinkPendulum,
+        lambda: NLinkPendulum(lengths=LONG, masses=MASSES, damping=0.2),
+        _n_link,
+        (pi, pi, pi, 1.0, 1.0, 1.0),
+    ),
+    PlantCase(
+        "PathFollowing", PathFollowing, lambda: PathFollowing(0.5, 1.2, 4.0), _path_following, (1.0, 1.0)
+    ),
     PlantCase("KinematicUnicycle", KinematicUnicycle, KinematicUnicycle, _kinematic_unicycle, (3.0, 3.0, pi)),
     PlantCase("Car", Car, lambda: Car(wheelbase=1.7), _car, (3.0, 3.0, pi, 3.0, 0.5)),
     PlantCase(
@@ -273,5 +310,8 @@ ROWS = [
     PlantCase("Lorenz96", Lorenz96, lambda: Lorenz96(6, 7.0), _lorenz_96, (3.0,) * 6),
     BadCall("Lorenz96", ValueError, lambda: Lorenz96(3), "got 3"),
     BadCall("LinearSystem", ValueError, lambda: LinearSystem(np.eye(2), np.ones((3, 1))), "got [2, 3]"),
+    BadCall(
+        "NLinkPendulum", ValueError, lambda: NLinkPendulum(lengths=(1.0,), masses=(1.0, 2.0)), "got 2 and 1"
+    ),
     BadCall("Manipulator", ValueError, lambda: Manipulator(lengths=(1.0,), masses=(1.0, 2.0)), "got 2 and 1"),
 ]
