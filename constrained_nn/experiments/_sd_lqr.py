@@ -114,9 +114,9 @@ class RegulatorExperiment(Experiment):
             make = self._known(row)
         errors, fell_back = self.judge(make)
         self._keep(directory / "errors.safetensors", errors)
-        return self._metrics(errors) | {"fell_back": fell_back} | self.more(make, directory)
+        return self._metrics(errors) | {"fell_back": fell_back} | self.more(row, make, directory)
 
-    def more(self, make: Callable[..., Any], directory: Path) -> dict[str, float]:
+    def more(self, row: str, make: Callable[..., Any], directory: Path) -> dict[str, float]:
         """Further metrics of a row; this hook's default is none."""
         return {}
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from control_envs.tasks import RegulationTask
 
-LOOP_SECONDS = 10.0
+# Rows that fly the double loop.
+LOOP_ROWS = ("sd-lqr", "lqr-learned", "ccm", "lqr-known")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class BirotorRegulator(RegulatorExperiment):
     def settings(self) -> Mapping[str, Any]:
         return {**super().settings(), "loop": self.loop}
 
-    def more(self, make: Callable[..., Any], directory: Path) -> dict[str, float]:
+    def more(self, row: str, make: Callable[..., Any], directory: Path) -> dict[str, float]:
+        if row not in LOOP_ROWS:
+            return {}
         from constrained_nn._tensor_files import write_tensors
 
         x, u = self.double_loop()

@@ -97,6 +97,23 @@ def test_failed_cell_is_shown_and_tried_again(tmp_path):
     assert again["rows"][1]["failed"] == []
 
 
+def test_median_and_range_of_the_seeds(tmp_path):
+    class Middle(Walk):
+        center = "median"
+        ends = {1: 2.0, 2: float("inf"), 3: 3.0}  # noqa: RUF012
+
+        def run(self, row, seed, directory):
+            return {"end": self.ends.get(seed, 1.0), "steps": 10}
+
+    result = reproduce(Middle(), runs=tmp_path, seeds=(1, 2, 3), report=quiet)
+    entry = result["rows"][1]["ours"]["end"]
+    assert (entry["low"], entry["median"], entry["high"]) == (2.0, 3.0, "inf")
+    page = markdown(result | {"command": ""})
+    assert "| 3.00 (2.00 to inf) |" in page
+    assert "| 1.00 |" in page  # a row without seeds
+    assert "Median (smallest to largest) over seeds 1, 2, 3." in page
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
 def test_value_that_is_not_finite_is_shown(tmp_path, value):
     class Lost(Walk):
