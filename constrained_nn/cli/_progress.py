@@ -45,6 +45,23 @@ def training_progress(steps: Mapping[str, int], *, quiet: bool) -> Iterator[Upda
             yield update
 
 
+@contextmanager
+def cover_progress() -> Iterator[Callable[[float, int, int], None]]:
+    """A function `(share, boxes, open)` that shows how much of a domain is settled; nothing without a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda share, boxes, open: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("boxes", total=1.0)
+        yield lambda share, boxes, open: bars.update(
+            task, completed=share, description=f"{boxes} boxes, {open} open"
+        )
+
+
 def _label(name: str, record: dict[str, float]) -> str:
     cost = record.get("validation_cost", float("nan"))
     collisions = record.get("validation_collisions", float("nan"))

@@ -21,9 +21,7 @@ def command(
     context: typer.Context,
     run: Annotated[
         Path,
-        typer.Argument(
-            help="Folder of a finished training run, of decisions under matrix inequalities, or of a learned evolution."
-        ),
+        typer.Argument(help="Folder of a finished training run, or with a record that is to be proved."),
     ],
     grade: Annotated[Grade, typer.Option(help="Which claims to make.")] = Grade.all,
     starts: Annotated[
@@ -33,10 +31,16 @@ def command(
     runs: Annotated[int, typer.Option(min=1, help="Fresh start states of the sampled claim.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fresh start states.")] = 0,
     confidence: Annotated[float, typer.Option(min=0.9, max=1 - 1e-9, help="Of each bound.")] = 0.99,
+    seconds: Annotated[float, typer.Option(min=0, help="Time budget of a proof by branch and bound.")] = 300,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes of a proof by branch and bound.")] = 1,
     out: Annotated[Path | None, typer.Option(help="File; default RUN/certificate.json.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
 ) -> None:
     """Certify a controller: layer rows in exact arithmetic (proof), the closed loop by sampling (sampled).
+
+    A folder with a record is proved as what it is: decisions under matrix inequalities (`decisions.safetensors`), a
+    closed loop with a Lyapunov function (`loop.json`), a network with a set of outputs (`network.json`), a learned
+    evolution (`evolution.safetensors`).
 
     Exit code 0: every claim holds; 1: a counterexample was found (printed, and kept in the file); 2: bad input
     or inconclusive.
@@ -44,15 +48,15 @@ def command(
     import torch
 
     from constrained_nn.evidence import certify, fresh_starts, write
-    from constrained_nn.evidence._energy import EVOLUTION
-    from constrained_nn.evidence._lmi import DECISIONS
+    from constrained_nn.evidence._records import record_in
 
     torch.set_num_threads(threads)
-    for file in (DECISIONS, EVOLUTION):
-        if (run / file).exists():
-            _refuse(context, grade)
-            _report(_recorded(run / file, out), out or run / "certificate.json")
-            return
+    record = record_in(run)
+    if record is not None:
+        _refuse(context, grade, ("starts", "runs", "seed", "confidence"), record)
+        _report(_recorded(record, out, seconds, jobs), out or run / "certificate.json")
+        return
+    _refuse(context, Grade.all, ("seconds", "jobs"), run)
     subject = load_subject(run)
     target = out or run / "certificate.json"
     words = ["constrained-nn certify", str(run), f"--grade {grade.value}", f"--runs {runs}", f"--seed {seed}"]
@@ -80,33 +84,32 @@ def command(
     _report(certificate, target)
 
 
-def _refuse(context: typer.Context, grade: Grade) -> None:
-    """All claims of a record are made: an option about runs would be ignored, which is an error instead."""
+def _refuse(context: typer.Context, grade: Grade, names: tuple[str, ...], what: Path) -> None:
+    """An option that would be ignored is an error instead."""
     if grade is Grade.sampled:
-        fail(
-            "--grade sampled: a record of decisions or of an evolution is proved, not sampled. Leave it out."
-        )
-    for name in ("starts", "runs", "seed", "confidence"):
+        fail(f"--grade sampled: {what.name} is proved, not sampled. Leave it out.")
+    for name in names:
         if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
-            fail(f"--{name}: this folder holds a record, which has no runs to repeat. Leave it out.")
+            fail(f"--{name}: of no use for {what.name}. Leave it out.")
 
 
-def _recorded(path: Path, out: Path | None) -> dict[str, Any]:
-    """The certificate of a record (decisions under matrix inequalities, a learned evolution), written."""
-    from constrained_nn.errors import FileFormatError
-    from constrained_nn.evidence import certify_decisions, certify_evolution, write
-    from constrained_nn.evidence._energy import EVOLUTION
+def _recorded(path: Path, out: Path | None, seconds: float, jobs: int) -> dict[str, Any]:
+    """The certificate of a record, written."""
+    from constrained_nn.cli._progress import cover_progress
+    from constrained_nn.evidence import write
+    from constrained_nn.evidence._records import RECORDS, Effort
 
-    make = certify_evolution if path.name == EVOLUTION else certify_decisions
     try:
-        certificate = make(path, command=f"constrained-nn certify {path.parent}")
+        with cover_progress() as report:
+            effort = Effort(seconds, jobs, report)
+            certificate = RECORDS[path.name](path, f"constrained-nn certify {path.parent}", effort)
         write(certificate, out or path.parent / "certificate.json")
-    except FileFormatError as error:
-        fail(error)
     except OSError as error:
         fail(
             f"could not write the certificate: {error.strerror}. Free some space, or name another file with --out."
         )
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        fail(error)
     return certificate
 
 

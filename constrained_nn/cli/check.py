@@ -61,5 +61,9 @@ def _replay(certificate, run: Path):
     from constrained_nn.evidence import replay
 
     torch.set_num_threads(1)
+    if [claim["kind"] for claim in certificate["claims"]] == ["lyapunov-decrease"]:
+        from constrained_nn.evidence._loops import replay_loop
+
+        return replay_loop(certificate, run)
     typer.echo(f"repeating the runs of {run} ...")
     return replay(certificate, load_subject(run))

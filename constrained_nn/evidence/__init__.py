@@ -3,13 +3,19 @@
 from constrained_nn.evidence._certify import certify, write
 from constrained_nn.evidence._energy import certify_evolution, save_evolution
 from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
+from constrained_nn.evidence._loops import certify_loop, load_loop, save_loop
+from constrained_nn.evidence._lyapunov import ClosedLoop, quadratic_value, suggest_level
+from constrained_nn.evidence._networks import trace_module
+from constrained_nn.evidence._outputs import certify_outputs, save_network
 from constrained_nn.evidence._record import record
 from constrained_nn.evidence._replay import replay
 from constrained_nn.evidence._sample import Sample, fresh_starts, sample
 from constrained_nn.evidence._subject import Subject
+from constrained_nn.evidence._trace import trace, trace_derivative, trace_step
 from constrained_nn.evidence._true_system import TrueSystem, bound_true_system, sample_true_system
 
 __all__ = [
+    "ClosedLoop",
     "Sample",
     "Subject",
     "TrueSystem",
@@ -17,13 +23,24 @@ __all__ = [
     "certify",
     "certify_decisions",
     "certify_evolution",
+    "certify_loop",
+    "certify_outputs",
     "fresh_starts",
     "load_decisions",
+    "load_loop",
+    "quadratic_value",
     "record",
     "replay",
     "sample",
     "sample_true_system",
     "save_decisions",
     "save_evolution",
+    "save_loop",
+    "save_network",
+    "suggest_level",
+    "trace",
+    "trace_derivative",
+    "trace_module",
+    "trace_step",
     "write",
 ]

@@ -18,7 +18,7 @@ from constrained_nn.verify._loops import Loop
 from constrained_nn.verify._program import parse
 
 SAMPLES = 200_000
-PART = 0.2  # of the decrease at the worst sample, that is to be proved
+PART = 0.1  # of the decrease at the worst sample, that is to be proved
 SHARE = 0.999  # of what was found, that is claimed: the checker may use another version of its library
 _SLACK = 2.0**-40  # relative, between the worst change that was found and the one that is stated
 
@@ -249,7 +249,7 @@ def _radius(claim: dict[str, Any], certificate: dict[str, Any]) -> float:
                     f"certify: expected an ellipsoid around the center that closes, got: {why}."
                 )
         low, high = radius, 2.0 * radius
-        for _ in range(6):
+        for _ in range(3):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if closes(middle) else (low, middle)
         return 0.5 * low

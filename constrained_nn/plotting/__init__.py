@@ -7,6 +7,7 @@ from constrained_nn.plotting._chaos import (
     plot_space_time,
     plot_spectra,
 )
+from constrained_nn.plotting._covers import plot_cover
 from constrained_nn.plotting._curves import plot_curves
 from constrained_nn.plotting._errors import plot_errors
 from constrained_nn.plotting._flights import animate_flights, plot_flights
@@ -22,6 +23,7 @@ __all__ = [
     "ellipse",
     "new_figure",
     "plot_attractor",
+    "plot_cover",
     "plot_curves",
     "plot_errors",
     "plot_flights",

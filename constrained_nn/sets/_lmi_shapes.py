@@ -32,8 +32,9 @@ def check_shapes(where: str, /, **matrices: tuple[Any, str]) -> None:
             sizes.setdefault(k, n) == n for k, n in zip(letters, core, strict=True)
         )
         if not fits:
+            where_known = f" with {known}" if known else ""
             raise ShapeError(
-                f"LMI.{where}: expected {name} of shape (*batch, {', '.join(letters)}){f' with {known}' if known else ''}, "
+                f"LMI.{where}: expected {name} of shape (*batch, {', '.join(letters)}){where_known}, "
                 f"got {tuple(matrix.shape)}. The batch comes first; a single input is a column (n, 1)."
             )
     names = list(matrices)

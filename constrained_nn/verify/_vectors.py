@@ -85,12 +85,14 @@ def apply(op: str, *args: Vector) -> Vector:
         (a,) = args
         values = [image(v) for v in a.values]
         return Vector(values, _scaled([slope(v) for v in a.values], a) if a.jacobian else None)
-    a, b = _with_jacobians(*_same_size(*args))
-    values = [_VALUES[op](x, y) for x, y in zip(a.values, b.values, strict=True)]
-    if a.jacobian is None or b.jacobian is None:
+    a, b = args if len(args[0].values) == len(args[1].values) else _same_size(*args)
+    f = _VALUES[op]
+    values = [f(x, y) for x, y in zip(a.values, b.values, strict=True)]
+    if a.jacobian is None and b.jacobian is None:
         return Vector(values)
-    terms = zip(a.values, b.values, a.jacobian, b.jacobian, strict=True)
-    return Vector(values, [_ROWS[op](x, y, dx, dy) for x, y, dx, dy in terms])
+    rows, none = _ROWS[op], [None] * len(values)
+    terms = zip(a.values, b.values, a.jacobian or none, b.jacobian or none, strict=True)
+    return Vector(values, [rows(x, y, dx, dy) for x, y, dx, dy in terms])
 
 
 def _with_jacobians(*parts: Vector) -> tuple[Vector, ...]:
@@ -126,20 +128,44 @@ def _product(slope: arb, derivative: arb) -> arb:
     return ZERO if derivative.is_zero() and slope.is_finite() else slope * derivative
 
 
-def _larger(x: arb, y: arb, dx: Row, dy: Row) -> Row:
-    """Derivatives of `max(x, y)`: where either may be the larger, everything between the two."""
+# Derivatives of the operations on two components, of which at most one may have none (None: a constant).
+
+
+def _added(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    if dx is None or dy is None:
+        return dx or dy or []
+    return [p + q for p, q in zip(dx, dy, strict=True)]
+
+
+def _subtracted(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    return _added(x, y, dx, None if dy is None else [-q for q in dy])
+
+
+def _multiplied(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    left = None if dx is None else [_product(y, p) for p in dx]
+    return _added(x, y, left, None if dy is None else [_product(x, q) for q in dy])
+
+
+def _divided(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    inverse = reciprocal(y)
+    left = None if dx is None else [_product(inverse, p) for p in dx]
+    if dy is None:
+        return left or []
+    back = -x * inverse * inverse
+    return _added(x, y, left, [_product(back, q) for q in dy])
+
+
+def _larger(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    """Of `max(x, y)`: where either may be the larger, everything between the two."""
+    dx = dx or [ZERO] * len(dy or ())
+    dy = dy or [ZERO] * len(dx)
     if x > y:
         return dx
     if y > x:
         return dy
     if not (x.is_finite() and y.is_finite()):
-        return [NAN for _ in dx]
+        return [NAN] * len(dx)
     return [p.union(q) for p, q in zip(dx, dy, strict=True)]
-
-
-def _quotient(x: arb, inverse: arb, dx: Row, dy: Row) -> Row:
-    back = x * inverse * inverse
-    return [_product(inverse, p) - _product(back, q) for p, q in zip(dx, dy, strict=True)]
 
 
 _VALUES: dict[str, Callable[[arb, arb], arb]] = {
@@ -150,11 +176,11 @@ _VALUES: dict[str, Callable[[arb, arb], arb]] = {
     "max": maximum,
     "min": minimum,
 }
-_ROWS: dict[str, Callable[[arb, arb, Row, Row], Row]] = {
-    "add": lambda x, y, dx, dy: [p + q for p, q in zip(dx, dy, strict=True)],
-    "sub": lambda x, y, dx, dy: [p - q for p, q in zip(dx, dy, strict=True)],
-    "mul": lambda x, y, dx, dy: [_product(y, p) + _product(x, q) for p, q in zip(dx, dy, strict=True)],
-    "div": lambda x, y, dx, dy: _quotient(x, reciprocal(y), dx, dy),
+_ROWS: dict[str, Callable[[arb, arb, Row | None, Row | None], Row]] = {
+    "add": _added,
+    "sub": _subtracted,
+    "mul": _multiplied,
+    "div": _divided,
     "max": _larger,
     "min": lambda x, y, dx, dy: _larger(-x, -y, dx, dy),
 }
@@ -220,6 +246,12 @@ def _affine(matrix: arb_mat, offset: Row, a: Vector) -> Vector:
     if a.jacobian is None:
         return Vector(values)
     return Vector(values, [entries[k * columns + 1 : (k + 1) * columns] for k in range(len(offset))])
+
+
+def linear(A: Sequence[Sequence[float]], b: Sequence[float], x: Vector) -> Vector:
+    """`A x + b`."""
+    matrix = arb_mat(len(A), len(x), [arb(v) for row in A for v in row])
+    return _affine(matrix, [arb(v) for v in b], x)
 
 
 def enclose(function: Map, lower: Sequence[float], upper: Sequence[float]) -> Vector:

@@ -1,0 +1,167 @@
+"""Closed loops in a file: what `constrained-nn certify FOLDER` proves of a controller that was trained elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from constrained_nn._files import write_json
+from constrained_nn.errors import FileFormatError
+from constrained_nn.evidence._cover import Report, quiet
+from constrained_nn.evidence._head import about_task, head
+from constrained_nn.evidence._lyapunov import ClosedLoop, claim_decrease
+from constrained_nn.evidence._trace import trace_derivative, trace_step
+from constrained_nn.verify import Finding, Outcome, decode, decode_one, digest, encode
+from constrained_nn.verify._format import mapping, text
+from constrained_nn.verify._program import parse
+from control_envs.tasks import Task, make_task
+
+LOOP = "loop.json"
+_SCHEMA = "constrained-nn/loop"
+_KEYS = (
+    "schema",
+    "task",
+    "method",
+    "motion",
+    "level",
+    "plant",
+    "controller",
+    "value",
+    "lower",
+    "upper",
+    "center",
+)
+
+
+def save_loop(
+    folder: Path,
+    task: Task,
+    controller: dict[str, Any],
+    value: dict[str, Any],
+    *,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    level: float,
+    center: np.ndarray | None = None,
+    motion: str = "step",
+    method: str = "network",
+) -> Path:
+    """A controller on a task with a candidate Lyapunov function, for `constrained-nn certify FOLDER`.
+
+    Args:
+        folder: Where `loop.json` goes.
+        task: Its plant, integrator and step are traced here.
+        controller: Program `x -> u`, as `trace_module` makes it.
+        value: Program of `V` (`trace_module` of a Lyapunov function), or `quadratic_value(P, center)`.
+        lower: Lower ends of the domain `(n)`.
+        upper: Upper ends.
+        level: Of the sublevel set `{V <= level}` that is claimed to be in the region of attraction.
+        center: Center of the inner ellipsoid, next to the equilibrium; default the middle of the domain.
+        motion: `step`: the task's integrator, the input held; `continuous`: the differential equation, `V` quadratic.
+        method: Name of the controller.
+    """
+    center = 0.5 * (lower + upper) if center is None else center
+    return write_json(
+        folder / LOOP,
+        {
+            "schema": _SCHEMA,
+            "task": task.name,
+            "method": method,
+            "motion": motion,
+            "level": encode(level),
+            "plant": trace_plant(task, motion),
+            "controller": controller,
+            "value": value,
+            **{
+                name: encode(np.asarray(v, dtype=float).tolist())
+                for name, v in (("lower", lower), ("upper", upper), ("center", center))
+            },
+        },
+    )
+
+
+def trace_plant(task: Task, motion: str) -> dict[str, Any]:
+    """The plant of a task as a program: a step of its own integrator, or its derivative."""
+    if motion == "continuous":
+        return trace_derivative(task.plant)
+    return trace_step(task.plant, task.integrator, task.dt)
+
+
+def load_loop(path: Path) -> tuple[Task, str, ClosedLoop, float]:
+    """Task, name of the method, closed loop and level of a file that `save_loop` wrote.
+
+    Raises:
+        FileFormatError: The file is missing, damaged, or of another kind.
+    """
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read as a closed loop: {error}.") from None
+    saved = mapping(saved, _KEYS, LOOP)
+    if saved["schema"] != _SCHEMA:
+        raise FileFormatError(f"{path} is no closed loop. Write one with `evidence.save_loop`.")
+    task = make_task(text(saved["task"], "task"))
+    n, m = task.plant.state_dim, task.plant.input_dim
+    motion = text(saved["motion"], "motion")
+    parse(saved["plant"], "plant", inputs=n + m, outputs=n)
+    parse(saved["controller"], "controller", inputs=n, outputs=m)
+    lower, upper, center = (np.array(decode(saved[k], k, n)) for k in ("lower", "upper", "center"))
+    loop = ClosedLoop(saved["plant"], saved["controller"], saved["value"], lower, upper, center, motion)
+    return task, text(saved["method"], "method"), loop, decode_one(saved["level"], "level")
+
+
+def certify_loop(
+    path: Path, *, command: str, seconds: float = 300.0, jobs: int = 1, report: Report = quiet
+) -> dict[str, Any]:
+    """A certificate that the closed loop in a file is stable, as JSON values: the claim `lyapunov-decrease`.
+
+    Args:
+        path: The file that `save_loop` wrote.
+        command: The command line, kept in the certificate.
+        seconds: Time budget; boxes that are open then make the claim inconclusive.
+        jobs: Processes.
+        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
+
+    Raises:
+        FileFormatError: The file is missing, damaged, or of another kind.
+        InfeasibleError: The loop is not stable at its center.
+    """
+    task, method, loop, level = load_loop(path)
+    certificate = head(
+        command=command,
+        seed=0,
+        task=about_task(task),
+        controller={
+            "method": method,
+            "dtype": "float64",
+            "weights": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        },
+    )
+    claim = claim_decrease(loop, certificate, level=level, seconds=seconds, jobs=jobs, report=report)
+    certificate["claims"].append(claim)
+    certificate["digest"] = digest(certificate)
+    return certificate
+
+
+def replay_loop(certificate: dict[str, Any], folder: Path) -> list[Finding]:
+    """Trace the plant of a certificate again, and compare the controller and `V` with those in its folder.
+
+    Raises:
+        FileFormatError: There is no closed loop in the folder, or it is about another task.
+    """
+    task, _, loop, _ = load_loop(folder / LOOP)
+    (claim,) = certificate["claims"]
+    stated, here = certificate["task"], about_task(task)
+    if stated != here:
+        raise FileFormatError(f"replay: the certificate is about {stated['name']}, got {here['name']}.")
+    again = {"plant": trace_plant(task, claim["motion"]), "controller": loop.controller, "value": loop.value}
+    for name, program in again.items():
+        if claim["data"][name] != program:
+            line = f"repeated with another {name} than recorded"
+            return [Finding("proof", Outcome.INCONCLUSIVE, line, "")]
+    return [Finding("proof", Outcome.HOLDS, "traced again: plant, controller and V are those recorded", "")]

@@ -1,0 +1,175 @@
+"""Proofs that the outputs of a network lie in a set, for every context of a box."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from constrained_nn._files import write_json
+from constrained_nn.errors import FileFormatError
+from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
+from constrained_nn.evidence._evaluate import evaluate
+from constrained_nn.evidence._head import head
+from constrained_nn.evidence._networks import trace_module
+from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
+from constrained_nn.verify import _outputs as claims
+from constrained_nn.verify import decode, digest, encode
+from constrained_nn.verify._format import integer, mapping, sequence, text
+from constrained_nn.verify._program import parse
+
+NETWORK = "network.json"
+SAMPLES = 100_000
+_SCHEMA = "constrained-nn/network"
+_KEYS = ("schema", "name", "contexts", "outputs", "rows", "network", "lower", "upper", "A", "bound")
+_SLACK = 2.0**-40  # relative, between the worst excess that was found and the one that is stated
+
+
+def save_network(
+    folder: Path,
+    name: str,
+    module: nn.Module,
+    set: Box | Halfspace | Polyhedron,
+    *,
+    lower: Sequence[float],
+    upper: Sequence[float],
+) -> Path:
+    """A network with a constant set that its outputs shall lie in, for `constrained-nn certify FOLDER`.
+
+    Args:
+        folder: Where `network.json` goes.
+        name: What it is called in the certificate.
+        module: Module `(*batch, n) -> (*batch, m)` whose parts `trace_module` knows.
+        set: The set, without batch.
+        lower: Lower ends of the box of contexts `(n)`.
+        upper: Upper ends.
+    """
+    program = trace_module(module, len(lower))
+    A, bound = _one_sided(set)
+    return write_json(
+        folder / NETWORK,
+        {
+            "schema": _SCHEMA,
+            "name": name,
+            "contexts": [f"x{i + 1}" for i in range(len(lower))],
+            "outputs": [f"y{i + 1}" for i in range(A.shape[1])],
+            "rows": len(A),
+            "network": program,
+            "lower": encode(list(lower)),
+            "upper": encode(list(upper)),
+            "A": encode(A.ravel().tolist()),
+            "bound": encode(bound.tolist()),
+        },
+    )
+
+
+def _one_sided(set: IntervalSet) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `A y <= bound` of finite bounds."""
+    rows = set if isinstance(set, Polyhedron) else Polyhedron.of(set)
+    A, lower, upper = (v.detach().double().cpu().numpy() for v in (rows.A, rows.lower, rows.upper))
+    below, above = np.isfinite(lower), np.isfinite(upper)
+    return np.concatenate([A[above], -A[below]]), np.concatenate([upper[above], -lower[below]])
+
+
+def certify_outputs(
+    path: Path, *, command: str, seconds: float = 300.0, jobs: int = 1, report: Report = quiet
+) -> dict[str, Any]:
+    """A certificate about the outputs of a network in a file, as JSON values: the claim `output-set`.
+
+    Args:
+        path: The file that `save_network` wrote.
+        command: The command line, kept in the certificate.
+        seconds: Time budget; boxes that are open then make the claim inconclusive.
+        jobs: Processes.
+        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
+
+    Raises:
+        FileFormatError: The file is missing, damaged, or of another kind.
+    """
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read as a network: {error}.") from None
+    saved = mapping(saved, _KEYS, NETWORK)
+    if saved["schema"] != _SCHEMA:
+        raise FileFormatError(f"{path} is no network. Write one with `evidence.save_network`.")
+    names = {k: [text(v, k) for v in sequence(saved[k], k)] for k in ("contexts", "outputs")}
+    certificate = head(
+        command=command,
+        seed=0,
+        # no time passes: one step; contexts take the place of the state, outputs that of the input
+        task={
+            "name": text(saved["name"], "name"),
+            "version": 1,
+            "dt": encode(1.0),
+            "horizon": 1,
+            "state": names["contexts"],
+            "input": names["outputs"],
+        },
+        controller={
+            "method": "network",
+            "dtype": "float64",
+            "weights": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        },
+    )
+    claim: dict[str, Any] = {
+        "kind": claims.KIND,
+        "grade": claims.GRADE,
+        "statement": "",
+        "assumptions": list(claims.ASSUMPTIONS),
+        "verdict": "",
+        "rows": integer(saved["rows"], "rows", least=1),
+        "boxes": 0,
+        "worst": encode(0.0),
+        "data": {k: saved[k] for k in ("network", "lower", "upper", "A", "bound")}
+        | {"cover": "?", "point": ""},
+    }
+    _search(claim, certificate, seconds, jobs, report)
+    account = claims.evaluate(claim, certificate)
+    if account.verdict == "holds":
+        claim["worst"] = encode(min(account.excess + _SLACK * abs(account.excess), 0.0))
+    claim["boxes"], claim["verdict"] = account.boxes, account.verdict
+    claim["statement"] = claims.statement(claim, certificate)
+    certificate["claims"].append(claim)
+    certificate["digest"] = digest(certificate)
+    return certificate
+
+
+def _search(
+    claim: dict[str, Any], certificate: dict[str, Any], seconds: float, jobs: int, report: Report
+) -> None:
+    """A context whose output is outside, or a cover."""
+    rows, data = claims.read_rows(claim, certificate), claim["data"]
+    rng = np.random.default_rng(0)
+    x = rng.uniform(rows.lower, rows.upper, (SAMPLES, len(rows.lower)))
+    y = evaluate(parse(data["network"], "network"), x)
+    bound = np.array(rows.bound)
+    excess = (y @ np.array(rows.A).T - bound).max(-1)
+    worst = int(np.argmax(excess))
+    if excess[worst] > 1e-12 * (1.0 + np.abs(bound).max()):
+        data["point"] = encode(x[worst].tolist())
+        return
+    ends = [decode(data[k], k) for k in ("lower", "upper")]
+    found = cover(_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
+    data["cover"] = found.tree
+
+
+def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+    rows = claims.read_rows(claim, certificate)
+
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
+        excess, found = rows.excess(lower, upper)
+        if excess <= 0:
+            return ".", 0
+        widths = np.subtract(upper, lower)
+        slopes = np.array([[float(abs(d).upper()) for d in row] for row in found.jacobian or []])
+        costs = slopes.max(0) * widths if np.isfinite(slopes).all() else widths
+        return None, int(np.argmax(costs))
+
+    return examine

@@ -1,0 +1,49 @@
+"""Folders that hold something to be proved, by the file in them: what `constrained-nn certify FOLDER` finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from constrained_nn.evidence._cover import Report, quiet
+from constrained_nn.evidence._energy import EVOLUTION, certify_evolution
+from constrained_nn.evidence._lmi import DECISIONS, certify_decisions
+from constrained_nn.evidence._loops import LOOP, certify_loop
+from constrained_nn.evidence._outputs import NETWORK, certify_outputs
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a proof by branch and bound may cost.
+
+    Args:
+        seconds: Time budget.
+        jobs: Processes.
+        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
+    """
+
+    seconds: float = 300.0
+    jobs: int = 1
+    report: Report = quiet
+
+
+Maker = Callable[[Path, str, Effort], dict[str, Any]]
+
+# name of the file -> (file, command line, effort) -> certificate
+RECORDS: dict[str, Maker] = {
+    DECISIONS: lambda path, command, effort: certify_decisions(path, command=command),
+    EVOLUTION: lambda path, command, effort: certify_evolution(path, command=command),
+    LOOP: lambda path, command, effort: certify_loop(
+        path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
+    ),
+    NETWORK: lambda path, command, effort: certify_outputs(
+        path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
+    ),
+}
+
+
+def record_in(folder: Path) -> Path | None:
+    """The file of a folder that says what is to be proved, if there is one."""
+    return next((folder / name for name in RECORDS if (folder / name).exists()), None)

@@ -1,0 +1,244 @@
+"""Proofs of Lyapunov decrease: they hold where sampling agrees, and forgeries do not."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flint import arb, arb_mat
+
+from constrained_nn.errors import FileFormatError, InfeasibleError
+from constrained_nn.evidence import ClosedLoop, save_loop, write
+from constrained_nn.evidence._head import about_task, head
+from constrained_nn.evidence._loops import certify_loop, load_loop
+from constrained_nn.evidence._lyapunov import claim_decrease, suggest_level
+from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
+from constrained_nn.verify import _lyapunov as claims
+from constrained_nn.verify._loops import positive_definite
+from control_envs.tasks import Task
+from tests.evidence.loops import clipped_mass, pendulum
+
+LOOPS = {
+    "pendulum": pendulum,
+    "pendulum-continuous": lambda: pendulum("continuous"),
+    "clipped-mass": clipped_mass,
+}
+SAMPLES = 1_000_000
+
+
+def certified(task: Task, loop: ClosedLoop, level: float, **options) -> dict:
+    certificate = head(
+        command="test",
+        seed=0,
+        task=about_task(task),
+        controller={"method": "lqr", "dtype": "float64", "weights": "none", "sha256": "none"},
+    )
+    certificate["claims"].append(claim_decrease(loop, certificate, level=level, **options))
+    return certificate | {"digest": digest(certificate)}
+
+
+@pytest.fixture(scope="module")
+def proved() -> Callable[[str], dict]:
+    found: dict[str, dict] = {}
+
+    def get(name: str) -> dict:
+        if name not in found:
+            found[name] = certified(*LOOPS[name]())
+        return copy.deepcopy(found[name])
+
+    return get
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_proof_holds_and_no_sample_speaks_against_it(name: str, proved, rng: np.random.Generator) -> None:
+    certificate = proved(name)
+    (finding,) = check_claims(certificate)
+    assert finding.outcome is Outcome.HOLDS, finding.text
+    assert "in ball arithmetic" in finding.text
+    claim = certificate["claims"][0]
+    _, loop, level = LOOPS[name]()
+    x = loop.sample(rng, SAMPLES)
+    P = np.array(decode(claim["data"]["P"], "P")).reshape(2, 2)
+    e = x - loop.center
+    outside = (e @ P * e).sum(-1) > float.fromhex(claim["radius"])
+    inside = loop.lyapunov(x) <= level
+    margin = float.fromhex(claim["margin"])
+    assert (inside & outside).sum() > 0.1 * SAMPLES
+    assert (loop.change(x[inside & outside]) <= -margin + 1e-12).all()
+    if loop.motion == "step":
+        near = loop.center + (x - loop.center) * 1e-2
+        near = near[
+            ((near - loop.center) @ P * (near - loop.center)).sum(-1) <= float.fromhex(claim["radius"])
+        ]
+        y = loop.move(near) - loop.center
+        assert len(near) > 100
+        assert ((y @ P * y).sum(-1) <= float.fromhex(claim["radius"])).all()
+        end = x[inside]
+        for _ in range(400):
+            end = loop.move(end[:2000])
+        assert np.ptp(end, axis=0).max() < 1e-6  # one equilibrium
+
+
+CHANGES = {
+    "level raised": lambda c: c.update(level=encode(1.5 * float.fromhex(c["level"]))),
+    "margin enlarged": lambda c: c.update(margin=encode(2.0 * float.fromhex(c["margin"]))),
+    "margin of nothing": lambda c: c.update(margin=encode(0.0)),
+    "ellipsoid enlarged": lambda c: c.update(radius=encode(64.0 * float.fromhex(c["radius"]))),
+    "ellipsoid of nothing": lambda c: c.update(radius=encode(-1.0)),
+    "faster contraction": lambda c: c.update(factor=encode(0.5 * float.fromhex(c["factor"]))),
+    "factor above one": lambda c: c.update(factor=encode(1.5)),
+    "another motion": lambda c: c.update(motion="step" if c["motion"] == "continuous" else "continuous"),
+    "domain enlarged": lambda c: c["data"].update(upper=encode([10.0, 10.0])),
+    "domain turned": lambda c: c["data"].update(lower=c["data"]["upper"]),
+    "cover cut": lambda c: c["data"].update(cover=c["data"]["cover"][:-1]),
+    "cover extended": lambda c: c["data"].update(cover=c["data"]["cover"] + "d"),
+    "outside, it says": lambda c: c["data"].update(cover=c["data"]["cover"].replace("d", "o", 1)),
+    "all inside, it says": lambda c: c["data"].update(cover=c["data"]["cover"].replace("d", "i")),
+    "all outside, it says": lambda c: c["data"].update(cover="o"),
+    "one box": lambda c: c["data"].update(cover="d"),
+    "left open": lambda c: c["data"].update(cover=c["data"]["cover"].replace("d", "?", 1)),
+    "center moved": lambda c: c["data"].update(
+        center=encode([v + 0.1 for v in decode(c["data"]["center"], "")])
+    ),
+    "ellipsoid turned": lambda c: c["data"].update(P=encode([-v for v in decode(c["data"]["P"], "")])),
+    "ellipsoid not symmetric": lambda c: c["data"].update(P=encode([1.0, 0.5, 0.0, 1.0])),
+    "worst made better": lambda c: c.update(worst=encode(1.001 * float.fromhex(c["worst"]))),
+    "worst made worse": lambda c: c.update(worst=encode(0.5 * float.fromhex(c["worst"]))),
+    "boxes miscounted": lambda c: c.update(boxes=c["boxes"] + 1),
+    "a point": lambda c: c["data"].update(point=encode([0.0, 0.0])),
+    "V turned": lambda c: c["data"]["value"].update(
+        P=encode([-v for v in decode(c["data"]["value"]["P"], "")])
+    ),
+    "feedback turned": lambda c: turned(c["data"]["controller"]),
+    "input ignored": lambda c: c["data"].update(
+        controller={"inputs": 2, "code": [["take", 0, [0]], ["const", "0x0p+0"], ["mul", 1, 2]]}
+    ),
+    "other hold": lambda c: c.update(hold=encode(1.0)),
+}
+
+
+def turned(program: dict) -> None:
+    for item in program["code"]:
+        if item[0] == "affine":
+            item[2] = encode([-v for v in decode(item[2], "")])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["pendulum", "pendulum-continuous"])
+def test_forgeries_are_refused(name: str, change: str, proved) -> None:
+    certificate = proved(name)
+    claim = certificate["claims"][0]
+    CHANGES[change](claim)
+    with contextlib.suppress(FileFormatError):  # the words, too
+        claim["statement"] = claims.statement(claim, certificate)
+    (finding,) = check_claims(certificate | {"digest": digest(certificate)})
+    assert finding.outcome is not Outcome.HOLDS
+
+
+def test_too_large_a_level_has_a_counterexample() -> None:
+    task, loop, _ = pendulum()
+    wide = ClosedLoop(
+        loop.plant, loop.controller, loop.value, loop.center - 1.4, loop.center + 1.4, loop.center
+    )
+    level = suggest_level(wide, np.random.default_rng(0))
+    certificate = certified(task, wide, 2.0 * level)
+    (finding,) = check_claims(certificate)
+    assert finding.outcome is Outcome.COUNTEREXAMPLE
+    assert "theta = " in finding.text
+    x = np.array(decode(certificate["claims"][0]["data"]["point"], "point"))
+    assert wide.change(x) > 0
+    assert wide.lyapunov(x) <= 2.0 * level
+
+
+def test_without_time_the_claim_is_inconclusive() -> None:
+    certificate = certified(*pendulum(), seconds=0.0)
+    (finding,) = check_claims(certificate)
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert "open" in finding.text
+
+
+def test_unstable_loop_is_refused() -> None:
+    task, loop, level = pendulum()
+    turned(loop.controller)
+    with pytest.raises(InfeasibleError, match="spectral radius"):
+        certified(task, loop, level)
+
+
+def test_processes_find_the_same() -> None:
+    task, loop, level = clipped_mass()
+    lines: list[float] = []
+    certificate = certified(task, loop, level, jobs=2, report=lambda share, boxes, open: lines.append(share))
+    assert check_claims(certificate)[0].outcome is Outcome.HOLDS
+    assert lines[-1] == pytest.approx(1.0)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    task, loop, level = pendulum()
+    save_loop(tmp_path, task, loop.controller, loop.value, lower=loop.lower, upper=loop.upper, level=level)
+    for words, says in (
+        (["certify", str(tmp_path), "--seconds", "100"], "proof: holds"),
+        (["check", str(tmp_path / "certificate.json")], "tends to the one equilibrium"),
+        (["check", str(tmp_path / "certificate.json"), "--replay"], "traced again"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "constrained_nn", *words],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert says in done.stdout
+    refused = subprocess.run(
+        [sys.executable, "-m", "constrained_nn", "certify", str(tmp_path), "--runs", "5"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert refused.returncode == 2
+    assert "--runs" in refused.stderr
+
+
+def test_loop_files(tmp_path: Path) -> None:
+    task, loop, level = pendulum("continuous")
+    path = save_loop(
+        tmp_path,
+        task,
+        loop.controller,
+        loop.value,
+        lower=loop.lower,
+        upper=loop.upper,
+        level=level,
+        motion="continuous",
+    )
+    _, _, again, same = load_loop(path)
+    assert same == level
+    assert again.plant == loop.plant
+    certificate = certify_loop(path, command="test", seconds=0.0)
+    write(certificate, tmp_path / "certificate.json")
+    saved = json.loads(path.read_text())
+    for change in ({"schema": "x"}, {"lower": "0x1p+0"}, {"level": "1.0"}, {"controller": {}}):
+        path.write_text(json.dumps(saved | change))
+        with pytest.raises(FileFormatError):
+            load_loop(path)
+    path.write_text("{")
+    with pytest.raises(FileFormatError):
+        load_loop(path)
+
+
+def test_positive_definite_is_never_claimed_of_another(rng: np.random.Generator) -> None:
+    for _ in range(200):
+        root = rng.normal(size=(3, 3))
+        M = root @ root.T - rng.uniform(0, 1) * np.eye(3)
+        least = np.linalg.eigvalsh(M).min()
+        radius = rng.uniform(0, 0.1)
+        claimed = positive_definite(arb_mat(3, 3, [arb(v, radius) for v in M.ravel()]))
+        assert not claimed or least > 0
+        if least > 10 * radius and least > 0.1:
+            assert claimed or radius > 0.03 * least
