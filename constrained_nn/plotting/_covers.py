@@ -55,7 +55,7 @@ def plot_cover(
             a, b = lower[picked], upper[picked]
             corners = np.stack([a, np.stack([b[:, 0], a[:, 1]], -1), b, np.stack([a[:, 0], b[:, 1]], -1)], 1)
             ax.add_collection(
-                PolyCollection(corners, facecolors=color, edgecolors="#777777", linewidths=0.15)
+                PolyCollection(list(corners), facecolors=color, edgecolors="#777777", linewidths=0.15)
             )
     x = np.stack(
         np.meshgrid(*(np.linspace(lo, hi, 240) for lo, hi in zip(lower.min(0), upper.max(0), strict=True))),
