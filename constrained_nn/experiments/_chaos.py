@@ -166,6 +166,8 @@ class ChaosExperiment(Experiment):
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         import torch
 
+        from constrained_nn.experiments._chaos_models import shadow
+        from constrained_nn.layers import ECO
         from constrained_nn.statistics import Reference
 
         folder = directory.parent / "data"
@@ -181,13 +183,13 @@ class ChaosExperiment(Experiment):
             measures |= self.one_step(model, truth)
             states, found = self.long_rollout(model, truth[0, 0])
             measures |= found
-            np.savez_compressed(
-                directory / "rollout.npz",
-                states=states[-300:].astype(np.float16),
-                plane=reference.project(states[None])[0].astype(np.float32),
-            )
+            np.savez(directory / "rollout.npz", states=states[-self.samples :])
             measures |= self.from_afar(model, truth)
             measures |= self.extra(model, states)
+        if isinstance(model, ECO):
+            mean, plane = (torch.from_numpy(x).to(self.device) for x in (reference.mean, reference.plane))
+            center, shape = shadow(model.energy, mean, plane)
+            np.savez(directory / "level_set.npz", center=center.cpu().numpy(), shape=shape.cpu().numpy())
         return measures | self.measure(reference, states[None, -self.samples :])
 
     def extra(self, model: nn.Module, states: np.ndarray) -> Mapping[str, float]:

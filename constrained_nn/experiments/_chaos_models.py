@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constrained_nn.certificates import EnergyFunction
 from constrained_nn.operators import MLP, FieldIncrement, GatedOperator, Increment
 
 
@@ -28,6 +29,20 @@ class ClippedToBall(nn.Module):
     def forward(self, w: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         d = self.backbone(w) - self.center
         return self.center + d * (self.radius / d.norm(dim=-1, keepdim=True)).clamp_max(1.0)
+
+
+def shadow(
+    energy: EnergyFunction, mean: Float[Tensor, " n"], plane: Float[Tensor, "2 n"]
+) -> tuple[Float[Tensor, 2], Float[Tensor, "2 2"]]:
+    """Center and shape of the ellipse over which all states with `V <= c` lie, in a plane through `mean`.
+
+    With `x = center + A z`, `V = |z|²`: center `plane (center − mean)`, shape `c (plane A)(plane A)ᵀ`.
+    """
+    z = torch.zeros_like(energy.coordinates(mean)).requires_grad_()
+    points = plane @ (energy.state(z) - mean)
+    rows = [torch.autograd.grad(p, z, retain_graph=True)[0] for p in points]
+    half = torch.stack(rows)
+    return points.detach(), (energy.level.to(half.dtype) * half @ half.mT).detach()
 
 
 def fronts(
