@@ -150,6 +150,15 @@ def test_false_claims_are_rejected(tmp_path: Path, generator: torch.Generator, n
     assert finding.outcome is not Outcome.HOLDS
 
 
+def test_floor_of_a_dense_matrix_is_proved(tmp_path: Path, generator: torch.Generator) -> None:
+    """A larger floor would make rounding look smaller than it is."""
+    original = certificate(tmp_path, "dense", generator)
+    floor = decode(original["claims"][0]["data"]["floor"], "floor")[0]
+    finding = check_claims(forged(original, lambda c: entry(c, "floor", 0, 1.02 * floor)))[0]
+    assert finding.outcome is Outcome.COUNTEREXAMPLE
+    assert "not positive semidefinite" in finding.text
+
+
 UNCOVERED = [  # a change that the claim does not follow
     lambda c: c.update(needed=encode(1e-20)),
     lambda c: c.update(fingerprint="0" * 64),
