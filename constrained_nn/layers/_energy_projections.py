@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -68,6 +68,7 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
         return _judged(value, set, healthy, 1.0)
 
 
+@runtime_checkable
 class Target(Protocol):
     """Point with `V <= level` towards which a blend moves."""
 
