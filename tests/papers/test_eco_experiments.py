@@ -34,6 +34,7 @@ def test_lorenz_stays_bounded_and_reports_what_it_shows(tmp_path) -> None:
 
 def test_rows_without_a_stage_of_their_own_share_the_backbone(tmp_path) -> None:
     experiment = load("eco-lorenz63").fast()
+    (tmp_path / "clip-seed1").mkdir()
     clipped = experiment.run("clip", 1, tmp_path / "clip-seed1")
     alone = experiment.run("backbone", 1, tmp_path / "backbone-seed1")
     assert clipped["train_minutes"] == alone["train_minutes"] > 0
