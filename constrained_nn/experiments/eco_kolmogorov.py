@@ -57,7 +57,9 @@ class EcoKolmogorov(ChaosExperiment):
         "definitions: values in 50 bins over the joint range; 50 by 50 bins of a fixed box in the PCA plane; power by "
         "shells of integer wavenumber.",
         "All rows share a first stage of training; the second has the layer, the penalty, or nothing, for as many "
-        "epochs. The level is the largest energy of the data times 1.1: no true transition is forbidden.",
+        "epochs. The level is the largest energy of the data times 1.1. The row ECO learns the shape of the level set "
+        "too, smaller by the volume term; then its level is raised to what the last 100 states of every training "
+        "trajectory need, so that no true transition among them is forbidden.",
     )
 
     def shape(self) -> tuple[int, ...]:

@@ -53,7 +53,9 @@ class EcoKuramotoSivashinsky(ChaosExperiment):
         "plane (2,000 points on 2,500 bins: two trajectories of the truth are far apart, so most of the published "
         "1.268 is noise); spectra along time without a window.",
         "All rows share a first stage of training; the second has the layer, the penalty, or nothing, for as many "
-        "epochs. The level is the largest energy of the data times 1.1: no true transition is forbidden.",
+        "epochs. The level is the largest energy of the data times 1.1. The row ECO learns the shape of the level set "
+        "too, smaller by the volume term; then its level is raised to what the last 100 states of every training "
+        "trajectory need, so that no true transition among them is forbidden.",
     )
 
     def shape(self) -> tuple[int, ...]:

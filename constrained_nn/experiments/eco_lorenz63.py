@@ -54,7 +54,9 @@ class EcoLorenz63(ChaosExperiment):
         "against 2,000 of an unseen trajectory; the first row is the same for a second one, the noise floor. The "
         "largest Lyapunov exponent is that of the last 1,000 steps; the system's is 0.906.",
         "All rows share a first stage of training; the second has the layer, the penalty, or nothing, for as many "
-        "epochs. The level is the largest energy of the data times 1.1: no true transition is forbidden.",
+        "epochs. The level is the largest energy of the data times 1.1. The row ECO learns the shape of the level set "
+        "too, smaller by the volume term; then its level is raised to what the last 100 states of every training "
+        "trajectory need, so that no true transition among them is forbidden.",
     )
 
     def shape(self) -> tuple[int, ...]:
