@@ -213,15 +213,16 @@ ROWS = [
         "SpectralEllipsoid-2d", SpectralEllipsoid, spectral(3, 4), violation, center, rows, cvxpy_atol=2e-5
     ),
     _ray("diagonal", diagonal, infeasible=empty, edges=ray_edges),
-    _ray("low-rank", low_rank),
+    _ray("low-rank", low_rank, compiles=False),
     _ray("fourier", spectral(2, 4)),
-    _ray("dense", ellipsoid),
+    _ray("dense", ellipsoid, compiles=False),
     _ray(
         "sharp",
         low_rank,
         make=sharp,
         edges=lambda: [e for e in edges() if "point" not in e.name],
         gradient_atol=1e-5,
+        compiles=False,
     ),
     LayerCase(
         "EuclideanProjection-WeightedEllipsoid",
