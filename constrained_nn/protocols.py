@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -61,3 +62,16 @@ class FusedBarrierFunction(BarrierFunction, Protocol):
     """A barrier that also knows the rows `A u <= upper` of its condition, in fewer operations."""
 
     def safe_rows(self, x: Tensor, rate: float) -> tuple[Tensor, Tensor]: ...
+
+
+class Clearance(Protocol):
+    """`e(x) >= 0` with the bound `m` of its curvature and its gains, as in `SampledBarrier`; `xp` is the namespace."""
+
+    @property
+    def gains(self) -> tuple[float, ...]: ...
+
+    @property
+    def value(self) -> Callable[[Any, Any], Any]: ...
+
+    @property
+    def curvature(self) -> Callable[[Any, Any], Any]: ...

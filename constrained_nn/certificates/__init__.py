@@ -6,6 +6,7 @@ from constrained_nn.certificates._energy_fields import FourierEnergy, NeuralEner
 from constrained_nn.certificates._energy_report import energy_report
 from constrained_nn.certificates._lyapunov import LyapunovFunction, QuadraticLyapunov
 from constrained_nn.certificates._neural_lyapunov import BiLipschitzLyapunov, NeuralLyapunov
+from constrained_nn.certificates._sampled_barrier import SampledBarrier
 
 __all__ = [
     "BiLipschitzLyapunov",
@@ -19,5 +20,6 @@ __all__ = [
     "NeuralEnergy",
     "NeuralLyapunov",
     "QuadraticLyapunov",
+    "SampledBarrier",
     "energy_report",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _energy, _energy_runs, _lmi, _lyapunov, _outputs, _rows, _sampled
+from constrained_nn.verify import _barrier, _energy, _energy_runs, _lmi, _lyapunov, _outputs, _rows, _sampled
 from constrained_nn.verify._claim import ClaimModule
 from constrained_nn.verify._format import MAX_BYTES, mapping, read, sequence, text
 
@@ -39,7 +39,7 @@ class Finding:
 
 
 # every claim that there is; `ClaimModule` says what a module declares
-CLAIMS: tuple[ClaimModule, ...] = (_rows, _lmi, _lyapunov, _outputs, _energy, _sampled, _energy_runs)
+CLAIMS: tuple[ClaimModule, ...] = (_rows, _lmi, _lyapunov, _barrier, _outputs, _energy, _sampled, _energy_runs)
 _KINDS = {(module.KIND, module.GRADE): module for module in CLAIMS}
 
 

@@ -6,6 +6,7 @@ import difflib
 
 from control_envs.errors import UnknownTaskError
 from control_envs.tasks._base import Task, TaskConstraint, embed, keep_out, limit
+from control_envs.tasks._clearance import Clearance
 from control_envs.tasks._regulation import QuadraticTask, RegulationTask
 from control_envs.tasks.car import CarTask
 from control_envs.tasks.cart_pole import CartPoleTask
@@ -58,6 +59,7 @@ __all__ = [
     "TASKS",
     "CarTask",
     "CartPoleTask",
+    "Clearance",
     "DoubleIntegratorTask",
     "EllipseBarrier",
     "KinematicUnicycleTask",

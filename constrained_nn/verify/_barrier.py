@@ -1,0 +1,246 @@
+"""Grade `proof`: a safe set that held inputs cannot leave, proved over a cover in ball arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flint import arb
+
+from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._balls import precision
+from constrained_nn.verify._claim import COMMON
+from constrained_nn.verify._cover import leaves
+from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text
+from constrained_nn.verify._held import BITS, Barrier, System, examine, outside
+from constrained_nn.verify._program import Program, parse
+
+KIND, GRADE = "barrier-invariance", "proof"
+KEYS = (
+    *COMMON, "hold", "floor", "low", "high", "lower", "upper", "periodic", "barriers", "plant",
+    "leaves", "worst", "data",
+)  # fmt: skip
+BARRIER = ("name", "unit", "gains", "value", "curvature")
+LABELS = ".+"  # of a leaf: outside of the safe set; to be examined with its witness
+SLOPPY = 1e-6  # a stated margin may be smaller than ours by this relative amount, never larger
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Account of a cover.
+
+    Args:
+        boxes: Leaves of the cover.
+        examined: Leaves that meet the safe set.
+        row: Least slack of a witness.
+        curvature: Least slack of a curvature.
+        missing: What is not proved, or None.
+    """
+
+    boxes: int
+    examined: int
+    row: float
+    curvature: float
+    missing: str | None
+
+    counterexample: None = None  # what is not proved here may still be true
+
+    @property
+    def verdict(self) -> str:
+        return "holds" if self.missing is None else "inconclusive"
+
+    @property
+    def line(self) -> str:
+        if self.missing is not None:
+            return self.missing
+        return (
+            f"holds: {self.examined} of {self.boxes} boxes meet the safe set; least slack {self.row:.3g} in the rows, "
+            f"{self.curvature:.3g} in the curvature, in ball arithmetic"
+        )
+
+
+def read_system(claim: dict[str, Any], certificate: dict[str, Any]) -> System:
+    """Plant, barriers and limits of a claim.
+
+    Raises:
+        FileFormatError: Something does not fit.
+    """
+    task = certificate["task"]
+    n, m = len(task["state"]), len(task["input"])
+    if claim["hold"] != task["dt"]:
+        raise FileFormatError("hold: expected the step of the task, got another time.")
+    hold, floor = decode_one(claim["hold"], "hold"), decode_one(claim["floor"], "floor")
+    low, high = (tuple(decode(claim[name], name, m)) for name in ("low", "high"))
+    if not all(a <= b for a, b in zip(low, high, strict=True)) or floor < 0 or hold <= 0:
+        raise FileFormatError("low, high, floor, hold: expected low <= high, floor >= 0 and hold > 0.")
+    barriers = []
+    for i, item in enumerate(sequence(claim["barriers"], "barriers")):
+        item = mapping(item, BARRIER, f"barriers[{i}]")
+        gains = tuple(decode(item["gains"], f"barriers[{i}].gains"))
+        if len(gains) not in (1, 2) or min(gains) <= 0:
+            raise FileFormatError(f"barriers[{i}].gains: expected one or two positive rates.")
+        with precision(BITS):
+            if not arb(gains[-1]) * arb(hold) <= 1:
+                raise FileFormatError(f"barriers[{i}].gains: expected rate * hold <= 1.")
+        text(item["unit"], f"barriers[{i}].unit")
+        barriers.append(
+            Barrier(
+                text(item["name"], f"barriers[{i}].name"),
+                parse(item["value"], f"barriers[{i}].value", inputs=n, outputs=1),
+                parse(item["curvature"], f"barriers[{i}].curvature", inputs=n, outputs=1 + m),
+                gains,
+            )
+        )
+    if not barriers:
+        raise FileFormatError("barriers: expected at least one, got none.")
+    plant = parse(claim["plant"], "plant", inputs=n + m, outputs=n)
+    return System(plant, tuple(barriers), low, high, hold, floor)
+
+
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
+    """Every box of the cover, every face of the domain, every periodic state.
+
+    Raises:
+        FileFormatError: The data are not what the claim says they are.
+    """
+    system = read_system(claim, certificate)
+    names = [name.split()[0] for name in certificate["task"]["state"]]
+    n, m = len(names), len(system.low)
+    lower, upper = (decode(claim[name], name, n) for name in ("lower", "upper"))
+    if not all(a < b for a, b in zip(lower, upper, strict=True)):
+        raise FileFormatError("lower, upper: expected lower < upper in every state.")
+    periodic = [integer(j, "periodic", most=n - 1) for j in sequence(claim["periodic"], "periodic")]
+    for j in periodic:
+        if (problem := _not_periodic(system, j, lower[j], upper[j])) is not None:
+            return Invariance(0, 0, 0.0, 0.0, f"{names[j]} is not periodic: {problem}")
+    data = mapping(claim["data"], ("cover", "witness"), "data")
+    cover = data["cover"]
+    if not isinstance(cover, str):
+        raise FileFormatError("data.cover: expected a string.")
+    witness = decode(data["witness"], "data.witness", m * cover.count("+"))
+    boxes = examined = 0
+    row = curvature = float("inf")
+    for leaf in leaves(cover, lower, upper, LABELS, "data.cover"):
+        boxes += 1
+        place = ", ".join(
+            f"{k} in [{a:.6g}, {b:.6g}]" for k, a, b in zip(names, leaf.lower, leaf.upper, strict=True)
+        )
+        if leaf.label == ".":
+            if not outside(system, leaf.lower, leaf.upper):
+                return Invariance(boxes, examined, row, curvature, f"not outside of the set: {place}")
+            continue
+        found = examine(system, leaf.lower, leaf.upper, witness[m * examined : m * (examined + 1)])
+        examined += 1
+        row, curvature = min(row, found.row), min(curvature, found.curvature)
+        if found.problem is not None:
+            missing = f"not proved: {found.problem} for {place}"
+            return Invariance(boxes, examined, row, curvature, missing)
+        if (face := _open_face(system, leaf.lower, leaf.upper, lower, upper, periodic)) is not None:
+            missing = f"the set reaches the face {names[face]} of the box: {place}"
+            return Invariance(boxes, examined, row, curvature, missing)
+    if not examined:
+        return Invariance(boxes, 0, 0.0, 0.0, "the safe set is empty in the box")
+    return Invariance(boxes, examined, row, curvature, None)
+
+
+def _open_face(
+    system: System,
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+    lower: list[float],
+    upper: list[float],
+    periodic: list[int],
+) -> int | None:
+    """A state in whose face of the domain this box may have a point of the safe set, or None."""
+    for j in range(len(low)):
+        if j in periodic:
+            continue
+        for here, end in ((low[j], lower[j]), (high[j], upper[j])):
+            if here == end and not outside(
+                system, (*low[:j], end, *low[j + 1 :]), (*high[:j], end, *high[j + 1 :])
+            ):
+                return j
+    return None
+
+
+def _not_periodic(system: System, j: int, lower: float, upper: float) -> str | None:
+    """Why a state is no angle whose whole turn is covered, or None."""
+    with precision(BITS):
+        if not arb(upper) - arb(lower) >= 2 * arb.pi():
+            return "the box is less than a whole turn"
+    programs = [system.plant, *(p for b in system.barriers for p in (b.value, b.curvature))]
+    return None if all(_by_sine(p, j) for p in programs) else "it enters by more than its sine and cosine"
+
+
+def _by_sine(program: Program, j: int) -> bool:
+    """Whether input `j` is read by sines and cosines only."""
+    registers = [[k == j for k in range(program.inputs)]]
+    for i in program.code:
+        args = [registers[a] for a in i.args]
+        if i.op == "take":
+            registers.append([args[0][k] for k in i.integers])
+        elif i.op == "join":
+            registers.append([v for part in args for v in part])
+        elif i.op in ("sin", "cos"):
+            registers.append([False] * i.size)
+        elif any(any(part) for part in args):
+            return False
+        else:
+            registers.append([False] * i.size)
+    return not any(registers[-1])
+
+
+def check_stated(claim: dict[str, Any], found: Invariance) -> None:
+    """The stated margins and numbers of boxes must be those of the data.
+
+    Raises:
+        FileFormatError: They differ.
+    """
+    if integer(claim["leaves"], "leaves") != found.boxes:
+        raise FileFormatError(f"leaves: the claim says {claim['leaves']}, the cover has {found.boxes}.")
+    worst = mapping(claim["worst"], ("row", "curvature"), "worst")
+    for name, ours in (("row", found.row), ("curvature", found.curvature)):
+        stated = decode_one(worst[name], f"worst.{name}")
+        if not ours - SLOPPY * abs(ours) <= stated <= ours:
+            raise FileFormatError(f"worst.{name}: the claim says {stated!r}, the data give {ours!r}.")
+
+
+def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
+    """The claim in words, made from its numbers."""
+    task = certificate["task"]
+    names = [name.split()[0] for name in task["state"]]
+    box = ", ".join(
+        f"{name} in [{a:g}, {b:g}]" + (" and its turns" if i in claim["periodic"] else "")
+        for i, (name, a, b) in enumerate(
+            zip(names, decode(claim["lower"], "lower"), decode(claim["upper"], "upper"), strict=True)
+        )
+    )
+    limits = ", ".join(
+        f"{name.split()[0]} in [{a:g}, {b:g}]"
+        for name, a, b in zip(
+            task["input"], decode(claim["low"], "low"), decode(claim["high"], "high"), strict=True
+        )
+    )
+    kept = []
+    for item in claim["barriers"]:
+        gains = decode(item["gains"], "gains")
+        word = "h = e" if len(gains) == 1 else f"h = e' + {gains[0]:g} e"
+        kept.append(f"{item['name']} ({word}, rate {gains[-1]:g}/s)")
+    floor = decode_one(claim["floor"], "floor")
+    return (
+        f"{task['name']} (version {task['version']}): let S be the states with {box} at which h >= -{floor:g} (and "
+        f"e >= -{floor:g}/kappa) for {', '.join(kept)}. From every state of S, every input with {limits} that "
+        f"satisfies the rows h' + rate h >= (T/2) m(x, u) to within rate * {floor:g}, held for T = "
+        f"{decode_one(claim['hold'], 'hold'):g} s, keeps the solution of the differential equation in S at every time, "
+        f"between samples too; and at every state of S such an input exists. So S is never left, whatever is proposed "
+        f"to the layer that enforces the rows."
+    )
+
+
+ASSUMPTIONS = (
+    "The plant equals its model, the recorded program, without disturbance; nothing is assumed of an integrator.",
+    "The state is measured exactly, and the input is held from one sample to the next without delay.",
+    "The layer returns inputs within their limits that satisfy the rows to within rate * floor; its rounding is not "
+    "included here.",
+    "Safe means e >= 0 for the recorded functions e.",
+)
