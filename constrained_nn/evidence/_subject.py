@@ -74,7 +74,7 @@ def simulate(
     """One batch of closed-loop runs from `starts`, without gradient; infeasible elements do not stop it."""
     task = subject.task
     x0 = torch.as_tensor(starts).to(subject.dtype)
-    with torch.no_grad(), _least_violation(subject.controller):
+    with torch.no_grad(), allow_least_violation(subject.controller):
         return rollout(
             task.plant,
             subject.controller,
@@ -89,7 +89,7 @@ def simulate(
 
 
 @contextlib.contextmanager
-def _least_violation(controller: Any) -> Iterator[None]:
+def allow_least_violation(controller: Any) -> Iterator[None]:
     """Infeasible elements go on with their least-violation point, where the rows show it, instead of raising."""
     modules = controller.modules() if isinstance(controller, nn.Module) else ()
     layers = [(m, m.on_failure) for m in modules if isinstance(m, ProjectionLayer)]

@@ -158,6 +158,13 @@ class UnicycleObstacles(Task):
     START_LOW: ClassVar[np.ndarray] = np.array([-4.0, 0.0, -np.pi / 4, 0.0, 0.0])
     START_HIGH: ClassVar[np.ndarray] = np.array([-3.5, 0.5, -np.pi / 8, 0.0, 0.0])
 
+    start_low: ClassVar[np.ndarray] = START_LOW
+    start_high: ClassVar[np.ndarray] = START_HIGH
+
+    def admissible(self, x: Array) -> Array:
+        """States of the start box that are start states `(*batch)`: those with `h >= 0`."""
+        return (self.barrier.value(x) >= 0).all(-1)
+
     @property
     def constraints(self) -> tuple[TaskConstraint, ...]:  # pyright: ignore
         """Each obstacle as `−e_j <= 0`, without unit."""
