@@ -17,12 +17,12 @@ from constrained_nn.sets import Box, Polyhedron
 class SampledBarrier:
     """Control barrier functions whose rows keep `h >= 0` while the input is held, and the limits of the input.
 
-    With `h = e`, or `h = e' + kappa e` where the input acts on `e''` only, and `h'' >= −m(x, u)`, `m = m_0 + Σ m_j u_j`:
+    With `h = e`, or `h = e' + kappa e` where the input acts on `e''` only, and `h'' >= −m`, `m = m_0 + Σ m_j u_j`:
 
     `∇h·(drift + actuation u) + rate h >= (hold/2) m(x, u)`,  `low <= u <= high`.
 
-    Guarantee: an input in `condition(t, x)`, held for `hold`, gives `h(x(s)) >= (1 − rate s) h(x) + s (hold − s) m/2 >= 0`
-    for all `s` from 0 to `hold` where the bound `m` is right and `rate hold <= 1`; then `e >= 0` as well. Rows
+    Guarantee: an input in `condition(t, x)` gives `h(x(s)) >= (1 − rate s) h(x) + s (hold − s) m/2 >= 0` for all `s`
+    from 0 to `hold`, where the bound `m` is right and `rate hold <= 1`; then `e >= 0` as well. Rows
     that are exceeded by up to `rate floor` keep `h >= −floor`: for `h` in between the row is that of `h = 0`, so that
     rounding cannot empty the set. `constrained-nn certify TASK` proves the bound, that inputs exist, and invariance.
 
@@ -126,6 +126,8 @@ class SampledBarrier:
         # a row that touches nothing either holds, or forbids everything
         least = torch.where(a < 0, bound, -torch.inf).amax(-1)
         most = torch.where(a > 0, bound, torch.where((a == 0) & (upper < 0), -torch.inf, torch.inf)).amin(-1)
+        known = (a.isfinite() & upper.isfinite()).all(-1)  # no data never reads as safe
+        least, most = torch.where(known, least, torch.inf), torch.where(known, most, -torch.inf)
         only = torch.arange(len(low), device=x.device) == j
         return Box(
             torch.where(only, torch.maximum(low, least.unsqueeze(-1)), low),

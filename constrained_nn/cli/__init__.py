@@ -8,7 +8,9 @@ from importlib.util import find_spec
 
 import typer
 
-COMMANDS = ("demo", "train", "simulate", "compare", "certify", "check", "reproduce", "study", "list")
+COMMANDS = (
+    "demo", "train", "simulate", "compare", "certify", "check", "report", "reproduce", "study", "list",
+)  # fmt: skip
 BENCHES = ("rollout", "envs", "projection", "riccati", "nonlinear", "lmi", "energy")
 
 

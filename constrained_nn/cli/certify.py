@@ -33,6 +33,9 @@ def command(
     confidence: Annotated[float, typer.Option(min=0.9, max=1 - 1e-9, help="Of each bound.")] = 0.99,
     seconds: Annotated[float, typer.Option(min=0, help="Time budget of a proof by branch and bound.")] = 300,
     jobs: Annotated[int, typer.Option(min=1, help="Processes of a proof by branch and bound.")] = 1,
+    search: Annotated[
+        int, typer.Option(min=0, help="Start states of the search for a counterexample; 0: no search.")
+    ] = 32,
     out: Annotated[Path | None, typer.Option(help="File; default RUN/certificate.json.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
 ) -> None:
@@ -40,7 +43,10 @@ def command(
 
     A folder with a record is proved as what it is: decisions under matrix inequalities (`decisions.safetensors`), a
     closed loop with a Lyapunov function (`loop.json`), a network with a set of outputs (`network.json`), a learned
-    evolution (`evolution.safetensors`).
+    evolution (`evolution.safetensors`), a
+    barrier for held inputs (`barrier.json`).
+
+    Before that a counterexample is searched for, by gradient steps on the start state; one that is found ends all.
 
     Exit code 0: every claim holds; 1: a counterexample was found (printed, and kept in the file); 2: bad input
     or inconclusive.
@@ -53,11 +59,13 @@ def command(
     torch.set_num_threads(threads)
     record = record_in(run)
     if record is not None:
-        _refuse(context, grade, ("starts", "runs", "seed", "confidence"), record)
+        _refuse(context, grade, ("starts", "runs", "seed", "confidence", "search"), record)
         _report(_recorded(record, out, seconds, jobs), out or run / "certificate.json")
         return
     _refuse(context, Grade.all, ("seconds", "jobs"), run)
     subject = load_subject(run)
+    if search:
+        _search(subject, run, search, seed)
     target = out or run / "certificate.json"
     words = ["constrained-nn certify", str(run), f"--grade {grade.value}", f"--runs {runs}", f"--seed {seed}"]
     words += [f"--confidence {confidence!r}"] + ([f"--starts {starts}"] if starts else [])
@@ -82,6 +90,29 @@ def command(
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         fail(error)
     _report(certificate, target)
+
+
+def _search(subject: Any, run: Path, count: int, seed: int) -> None:
+    """Look for the worst start state; a counterexample is printed with the command that repeats it, and ends all."""
+    from constrained_nn.evidence import falsify_closed_loop
+    from constrained_nn.verify import encode
+
+    try:
+        worst = falsify_closed_loop(subject, count=count, seed=seed)
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        fail(error)
+    if worst is None:
+        return
+    if not worst.is_counterexample:
+        typer.echo(f"searched {worst.tried} start states: worst margin {worst.margin:.4g}, no counterexample")
+        return
+    state = ", ".join(
+        f"{q.name} = {v!r}" for q, v in zip(subject.task.plant.state, worst.state.tolist(), strict=True)
+    )
+    typer.echo(f"counterexample: g <= 0 fails, margin {worst.margin:.6g}, from {state}")
+    typer.echo(f'repeat it: constrained-nn simulate {run} --start "{encode(worst.state.tolist())}"')
+    typer.echo("No certificate was written; with --search 0 the claims are made anyway, and fail.")
+    raise typer.Exit(1)
 
 
 def _refuse(context: typer.Context, grade: Grade, names: tuple[str, ...], what: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from constrained_nn.cli._shell import fail
 def command(
     run: RunFolder,
     starts: Annotated[str, typer.Option(help="test: the published test states; fresh: new ones.")] = "test",
+    start: Annotated[
+        str | None,
+        typer.Option(help="One start state: numbers in decimals or as hexadecimal floats, blanks between."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of fresh start states.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of fresh start states.")] = 0,
     figure: Annotated[
@@ -34,7 +38,9 @@ def command(
     if starts not in ("test", "fresh"):
         fail(f"--starts: expected test or fresh, got '{starts}'.")
     loaded = load_run(run, device=device)
-    if starts == "test":
+    if start is not None:
+        x0, starts = np.array([_state(start, loaded.task)]), "given"
+    elif starts == "test":
         x0 = loaded.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
     else:
         x0 = loaded.task.sample_starts(np.random.default_rng(seed), count)
@@ -48,3 +54,19 @@ def command(
             typer.echo(f"wrote {plot_trajectories(figure, loaded.task, states)}")
         if gif is not None:
             typer.echo(f"wrote {animate_trajectories(gif, loaded.task, states)}")
+    margin = evaluation.metrics["margin"]
+    if start is not None and not margin >= 0:
+        names = ", ".join(c.name for c in loaded.task.constraints)
+        typer.echo(f"counterexample: g > 0 for one of {names}; smallest -g = {margin:.6g}")
+
+
+def _state(text: str, task: Any) -> list[float]:
+    """The numbers of `--start`, one for each state."""
+    try:
+        values = [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
+    except ValueError:
+        fail(f"--start: expected numbers, got '{text}'.")
+    names = [q.name for q in task.plant.state]
+    if len(values) != len(names):
+        fail(f"--start: expected {len(names)} numbers ({', '.join(names)}), got {len(values)}.")
+    return values

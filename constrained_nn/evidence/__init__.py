@@ -1,7 +1,15 @@
 """What produces a claim: recorded runs, fresh samples, and the file that `verify` checks."""
 
+from constrained_nn.evidence._barrier import certify_barrier, save_barrier
 from constrained_nn.evidence._certify import certify, write
 from constrained_nn.evidence._energy import certify_evolution, save_evolution
+from constrained_nn.evidence._falsify import (
+    Worst,
+    falsify,
+    falsify_barrier,
+    falsify_closed_loop,
+    falsify_rows,
+)
 from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
 from constrained_nn.evidence._loops import certify_loop, load_loop, save_loop
 from constrained_nn.evidence._lyapunov import ClosedLoop, quadratic_value, suggest_level
@@ -19,12 +27,18 @@ __all__ = [
     "Sample",
     "Subject",
     "TrueSystem",
+    "Worst",
     "bound_true_system",
     "certify",
+    "certify_barrier",
     "certify_decisions",
     "certify_evolution",
     "certify_loop",
     "certify_outputs",
+    "falsify",
+    "falsify_barrier",
+    "falsify_closed_loop",
+    "falsify_rows",
     "fresh_starts",
     "load_decisions",
     "load_loop",
@@ -33,6 +47,7 @@ __all__ = [
     "replay",
     "sample",
     "sample_true_system",
+    "save_barrier",
     "save_decisions",
     "save_evolution",
     "save_loop",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from constrained_nn.errors import ConvergenceError, SetTypeError
+from constrained_nn._files import write_json
+from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
+from constrained_nn.evidence._cover import Report, quiet
+from constrained_nn.evidence._falsify import falsify_barrier
 from constrained_nn.evidence._head import about_task, head
 from constrained_nn.evidence._trace import trace, trace_derivative
 from constrained_nn.verify import _barrier as claims
@@ -18,7 +23,29 @@ from constrained_nn.verify._held import Box, System, examine, outside
 MOST_BOXES = 50_000
 SMALLEST = 1e-9  # part of the box under which a piece is given up
 
-Progress = Callable[[float], None]
+BARRIER = "barrier.json"
+SEARCHED = 200  # states and proposals from which a counterexample is searched for, before the proof
+
+
+def save_barrier(folder: Path, task: str) -> Path:
+    """A note that the clearances of a task are to be proved, for `constrained-nn certify FOLDER`; returns the file."""
+    return write_json(Path(folder) / BARRIER, {"task": task})
+
+
+def certify_barrier_record(path: Path, *, command: str, seconds: float, report: Report) -> dict[str, Any]:
+    """The certificate of a file that `save_barrier` wrote.
+
+    Raises:
+        FileFormatError: The file is missing or damaged.
+        ConvergenceError: A counterexample was found, or the search for a proof did not end.
+    """
+    from control_envs.tasks import make_task
+
+    try:
+        task = make_task(str(json.loads(path.read_text())["task"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: expected the name of a task, got {error!r}. Save it again.") from None
+    return certify_barrier(task, command=command, seconds=seconds, report=report)
 
 
 def certify_barrier(
@@ -27,7 +54,8 @@ def certify_barrier(
     command: str,
     floor: float = 1e-6,
     most: int = MOST_BOXES,
-    progress: Progress | None = None,
+    seconds: float = 600.0,
+    report: Report = quiet,
 ) -> dict[str, Any]:
     """A certificate that the rows of `SampledBarrier(task.clearances, ...)` make a safe set invariant.
 
@@ -36,21 +64,30 @@ def certify_barrier(
     functions agree on every piece.
 
     Args:
-        task: Task with `clearances` and a `clearance_box`.
+        task: Task with `clearances`, a `clearance_hold` and a `clearance_box`.
         command: The command line, kept in the file.
         floor: How far below 0 a barrier may come by rounding.
         most: Boxes after which the search gives up.
-        progress: Called with the part of the box that is done.
+        seconds: Time after which it gives up.
+        report: Called with the share of the box that is done, and the numbers of boxes and of open ones.
 
     Raises:
         SetTypeError: The task has no clearances.
-        ConvergenceError: A piece resists, for the reason that is named: the set is not invariant there, or the bound of
-            the curvature is too small, or `most` is.
+        ConvergenceError: A search by gradient steps finds a counterexample, which ends the matter; or a piece resists,
+            for the reason that is named, or `most` boxes or the time do not suffice.
     """
     if not getattr(task, "clearances", ()):
         raise SetTypeError(
             f"certify_barrier: expected a task with clearances, got '{task.name}'. double-integrator and "
             f"kinematic-unicycle have them."
+        )
+    worst = falsify_barrier(task, count=SEARCHED, seed=0)
+    if worst.is_counterexample:
+        n = task.plant.state_dim
+        raise ConvergenceError(
+            f"certify_barrier: expected a set that is kept, got a counterexample: from the state "
+            f"{worst.state[:n].tolist()} with the proposal {worst.state[n:].tolist()} a barrier falls to "
+            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time."
         )
     lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
     claim: dict[str, Any] = {
@@ -59,7 +96,7 @@ def certify_barrier(
         "statement": "",
         "assumptions": list(claims.ASSUMPTIONS),
         "verdict": "",
-        "hold": encode(task.dt),
+        "hold": encode(task.clearance_hold),
         "floor": encode(floor),
         "low": encode(task.input_low.tolist()),
         "high": encode(task.input_high.tolist()),
@@ -84,7 +121,7 @@ def certify_barrier(
     certificate = head(
         command=command,
         seed=0,
-        task=about_task(task),
+        task=about_task(task) | {"dt": encode(task.clearance_hold)},
         controller={
             "method": "any controller behind the rows of SampledBarrier",
             "dtype": "float64",
@@ -94,9 +131,12 @@ def certify_barrier(
     )
     certificate["claims"].append(claim)
     system = claims.read_system(claim, certificate)
-    search = _Search(system, task, most, progress)
+    search = _Search(system, task, most, seconds, report)
     search.box(tuple(lower), tuple(upper), 1.0)
-    claim["data"] = {"cover": "".join(search.tree), "witness": encode(np.array(search.witnesses).ravel().tolist())}
+    claim["data"] = {
+        "cover": "".join(search.tree),
+        "witness": encode(np.array(search.witnesses).ravel().tolist()),
+    }
     claim["leaves"] = search.leaves
     claim["worst"] = {"row": encode(search.row), "curvature": encode(search.curvature)}
     claim["statement"] = claims.statement(claim, certificate)
@@ -108,18 +148,21 @@ def certify_barrier(
 class _Search:
     """Bisects until every piece is proved."""
 
-    def __init__(self, system: System, task: Any, most: int, progress: Progress | None) -> None:
+    def __init__(self, system: System, task: Any, most: int, seconds: float, report: Report) -> None:
         import torch
 
         from constrained_nn.certificates import SampledBarrier
 
-        self.system, self.most, self.progress = system, most, progress
+        self.system, self.task, self.most, self.report = system, task, most, report
+        self.deadline = time.monotonic() + seconds
         low, high = (torch.as_tensor(v, dtype=torch.float64) for v in (task.input_low, task.input_high))
         self.barrier = SampledBarrier(
-            task.clearances, task.plant, hold=task.dt, low=low, high=high, floor=system.floor
+            task.clearances, task.plant, hold=task.clearance_hold, low=low, high=high, floor=system.floor
         )
         lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
         self.scale = upper - lower
+        self.ends = lower.tolist(), upper.tolist()
+        self.periodic = [i for i, q in enumerate(task.plant.state) if q.angle]
         self.tree: list[str] = []
         self.witnesses: list[list[float]] = []
         self.leaves = 0
@@ -130,14 +173,14 @@ class _Search:
         if outside(self.system, lower, upper):
             self._leaf(".", part)
             return
-        witness = self._witness(lower, upper)
-        found = examine(self.system, lower, upper, witness)
-        if found.problem is None:
+        witness, found = self._best(lower, upper)
+        faces = claims.open_face(self.system, lower, upper, *self.ends, self.periodic)
+        if found.problem is None and faces is None:
             self.witnesses.append(witness)
             self.row, self.curvature = min(self.row, found.row), min(self.curvature, found.curvature)
             self._leaf("+", part)
             return
-        if self.leaves + len(self.tree) > self.most:
+        if self.leaves + len(self.tree) > self.most or time.monotonic() > self.deadline:
             raise ConvergenceError(_gave_up(found, lower, upper))
         axis = int(np.argmax((np.array(upper) - np.array(lower)) / self.scale))
         cut = middle(lower[axis], upper[axis])
@@ -151,8 +194,17 @@ class _Search:
         self.tree.append(label)
         self.leaves += 1
         self.done += part
-        if self.progress is not None:
-            self.progress(self.done)
+        self.report(self.done, self.leaves, 0)
+
+    def _best(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> tuple[list[float], Box]:
+        """The input of last resort, or the one with the most room, whichever is proved."""
+        center = np.array([middle(a, b) for a, b in zip(lower, upper, strict=True)])
+        witness = [float(v) for v in np.clip(self.task.brake(0.0, center), self.system.low, self.system.high)]
+        found = examine(self.system, lower, upper, witness)
+        if found.problem is not None and found.curvature <= -1.0:  # the row failed: another input may do
+            witness = self._witness(lower, upper)
+            found = examine(self.system, lower, upper, witness)
+        return witness, found
 
     def _witness(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> list[float]:
         """The input with the largest slack in the rows at the center, within its limits."""
@@ -174,7 +226,8 @@ class _Search:
 
 def _gave_up(found: Box, lower: tuple[float, ...], upper: tuple[float, ...]) -> str:
     place = ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(lower, upper, strict=True))
+    what = found.problem or "a face of the box"
     return (
-        f"certify_barrier: expected a proof on every box, got none of {found.problem} on {place}. The set may not be "
-        f"invariant there; try a smaller rate, a larger margin of the curvature, or a shorter hold."
+        f"certify_barrier: expected a proof on every box, got none of {what} on {place}. The set may not be invariant "
+        f"there; try a smaller rate, a larger margin of the curvature, or a shorter hold."
     )

@@ -49,9 +49,9 @@ def falsify(
 ) -> Worst:
     """The smallest margin found from `points` by projected gradient steps `x ← P(x − η_k w sign(∂ margin/∂x))`.
 
-    `w` is the width of the box and `η_k` falls; the sign makes the steps independent of units. An element that leaves the
-    states that count goes back and halves its step, so that it ends at their boundary; one whose gradient is not finite
-    stays where it is, and hurts nobody else.
+    `w` is the width of the box and `η_k` falls; the sign makes the steps independent of units. An element that leaves
+    the states that count goes back and halves its step, so that it ends at their boundary; one whose gradient is not
+    finite stays where it is, and hurts nobody else.
 
     Args:
         margin: Differentiable function `(k, n) -> (k,)`; infinite where a state does not count, NaN is the worst.
@@ -126,12 +126,12 @@ def falsify_rows(subject: Subject, *, count: int, seed: int, steps: int = STEPS)
 def falsify_barrier(task: Any, *, count: int, seed: int, steps: int = STEPS) -> Worst:
     """The state and the proposed input that bring a clearance or barrier of `SampledBarrier` lowest while it is held.
 
-    The search is over `(x, raw input)`; the layer makes the input safe, the plant moves for `task.dt` in eight steps
+    The search is over `(x, raw input)`; the layer makes the input safe, the plant moves for its hold in eight steps
     of RK4, and the margin is the smallest `h` or `e` on the way, from states with `h >= 0` and `e >= 0`; −inf where no
     input exists.
     """
     low, high = (torch.as_tensor(v, dtype=torch.float64) for v in (task.input_low, task.input_high))
-    barrier = SampledBarrier(task.clearances, task.plant, hold=task.dt, low=low, high=high)
+    barrier = SampledBarrier(task.clearances, task.plant, hold=task.clearance_hold, low=low, high=high)
     layer, n = HardNetAffine(on_failure=Nan()), task.plant.state_dim
     lower, upper = (np.asarray(v, float) for v in task.clearance_box)
     wide = task.input_high - task.input_low
@@ -147,7 +147,7 @@ def falsify_barrier(task: Any, *, count: int, seed: int, steps: int = STEPS) -> 
         lost, found = u.isnan().any(-1), torch.full_like(x[..., 0], torch.inf)
         u = torch.where(lost.unsqueeze(-1), 0.0, u)
         for _ in range(8):
-            x = RK4().step(task.plant, 0.0, x, u, None, task.dt / 8, torch)
+            x = RK4().step(task.plant, 0.0, x, u, None, task.clearance_hold / 8, torch)
             found = torch.minimum(found, smallest(x))
         # what is lost to rounding is no counterexample: the proof allows it as well
         found = torch.where(lost, -torch.inf, found + barrier.floor)

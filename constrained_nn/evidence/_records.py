@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from constrained_nn.evidence._barrier import BARRIER, certify_barrier_record
 from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._energy import EVOLUTION, certify_evolution
 from constrained_nn.evidence._lmi import DECISIONS, certify_decisions
@@ -33,6 +34,9 @@ Maker = Callable[[Path, str, Effort], dict[str, Any]]
 
 # name of the file -> (file, command line, effort) -> certificate
 RECORDS: dict[str, Maker] = {
+    BARRIER: lambda path, command, effort: certify_barrier_record(
+        path, command=command, seconds=effort.seconds, report=effort.report
+    ),
     DECISIONS: lambda path, command, effort: certify_decisions(path, command=command),
     EVOLUTION: lambda path, command, effort: certify_evolution(path, command=command),
     LOOP: lambda path, command, effort: certify_loop(

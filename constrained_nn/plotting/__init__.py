@@ -1,5 +1,6 @@
 """Figures from results."""
 
+from constrained_nn.plotting._certificates import draw_cover, draw_histogram, draw_paths
 from constrained_nn.plotting._chaos import (
     ellipse,
     plot_attractor,
@@ -20,6 +21,9 @@ __all__ = [
     "COLORS",
     "animate_flights",
     "animate_trajectories",
+    "draw_cover",
+    "draw_histogram",
+    "draw_paths",
     "ellipse",
     "new_figure",
     "plot_attractor",

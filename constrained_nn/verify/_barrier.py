@@ -135,7 +135,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
         if found.problem is not None:
             missing = f"not proved: {found.problem} for {place}"
             return Invariance(boxes, examined, row, curvature, missing)
-        if (face := _open_face(system, leaf.lower, leaf.upper, lower, upper, periodic)) is not None:
+        if (face := open_face(system, leaf.lower, leaf.upper, lower, upper, periodic)) is not None:
             missing = f"the set reaches the face {names[face]} of the box: {place}"
             return Invariance(boxes, examined, row, curvature, missing)
     if not examined:
@@ -143,7 +143,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
     return Invariance(boxes, examined, row, curvature, None)
 
 
-def _open_face(
+def open_face(
     system: System,
     low: tuple[float, ...],
     high: tuple[float, ...],

@@ -39,7 +39,16 @@ class Finding:
 
 
 # every claim that there is; `ClaimModule` says what a module declares
-CLAIMS: tuple[ClaimModule, ...] = (_rows, _lmi, _lyapunov, _barrier, _outputs, _energy, _sampled, _energy_runs)
+CLAIMS: tuple[ClaimModule, ...] = (
+    _rows,
+    _lmi,
+    _lyapunov,
+    _barrier,
+    _outputs,
+    _energy,
+    _sampled,
+    _energy_runs,
+)
 _KINDS = {(module.KIND, module.GRADE): module for module in CLAIMS}
 
 

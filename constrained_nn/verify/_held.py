@@ -1,6 +1,6 @@
 """Barriers under held inputs, over one box of states at a time.
 
-A barrier is `h = e`, or `h = e' + kappa e` where the input acts on `e''` only. Along a solution that starts at `x0` with an
+A barrier is `h = e`, or `h = e' + kappa e` where the input acts on `e''` only. Along a solution from `x0` with an
 input `u` held for `T`, three facts keep `h >= −floor`, with `m = m_0(x0) + Σ m_j(x0) u_j >= 0`:
 
     the row        h'(x0, u) + rate h(x0) >= (T/2) m − rate floor,      rate T <= 1,
@@ -13,8 +13,8 @@ The curvature is enclosed by its own expansion: with `h = Σ cₖ sᵏ` along a 
 
     h''(x(s), u) = 2 c₂(x0, u) + 6 c₃(x0, u) s + 12 c₄(y, u) s².
 
-Then `e' >= −kappa e − floor`, which keeps `e >= −floor/kappa`. Here the curvature is proved, and that an input exists which
-satisfies the rows: one witness for all states of the box.
+Then `e' >= −kappa e − floor`, which keeps `e >= −floor/kappa`. Here the curvature is proved, and that an input exists
+which satisfies the rows: one witness for all states of the box.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def outside(system: System, lower: Sequence[float], upper: Sequence[float]) -> b
         return _outside(system, _series(system, x, [arb(v) for v in system.low], None))
 
 
-def examine(
-    system: System, lower: Sequence[float], upper: Sequence[float], witness: Sequence[float]
-) -> Box:
+def examine(system: System, lower: Sequence[float], upper: Sequence[float], witness: Sequence[float]) -> Box:
     """Row of the witness and curvature, for all states of a box that are in the safe set."""
     with precision(BITS), order(6):
         x = [interval(a, b) for a, b in zip(lower, upper, strict=True)]
@@ -180,9 +178,7 @@ def _curvature(
     return worst, problem
 
 
-def _curvature_of(
-    system: System, x: list[arb], part: list[tuple[float, float]]
-) -> tuple[float, str | None]:
+def _curvature_of(system: System, x: list[arb], part: list[tuple[float, float]]) -> tuple[float, str | None]:
     u = [interval(a, b) for a, b in part]
     reach = _reach(system, x, u)
     if reach is None:

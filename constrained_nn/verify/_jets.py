@@ -1,7 +1,7 @@
 """Programs on power series of balls: derivatives along solutions, and their slopes in an input.
 
-A series `Σ cₖ sᵏ` encloses, for every point of the balls it was made from, the Taylor coefficients in the time `s` of one
-smooth function. Operations with a kink are refused by a coefficient that is not finite, of which nothing is ever proved.
+A series `Σ cₖ sᵏ` encloses, for every point of the balls it was made from, the Taylor coefficients in the time `s` of
+one smooth function. Operations with a kink give a coefficient that is not finite, of which nothing is ever proved.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ class Jet:
 _NOTHING = Jet(arb_series([arb.nan()]), arb_series([arb.nan()]))
 
 
+def _square(a: Jet) -> Jet:
+    product = a * a
+    start = UNARY["square"][0](
+        a.value[0]
+    )  # is never negative, which the product of a ball with itself does not know
+    return Jet(arb_series([start, *product.value.coeffs()[1:]]), product.slope)
+
+
 def _sqrt(a: Jet) -> Jet:
     return a.map(lambda v: v.sqrt(), lambda v: 1 / (2 * v.sqrt())) if a.value[0] > 0 else _NOTHING
 
@@ -109,7 +117,7 @@ def _tanh(v: arb_series) -> arb_series:
 
 _UNARY: dict[str, Callable[[Jet], Jet]] = {
     "neg": lambda a: -a,
-    "square": lambda a: a * a,
+    "square": _square,
     "sqrt": _sqrt,
     "log": _log,
     "exp": lambda a: a.map(lambda v: v.exp(), lambda v: v.exp()),

@@ -12,7 +12,6 @@ from control_envs.tasks._base import Array, limit
 from control_envs.tasks._clearance import Clearance
 from control_envs.tasks._regulation import RegulationTask
 
-
 WALLS = (-3.0, 0.1)  # [m]
 SPEED = 0.7  # [m/s]
 KAPPA, ALPHA = 1.2, 5.0  # [1/s]
@@ -50,6 +49,7 @@ class DoubleIntegratorTask(RegulationTask):
 
     Attributes:
         clearances: What inputs that are held must keep: both ends of the track, the speed in both directions.
+        clearance_hold: Time for which an input is held then [s].
         clearance_box: A box of states, lower and upper ends, whose faces they exclude.
     """
 
@@ -64,6 +64,7 @@ class DoubleIntegratorTask(RegulationTask):
     state_weights, input_weights = np.array([1.0, 0.1]), np.array([0.1])
     start_low, start_high = np.array([-2.0, -0.2]), np.array([-1.0, 0.2])
     constraints = (limit(plant, "p", high=WALLS[1]), limit(plant, "v", size=SPEED))
+    clearance_hold = 0.05
     clearance_box = (np.array([WALLS[0] - 0.05, -SPEED - 0.05]), np.array([WALLS[1] + 0.05, SPEED + 0.05]))
     clearances = (
         Clearance("wall", "m", _before, _braking, (KAPPA, ALPHA)),

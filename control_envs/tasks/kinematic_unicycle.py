@@ -24,7 +24,7 @@ def _penetration(t: Array, x: Array, u: Array) -> Array:
 SPEED, TURN = 2.0, 1.5  # largest inputs [m/s], [rad/s]
 FENCE = 5.0  # radius of a round fence [m]
 ALPHA = 2.0  # [1/s]
-_HOLD = 0.2  # [s]
+HOLD = 0.05  # [s], for which inputs are held behind the clearances; the published steps are longer
 
 
 def _outside(x: Array, xp: Any) -> Array:
@@ -38,7 +38,7 @@ def _outside_curvature(x: Array, xp: Any) -> Array:
     """
     gx, gy = 2.0 * ELLIPSE[0] * x[..., 0], 2.0 * ELLIPSE[1] * x[..., 1]
     zero = xp.zeros_like(gx)
-    room = 3.0 + 0.5 * _outside(x, xp)
+    room = 6.0 + 0.5 * _outside(x, xp)
     return stack([zero, TURN * (1.2 * xp.sqrt(gx * gx + gy * gy) + room), zero], xp)
 
 
@@ -61,6 +61,7 @@ class KinematicUnicycleTask(QuadraticTask):
 
     Attributes:
         clearances: What inputs that are held must keep: the obstacle, and a fence of 5 m around everything.
+        clearance_hold: Time for which an input is held then [s].
         clearance_box: A box of states, lower and upper ends, that contains what they leave, and a whole turn.
 
     References:
@@ -70,7 +71,7 @@ class KinematicUnicycleTask(QuadraticTask):
     name: ClassVar = "kinematic-unicycle"
     summary: ClassVar = "velocity-controlled unicycle around an elliptical obstacle"
     plant = KinematicUnicycle()
-    dt = _HOLD
+    dt = 0.2
     horizon = 20
     integrator = Euler()
     input_low, input_high = np.array([0.0, -TURN]), np.array([SPEED, TURN])
@@ -79,6 +80,7 @@ class KinematicUnicycleTask(QuadraticTask):
     state_weights, input_weights = np.full(3, 1.0 / 0.2), np.full(2, 0.1 / 0.2)
     start_low, start_high = np.array([-4.0, -2.4, -0.45]), np.array([-2.2, 2.4, 0.45])
     constraints = (TaskConstraint("obstacle", "1", _penetration),)
+    clearance_hold = HOLD
     clearance_box = (np.array([-5.05, -5.05, -3.15]), np.array([5.05, 5.05, 3.15]))
     clearances = (
         Clearance("obstacle", "1", _outside, _outside_curvature, (ALPHA,)),

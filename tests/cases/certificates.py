@@ -10,10 +10,11 @@ from constrained_nn.certificates import (
     ControlBarrier,
     NeuralLyapunov,
     QuadraticLyapunov,
+    SampledBarrier,
 )
 from constrained_nn.errors import ShapeError
 from control_envs.dynamics import LinearSystem
-from control_envs.tasks import UnicycleObstacles
+from control_envs.tasks import DoubleIntegratorTask, KinematicUnicycleTask, UnicycleObstacles
 from tests.cases._rows import BadCall, CertificateCase
 
 TASK = UnicycleObstacles()
@@ -41,6 +42,32 @@ def two_ellipses(x: np.ndarray) -> np.ndarray:
         for k in (1, -1)
     )
     return (ahead - behind) / (2 * s) + 10.0 * clearance(px, py, theta)
+
+
+LINE, ROUND = DoubleIntegratorTask(), KinematicUnicycleTask()
+
+
+def sampled(task, **options) -> SampledBarrier:
+    """The barrier of a task's clearances; wide limits, so that its rows alone decide."""
+    low, high = (torch.full((task.plant.input_dim,), s * 1e3, dtype=torch.float64) for s in (-1, 1))
+    return SampledBarrier(task.clearances, task.plant, hold=task.dt, low=low, high=high, **options)
+
+
+class _Hasty:
+    """The double integrator, sampled too rarely."""
+
+    clearances, plant, dt = LINE.clearances, LINE.plant, 0.5
+
+
+def on_the_line(x: np.ndarray) -> np.ndarray:
+    p, v = x
+    return np.array([1.2 * (0.1 - p) - v, 1.2 * (p + 3.0) + v, 0.7 - v, 0.7 + v])
+
+
+def line_states(generator: torch.Generator, count: int) -> torch.Tensor:
+    """States of the safe set: outside of it the rows are those of `h = 0` or have no input."""
+    draw = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+    return torch.tensor([-2.4, -0.6]) + torch.tensor([1.9, 1.2]) * draw
 
 
 class _PlainBarrier:
@@ -175,4 +202,14 @@ ROWS = [
         lambda: ControlBarrier(TASK.barrier, TASK.plant, rate=-1.0),
         "got -1.0",
     ),
+    CertificateCase(
+        "SampledBarrier",
+        SampledBarrier,
+        lambda: sampled(LINE),
+        LINE.plant,
+        line_states,
+        on_the_line,
+        lambda h, h_dot: h_dot + 5.0 * h - 0.025 * 1.01 * 1.2 * np.array([1.0, 1.0, 0.0, 0.0]),
+    ),
+    BadCall("SampledBarrier", ValueError, lambda: sampled(_Hasty()), "rate 5.0"),
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from constrained_nn.cli import certify, check
+from constrained_nn.cli import certify, check, simulate
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import Subject
 from constrained_nn.training import TrainConfig, train
@@ -35,12 +36,14 @@ def shell():
     app = typer.Typer()
     app.command("certify")(certify.command)
     app.command("check")(check.command)
+    app.command("simulate")(simulate.command)
     return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def test_hardnet_run_is_certified_checked_and_repeated(runs, shell):
-    made = shell("certify", runs / "hardnet", "--runs", 50, "--seed", 9)
+    made = shell("certify", runs / "hardnet", "--runs", 50, "--seed", 9, "--search", 4)
     assert made.exit_code == 0, made.output
+    assert "no counterexample" in made.output
     file = runs / "hardnet" / "certificate.json"
     saved = json.loads(file.read_text())
     assert saved["command"].endswith("--grade all --runs 50 --seed 9 --confidence 0.99")
@@ -59,20 +62,39 @@ def test_hardnet_run_is_certified_checked_and_repeated(runs, shell):
 
 def test_proof_alone_needs_no_acceptance(runs, shell, tmp_path):
     file = tmp_path / "proof.json"
-    assert shell("certify", runs / "hardnet", "--grade", "proof", "--starts", 5, "--out", file).exit_code == 0
+    assert (
+        shell(
+            "certify", runs / "hardnet", "--grade", "proof", "--starts", 5, "--search", 0, "--out", file
+        ).exit_code
+        == 0
+    )
     assert shell("check", file).exit_code == 0
     assert json.loads(file.read_text())["claims"][0]["starts"] == 5
 
 
 def test_soft_run_has_counterexamples(runs, shell):
-    made = shell("certify", runs / "soft", "--runs", 20)
+    found = shell("certify", runs / "soft", "--search", 4)
+    assert found.exit_code == 1
+    assert "counterexample: g <= 0 fails" in found.output
+    assert not (runs / "soft" / "certificate.json").exists()
+    words = next(line for line in found.output.splitlines() if line.startswith("repeat it: "))
+    arguments = shlex.split(words.removeprefix("repeat it: constrained-nn "))
+    repeated = shell(*arguments)
+    assert repeated.exit_code == 0, repeated.output
+    margin = found.output.partition("margin ")[2].partition(",")[0]
+    assert (
+        f"counterexample: g > 0 for one of obstacle-1, obstacle-2; smallest -g = {margin}" in repeated.output
+    )
+    assert "expected 5 numbers" in shell("simulate", runs / "soft", "--start", "1 2").output
+    assert "expected numbers" in shell("simulate", runs / "soft", "--start", "1 2 3 x 5").output
+    made = shell("certify", runs / "soft", "--runs", 20, "--search", 0)
     assert made.exit_code == 1
     assert made.output.count("counterexample") == 2
     assert shell("check", runs / "soft" / "certificate.json", "--accept", "sampled").exit_code == 1
 
 
 def test_float32_run(runs, shell):
-    made = shell("certify", runs / "single", "--runs", 20)
+    made = shell("certify", runs / "single", "--runs", 20, "--search", 3)
     assert made.exit_code == 0, made.output
     assert shell("check", runs / "single" / "certificate.json", "--accept", "sampled").exit_code == 0
 
