@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,7 +38,8 @@ class TrueSystem:
         level: Decrease is claimed on `inner < V <= level`; 0 where nothing is.
         inner: Level that the state reaches; 0: the decrease goes down to the equilibrium.
         rate: `dV/dt <= −rate V` there [1/s], on the plant.
-        residual: Largest bound of the model's error `|e|` on the level set, in the units of the velocities.
+        residual: Largest bound of the model's error `|e|` on the level set, in the units of the velocities; infinite
+            where a bound was sought and nothing is shown.
         worst: State with the least rate `(n,)`, or where the check failed.
         checked: Boxes or draws.
         share: Share of the box that `V <= level` fills, from a grid.
@@ -124,7 +126,7 @@ def bound_true_system(
     judge = _Judge(coils, plant, program, plant_lipschitz)
     origin, alpha = coils.certificate.origin, coils.certificate.rate
     target = 0.2 * alpha if rate is None else rate
-    finest = (2.0**-16 if program is not None else 2.0**-9) * (high - low)
+    finest = (2.0**-24 if program is not None else 2.0**-9) * (high - low)
     top, share = _level_and_share(judge, low, high)
     core, constants, core_rate = _core(judge, torch.minimum(high - origin, origin - low), target)
     x, h = _around(origin, core, low, high)
@@ -161,7 +163,7 @@ def bound_true_system(
         x, h = _bisect(rest_x, rest_h, high - low)
     level, inner = _gap(torch.cat(open_low), torch.cat(open_high), top) if open_low else (top, 0.0)
     if not level > inner and stuck_at is not None:
-        worst, shown = stuck_at, 0.0
+        worst, shown, residual = stuck_at, 0.0, math.inf
     if level < top:
         share = _share(judge, low, high, level)
     known = (
@@ -303,7 +305,7 @@ def _core(
     origin, alpha = judge.coils.certificate.origin.unsqueeze(0), judge.coils.certificate.rate
     if judge.program is None:
         return width * 2.0**-7, None, 0.0
-    for goal, k in itertools.product((target, 0.0), range(1, 16)):
+    for goal, k in itertools.product((target, 0.0), range(1, 19)):
         h = (width * 2.0**-k).unsqueeze(0)
         _, G, model, true = judge.parts(origin, h)
         assert true is not None
@@ -332,7 +334,7 @@ def _core(
         L = torch.linalg.matrix_norm(Gm.abs() + Gr).item()
         c1 = 0.5 * (torch.linalg.eigvalsh(0.5 * (Gm + Gm.mT))[0].item() - torch.linalg.matrix_norm(Gr).item())
         return h[0], (k_error, L, c1), low
-    return width * 2.0**-15, None, 0.0
+    return width * 2.0**-18, None, 0.0
 
 
 def _around(origin: Tensor, core: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

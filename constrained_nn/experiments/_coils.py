@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from constrained_nn.control import CoILS, Controller
+    from constrained_nn.evidence import TrueSystem
     from constrained_nn.training import Samples
     from control_envs.dynamics import Dynamics
 
@@ -27,6 +28,8 @@ CONDITIONS = (
     "The plant judges: 10 s under the policy, held over 0.01 s (learned policies are steep, and a longer hold turns "
     "them into limit cycles). Shares within 2 % and 10 % of the half widths of the box, from a grid over the whole "
     "box. Errors are in units of the standard deviation of the velocities; above 1e-6 of it a correction is active.",
+    "What is shown of the plant: dV/dt <= -rate V on the largest level set in the box, as continuous feedback. Grade "
+    "bound (interval enclosures) in the plane, grade sampled (worst of the draws) with more states.",
 )
 
 
@@ -40,6 +43,7 @@ class CoILSExperiment(Experiment):
         batch: Samples a step.
         grid: Start states along each axis.
         horizon: Control intervals of a test run.
+        parts: Parts of the box that the statement on the plant may examine.
     """
 
     count: int = 1000
@@ -47,6 +51,7 @@ class CoILSExperiment(Experiment):
     batch: int = 100
     grid: int = 41
     horizon: int = 1000
+    parts: int = 60_000
 
     source: ClassVar[str] = "Min, Richards, Azizan (arXiv 2303.03157); the paper prints no table"
     penalty: ClassVar[float] = 30.0
@@ -61,6 +66,8 @@ class CoILSExperiment(Experiment):
         Column("decreasing", "true dV/dt < 0 [%]", ".1f"),
         Column("active", "correction active, samples [%]", ".1f"),
         Column("active_grid", "and grid [%]", ".1f"),
+        Column("shown_rate", "rate shown of the plant [1/s]", ".2f"),
+        Column("shown_share", "on this share of the box [%]", ".1f"),
         Column("fit", "error on held-out data", ".4f"),
         Column("slack", "worst slack of the model", ".1e"),
     )
@@ -90,17 +97,19 @@ class CoILSExperiment(Experiment):
         """Half widths of the boxes of states and inputs, around the equilibrium."""
 
     def settings(self) -> Mapping[str, Any]:
-        budgets = {name: getattr(self, name) for name in ("count", "epochs", "batch", "grid", "horizon")}
+        budgets = {
+            name: getattr(self, name) for name in ("count", "epochs", "batch", "grid", "horizon", "parts")
+        }
         names = ("penalty", "soft_weight", "rate", "dt", "learning_rates", "hidden")
         constants = {name: getattr(self, name) for name in names}
         boxes = {"equilibrium": self.equilibrium, "reach": self.reach}
         return budgets | constants | {name: [a.tolist() for a in pair] for name, pair in boxes.items()}
 
     def fast(self) -> Experiment:
-        return replace(self, count=50, epochs=3, batch=25, grid=5, horizon=20)
+        return replace(self, count=50, epochs=3, batch=25, grid=3, horizon=20, parts=500)
 
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
-        coils, policy = self._learned(row, int(seed or 0), directory)
+        coils, policy = self.train(row, int(seed or 0), directory)
         reached = self._reached(policy)
         if coils is None:
             return reached | dict.fromkeys(
@@ -114,15 +123,16 @@ class CoILSExperiment(Experiment):
         from constrained_nn.training import sample_dynamics
 
         (_, hold), (_, room) = self.equilibrium, self.reach
-        return sample_dynamics(
-            self.plant, self._state_box(), (hold - room, hold + room), count=count, seed=seed
-        )
+        return sample_dynamics(self.plant, self.state_box, (hold - room, hold + room), count=count, seed=seed)
 
-    def _state_box(self) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def state_box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of the states."""
         goal, width = self.equilibrium[0], self.reach[0]
         return goal - width, goal + width
 
-    def _learned(self, row: str, seed: int, directory: Path) -> tuple[CoILS | None, Controller]:
+    def train(self, row: str, seed: int, directory: Path) -> tuple[CoILS | None, Controller]:
+        """Model and controller of a row; a checkpoint in `directory` is gone on from. No model for rows without."""
         import torch
 
         from constrained_nn.control import FunctionController
@@ -145,7 +155,7 @@ class CoILSExperiment(Experiment):
             "checkpoint": directory / "fit.safetensors",
         }
         if row == "coils":
-            worst = WorstStates(self._state_box())
+            worst = WorstStates(self.state_box)
             fit_dynamics(coils, samples, penalty=self.penalty, worst=worst, **options)
             return coils, coils.policy
         if row == "coils-no-penalty":
@@ -197,7 +207,8 @@ class CoILSExperiment(Experiment):
             certificate = NeuralLyapunov(n, rate=self.rate, hidden=self.hidden, origin=goal)
         return CoILS(model, policy, certificate).double()
 
-    def _grid(self) -> torch.Tensor:
+    def starts(self) -> torch.Tensor:
+        """The grid of start states."""
         import torch
 
         side = torch.linspace(-1.0, 1.0, self.grid, dtype=torch.float64)
@@ -213,7 +224,7 @@ class CoILSExperiment(Experiment):
         policy.eval()
         goal, width = torch.from_numpy(self.equilibrium[0]), torch.from_numpy(self.reach[0])
         with torch.no_grad():
-            path = rollout(self.plant, policy, self._grid(), dt=self.dt, horizon=self.horizon)
+            path = rollout(self.plant, policy, self.starts(), dt=self.dt, horizon=self.horizon)
         distance = ((path.x[:, -1] - goal).abs() / width).amax(-1)
         return {f"reach_{p}": 100.0 * (distance < p / 100).double().mean().item() for p in (2, 10)}
 
@@ -222,10 +233,10 @@ class CoILSExperiment(Experiment):
         import torch
 
         coils.eval()
-        test, states = self._samples(1_000_003, 1000), self._grid()
+        test, states = self._samples(1_000_003, 1000), self.starts()
         scale, nothing = samples.velocity.std(0), float("nan")
         states = states[(states - torch.from_numpy(self.equilibrium[0])).abs().amax(-1) > 0]
-        names = ("decreasing", "active", "active_grid", "slack")
+        names = ("decreasing", "active", "active_grid", "slack", "shown_rate", "shown_share")
         metrics: dict[str, float] = dict.fromkeys(names, nothing)
         with torch.no_grad():
             model = coils if corrected else coils.model
@@ -239,7 +250,27 @@ class CoILSExperiment(Experiment):
                 velocity = self.plant.derivative(0.0, states, coils.policy(0.0, states), xp=torch)
                 falls = (coils.certificate.gradient(states) * velocity).sum(-1) < 0
                 metrics["decreasing"] = 100.0 * falls.double().mean().item()
+        if own:
+            shown = self.shown(coils)
+            share = 100.0 * shown.share if shown.case != "nothing" else 0.0
+            metrics |= {
+                "shown_rate": max(shown.rate, 0.0),
+                "shown_share": share,
+                "residual": shown.residual,
+            }
         return metrics | {"fit": error.square().mean().sqrt().item()}
+
+    def shown(self, coils: CoILS) -> TrueSystem:
+        """What is shown of the plant: grade `bound` in the plane, `sampled` with more states."""
+        import torch
+
+        from constrained_nn.evidence import bound_true_system, sample_true_system
+
+        low, high = (torch.from_numpy(end) for end in self.state_box)
+        rate = 0.2 * self.rate
+        if len(low) == 2:
+            return bound_true_system(coils, self.plant, (low, high), rate=rate, most=self.parts)
+        return sample_true_system(coils, self.plant, (low, high), rate=rate)
 
 
 def _network(center: torch.Tensor, width: torch.Tensor, scale: torch.Tensor) -> torch.nn.Module:

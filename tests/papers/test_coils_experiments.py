@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from constrained_nn import experiments
 
+OTHERS = ("coils-pendulum", "coils-path-following", "coils-cart-pole", "coils-birotor")
 
-@pytest.mark.parametrize("name", ["coils-van-der-pol", "coils-pendulum"])
+
+@pytest.mark.parametrize("name", ["coils-van-der-pol", *OTHERS])
 def test_every_row_runs_and_says_what_it_measured(name, tmp_path):
     fast = experiments.load(name).fast()
-    for row in fast.rows:
+    for row in fast.rows[:1] if name in OTHERS else fast.rows:
         metrics = fast.run(row.name, 1, tmp_path)
-        assert set(metrics) == {column.name for column in fast.columns}
+        assert set(metrics) - {"residual"} == {column.name for column in fast.columns}
         assert 0.0 <= metrics["reach_2"] <= metrics["reach_10"] <= 100.0
         learned = row.name not in ("known-lqr", "idle")
         assert math.isfinite(metrics["fit"]) == learned
@@ -30,3 +33,18 @@ def test_known_plant_is_stabilized_and_rest_is_not(tmp_path):
     task = dataclasses.replace(experiments.load("coils-van-der-pol"), grid=5)
     assert task.run("known-lqr", None, tmp_path)["reach_2"] == 100.0
     assert task.run("idle", None, tmp_path)["reach_10"] == pytest.approx(4.0)  # the goal itself
+
+
+def test_phase_portrait_is_drawn(tmp_path):
+    from constrained_nn.plotting import Portrait, plot_portraits
+
+    panel = Portrait(
+        velocity=lambda x: -x,
+        value=lambda x: (x**2).sum(-1),
+        paths=np.stack([np.linspace(1.0, 0.0, 9)] * 2, -1)[None],
+        level=0.5,
+        marked=lambda x: x[:, 0] > 0.8,
+    )
+    box = (np.full(2, -1.0), np.full(2, 1.0))
+    file = plot_portraits(tmp_path / "new" / "portrait.png", {"a": panel, "b": panel}, box, count=11)
+    assert file.read_bytes().startswith(b"\x89PNG")
