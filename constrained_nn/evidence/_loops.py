@@ -61,7 +61,8 @@ def save_loop(
         upper: Upper ends.
         level: Of the sublevel set `{V <= level}` that is claimed to be in the region of attraction.
         center: Center of the inner ellipsoid, next to the equilibrium; default the middle of the domain.
-        motion: `step`: the task's integrator, the input held; `continuous`: the differential equation, `V` quadratic.
+        motion: `step`: the task's integrator, the input held; `held`: the exact solution, the input held; `continuous`:
+            feedback at every instant, `V` quadratic.
         method: Name of the controller.
     """
     center = 0.5 * (lower + upper) if center is None else center
@@ -86,9 +87,9 @@ def save_loop(
 
 def trace_plant(task: Task, motion: str) -> dict[str, Any]:
     """The plant of a task as a program: a step of its own integrator, or its derivative."""
-    if motion == "continuous":
-        return trace_derivative(task.plant)
-    return trace_step(task.plant, task.integrator, task.dt)
+    if motion == "step":
+        return trace_step(task.plant, task.integrator, task.dt)
+    return trace_derivative(task.plant)
 
 
 def load_loop(path: Path) -> tuple[Task, str, ClosedLoop, float]:
@@ -110,7 +111,9 @@ def load_loop(path: Path) -> tuple[Task, str, ClosedLoop, float]:
     parse(saved["plant"], "plant", inputs=n + m, outputs=n)
     parse(saved["controller"], "controller", inputs=n, outputs=m)
     lower, upper, center = (np.array(decode(saved[k], k, n)) for k in ("lower", "upper", "center"))
-    loop = ClosedLoop(saved["plant"], saved["controller"], saved["value"], lower, upper, center, motion)
+    loop = ClosedLoop(
+        saved["plant"], saved["controller"], saved["value"], lower, upper, center, motion, task.dt
+    )
     return task, text(saved["method"], "method"), loop, decode_one(saved["level"], "level")
 
 

@@ -1,17 +1,21 @@
 """Closed loops over boxes: decrease of a Lyapunov function, and the ball around the equilibrium that an LMI closes.
 
-Two kinds of motion of a plant under `u = π(x)`:
+Three kinds of motion of a plant under `u = π(x)`:
 
     step         x⁺ = F(x, π(x)),  F the integrator's formula as a program;
-    continuous   dx/dt = f(x, π(x)),  f as a program, V quadratic.
+    held         x⁺ = Φ(x, π(x)),  the solution of dx/dt = f(x, u) after the time h, u held; f as a program;
+    continuous   dx/dt = f(x, π(x)),  V quadratic.
+
+A solution is a Runge-Kutta step `F` and a remainder, `Φ ∈ F + δ`.
 
 Outside the ellipsoid `E = {(x − c)ᵀ P (x − c) <= r}` every state with `V <= level` must have `V(x⁺) − V(x) <= −margin`,
 or `dV/dt <= −margin`. Inside, with all Jacobians `J` of the loop over a box that contains `E`,
 
-    step         ρ² P − Jᵀ P J ≻ 0,        ρ √r + ‖F(c) − c‖_P <= √r,
+    step, held   ρ² P − Jᵀ P J ≻ 0,        ρ √r + ‖F(c) − c‖_P + ‖δ‖_P <= √r,
     continuous   −(Jᵀ P + P J) − 2 ρ P ≻ 0,   ‖f(c)‖_P <= ρ √r:
 
-the loop is a contraction of `E` into itself in the norm of `P`, and every motion in `E` tends to one equilibrium.
+the loop maps `E` into itself. Without remainder it is a contraction in the norm of `P`, and every motion in `E` tends
+to one equilibrium.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
-from constrained_nn.verify._balls import above, below
+from constrained_nn.verify._balls import above, below, interval
 from constrained_nn.verify._cover import middle
+from constrained_nn.verify._solutions import reach, rk4, rk4_error
 from constrained_nn.verify._vectors import Interpreter, Map, Vector, apply, enclose, join
 
 MOST_PARTS = 12  # bisections of the box around E
@@ -49,6 +54,11 @@ class Ellipsoid:
         e = arb_mat(len(x), 1, [v - c for v, c in zip(x, self.center, strict=True)])
         return (e.transpose() * (self.P * e)).entries()[0]
 
+    def norm(self, e: Sequence[arb]) -> arb:
+        """An upper bound of `√(eᵀ P e)` over balls; NaN where there is none."""
+        largest = above(self.value([v + c for v, c in zip(e, self.center, strict=True)]))
+        return arb(max(largest, 0.0)).sqrt()
+
     def contains(self, lower: Sequence[float], upper: Sequence[float]) -> bool:
         """Whether a box lies in `E`: it is convex, so that the corners decide."""
         corners = itertools.product(*zip(lower, upper, strict=True))
@@ -72,11 +82,12 @@ class Loop:
     """A plant under feedback with a Lyapunov function.
 
     Args:
-        plant: Program `(x, u)`: of the next state, or of `dx/dt`.
+        plant: Program `(x, u)`: of the next state for `step`, else of `dx/dt`.
         controller: Program `x -> u`.
         value: `V`.
         gradient: `∇V`, for `continuous` motion.
-        continuous: Which motion.
+        motion: `step`, `held` or `continuous`.
+        hold: `h` [s].
         level: Of `{V <= level}`.
         margin: By how much `V` decreases.
         lower: Lower ends of the domain `(n)`.
@@ -89,7 +100,8 @@ class Loop:
     controller: Interpreter
     value: Map
     gradient: Map | None
-    continuous: bool
+    motion: str
+    hold: float
     level: float
     margin: float
     lower: tuple[float, ...]
@@ -98,8 +110,25 @@ class Loop:
     factor: float
 
     def move(self, x: Vector) -> Vector:
-        """`x⁺`, or `dx/dt`."""
-        return self.plant(join(x, self.controller(x)))
+        """`x⁺` (of `held` motion without its remainder), or `dx/dt`."""
+        u = self.controller(x)
+        return rk4(self.plant, x, u, self.hold) if self.motion == "held" else self.plant(join(x, u))
+
+    @property
+    def continuous(self) -> bool:
+        return self.motion == "continuous"
+
+    def remainder(self, lower: Sequence[float], upper: Sequence[float]) -> list[arb] | None:
+        """`δ` of `held` motion over a box; None if the solutions are not proved to stay in the domain meanwhile."""
+        x = Vector.box(lower, upper).values
+        u = enclose(self.controller, lower, upper).values
+        tube = reach(self.plant, x, u, self.hold)
+        if tube is None or not self._in_domain(tube):
+            return None
+        return rk4_error(self.plant.program, x, tube, u, self.hold)
+
+    def _in_domain(self, y: Sequence[arb]) -> bool:
+        return all(a <= v and v <= b for a, v, b in zip(self.lower, y, self.upper, strict=True))
 
     def change(self, x: Vector) -> Vector:
         """`V(x⁺) − V(x)` or `dV/dt`, then what `move` gives."""
@@ -115,15 +144,30 @@ class Loop:
     def decrease(self, lower: Sequence[float], upper: Sequence[float]) -> tuple[float, bool, Vector]:
         """An upper bound of the change of `V` over a box; whether the motion stays in the domain; the enclosure."""
         found = enclose(self.change, lower, upper)
-        bound = above(found.values[0])
-        return bound, self._stays(found.values[1:], lower, upper), found
+        change, y = found.values[0], found.values[1:]
+        if self.motion != "held":
+            return above(change), self._stays(y, lower, upper), found
+        if not (change <= -self.margin and self._in_domain(y)):  # the remainder costs more than the rest
+            return above(change), False, found
+        error = self.remainder(lower, upper)
+        if error is None:
+            return float("inf"), False, found
+        change = change + self._shifted(y, error)
+        return above(change), self._in_domain([v + e for v, e in zip(y, error, strict=True)]), found
+
+    def _shifted(self, y: Sequence[arb], error: Sequence[arb]) -> arb:
+        """`V(y + δ) − V(y) ∈ ∇V · δ`, the gradient between the two."""
+        n = range(len(y))
+        between = [v + interval(0, 1) * e for v, e in zip(y, error, strict=True)]
+        slopes = self.value(Vector(between, [[arb(i == j) for j in n] for i in n])).jacobian
+        assert slopes is not None
+        return sum((s * e for s, e in zip(slopes[0], error, strict=True)), arb(0))
 
     def _stays(self, y: Sequence[arb], lower: Sequence[float], upper: Sequence[float]) -> bool:
         """`x⁺` is in the domain; in continuous time `V > level` where the box meets the boundary of the domain."""
-        n = range(len(lower))
         if not self.continuous:
-            return all(y[i] >= self.lower[i] and y[i] <= self.upper[i] for i in n)
-        for i in n:
+            return self._in_domain(y)
+        for i in range(len(lower)):
             for end, edge in ((lower[i], self.lower[i]), (upper[i], self.upper[i])):
                 face = [[*side[:i], edge, *side[i + 1 :]] for side in (list(lower), list(upper))]
                 if end == edge and not self.outside(*face):
@@ -154,7 +198,12 @@ class Loop:
         at_center = self.move(Vector(center)).values
         factor = arb(self.factor)
         rest = at_center if self.continuous else [y - c for y, c in zip(at_center, center, strict=True)]
-        drift = self.inner.value([v + c for v, c in zip(rest, center, strict=True)]).sqrt()
+        drift = self.inner.norm(rest)
+        if self.motion == "held":
+            error = self.remainder(*hull)
+            if error is None:
+                return "the solutions from the inner ellipsoid are not enclosed"
+            drift = drift + self.inner.norm(error)
         root = arb(self.inner.radius).sqrt()
         enough = drift <= factor * root if self.continuous else factor * root + drift <= root
         return None if enough else "the inner ellipsoid is not proved to be mapped into itself"
@@ -193,7 +242,13 @@ class Loop:
         inside = all(a <= v <= b for a, v, b in zip(self.lower, x, self.upper, strict=True))
         if not inside or not self.value(point).values[0] <= self.level:
             return None
-        change = self.change(point).values[0]
+        found = self.change(point).values
+        change = found[0]
+        if self.motion == "held":
+            error = self.remainder(x, x)
+            if error is None:
+                return None
+            change = change + self._shifted(found[1:], error)
         out = self.inner.value(point.values) > self.inner.radius
         return change if out and change > -self.margin else None
 

@@ -20,7 +20,7 @@ from constrained_nn.verify._vectors import Interpreter, Map
 KIND, GRADE = "lyapunov-decrease", "proof"
 KEYS = (*COMMON, "motion", "hold", "level", "margin", "radius", "factor", "boxes", "worst", "data")
 DATA = ("plant", "controller", "value", "lower", "upper", "center", "P", "cover", "point")
-MOTIONS = ("step", "continuous")
+MOTIONS = ("step", "held", "continuous")
 BITS = 64
 SLOPPY = 1e-6  # the stated worst change may be above ours by this relative amount, never below
 
@@ -72,8 +72,9 @@ def read_loop(claim: dict[str, Any], certificate: dict[str, Any]) -> Loop:
     motion = text(claim["motion"], "motion")
     if motion not in MOTIONS:
         raise FileFormatError(f"motion: expected one of {', '.join(MOTIONS)}, got {motion!a}.")
-    if claim["hold"] != (task["dt"] if motion == "step" else ""):
+    if claim["hold"] != ("" if motion == "continuous" else task["dt"]):
         raise FileFormatError("hold: expected the step of the task, and '' for continuous motion.")
+    hold = 0.0 if motion == "continuous" else decode_one(claim["hold"], "hold")
     level, margin, radius, factor = (
         decode_one(claim[name], name) for name in ("level", "margin", "radius", "factor")
     )
@@ -93,7 +94,8 @@ def read_loop(claim: dict[str, Any], certificate: dict[str, Any]) -> Loop:
         Interpreter(parse(data["controller"], "data.controller", inputs=n, outputs=m)),
         value,
         gradient,
-        motion == "continuous",
+        motion,
+        hold,
         level,
         margin,
         lower,
@@ -215,14 +217,14 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     return (
         f"For every state of {task['name']} (version {task['version']}) with {box} and V <= {level!r}, outside the "
         f"ellipsoid E = {{(x-c)'P(x-c) <= {radius!r}}}, {moves} {margin!r}; in E the loop {closes}, in the norm of P. "
-        f"So every motion that starts in the box with V <= {level!r}, or in E, tends to the one equilibrium in E, "
-        f"{end}."
+        f"So every motion that starts in the box with V <= {level!r}, or in E, {end}."
     )
 
 
 ASSUMPTIONS = (
     "The recorded programs are the plant with its integrator, the controller and V; check --replay traces them again.",
     "The plant equals its model, without disturbance; the state is measured exactly and without delay.",
-    "Of a 'step' the next state is the integrator's own formula, and nothing is claimed between two samples.",
+    "Of a 'step' the next state is the integrator's own formula, and nothing is claimed between two samples; 'held' "
+    "and 'continuous' motions are exact solutions of the differential equation.",
     "The controller is that of real arithmetic with the recorded weights; rounding when it runs is not included.",
 )

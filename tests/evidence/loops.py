@@ -37,12 +37,12 @@ def pendulum(motion: str = "step") -> tuple[Task, ClosedLoop, float]:
     """The pendulum around its upper rest under a saturated LQR."""
     task, top = PendulumTask(), np.array([np.pi, 0.0])
     P, K = gain(task, top)
-    plant = trace_derivative(task.plant) if motion == "continuous" else trace_step(task.plant, RK4(), task.dt)
-    P, level = P / np.trace(P), 0.006
+    plant = trace_step(task.plant, RK4(), task.dt) if motion == "step" else trace_derivative(task.plant)
+    P, level = P / np.trace(P), 0.002 if motion == "held" else 0.006
     width = around(P, level)
     value = quadratic_value(P, top)
     policy = trace_module(linear_policy(K, top, 8.0), 2)
-    return task, ClosedLoop(plant, policy, value, top - width, top + width, top, motion), level
+    return task, ClosedLoop(plant, policy, value, top - width, top + width, top, motion, task.dt), level
 
 
 def clipped_mass() -> tuple[Task, ClosedLoop, float]:
@@ -53,5 +53,5 @@ def clipped_mass() -> tuple[Task, ClosedLoop, float]:
     backbone.weight.data = torch.from_numpy(-K)
     policy = trace_module(nn.Sequential(backbone, nn.Hardtanh(-0.5, 0.5)), 2)
     plant = trace_step(task.plant, RK4(), task.dt)
-    width = around(P, 3.0)
-    return task, ClosedLoop(plant, policy, quadratic_value(P, origin), -width, width, origin), 3.0
+    width = around(P, 0.5)
+    return task, ClosedLoop(plant, policy, quadratic_value(P, origin), -width, width, origin), 0.5
