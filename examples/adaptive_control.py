@@ -2,7 +2,7 @@
 
     python examples/adaptive_control.py                fully actuated rotorcraft, ten recorded flights, 500 steps
     python examples/adaptive_control.py --task pvtol   underactuated aircraft, 100 steps
-    python examples/adaptive_control.py --fast         four flights, 25 steps: about a minute, the same order
+    python examples/adaptive_control.py --fast         four flights, a few steps: about a minute, the same order
 
 With `--figure loop.png` both loops are drawn and animated. `constrained-nn reproduce pfar | pvtol` measures the whole
 tables; `--runs runs/reproduce/pfar` reads back what it trained.
@@ -20,7 +20,11 @@ import torch
 from constrained_nn.experiments import load
 from constrained_nn.plotting import animate_flights, plot_flights
 
-FAST = {"epochs": 40, "steps": 25, "ridge_steps": 60, "tests": 40, "test_seconds": 4.0, "meta_dt": 0.0625}
+SHORT = {"epochs": 40, "ridge_steps": 60, "tests": 40, "test_seconds": 4.0}
+FAST = {
+    "pfar": {**SHORT, "steps": 25, "meta_dt": 0.0625},
+    "pvtol": {**SHORT, "steps": 12, "meta_dt": 0.1, "seconds": 10.0},
+}
 
 
 def main(task, flights: int, seed: int, runs: Path, figure: Path | None) -> None:
@@ -39,7 +43,7 @@ def main(task, flights: int, seed: int, runs: Path, figure: Path | None) -> None
         paths = {task.rows[0].label: task.loop(task.baseline()), "control-oriented": task.loop(learned)}
         states = {name: path.x for name, path in paths.items()}
         plot_flights(figure, task.loop_goal(), states, 0.01)
-        animate_flights(figure.with_suffix(".gif"), task.loop_goal(), states, 0.01, fps=12)
+        animate_flights(figure.with_suffix(".gif"), task.loop_goal(), states, 0.01, fps=8)
         for name, x in states.items():
             error = (x - task.loop_goal()).square().sum(-1).mean().sqrt()
             print(f"loop, {name}: RMS error {error:.3f}")
@@ -56,10 +60,10 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, default=None, help="file of the figure, such as loop.png")
     parser.add_argument("--runs", type=Path, default=None, help="folder that keeps the trainings")
-    parser.add_argument("--fast", action="store_true", help="four flights, 25 steps")
+    parser.add_argument("--fast", action="store_true", help="four flights, a few steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    task = replace(load(options.task), **{"tests": 200, **(FAST if options.fast else {})})  # pyright: ignore
+    task = replace(load(options.task), **{"tests": 200, **(FAST[options.task] if options.fast else {})})  # pyright: ignore
     if options.steps is not None:
         task = replace(task, steps=options.steps)
     with tempfile.TemporaryDirectory() as folder:
