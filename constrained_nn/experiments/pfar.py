@@ -116,7 +116,8 @@ class Pfar(Recorded):
         "mean, above a state error of 100: with one such reference in 2,000 PID would read 1.144 instead of 1.060.",
         "The published regression has its loss in units of the time step, and so its weight decay shrinks the "
         "features, most of all for few flights. The rows with scales put right have it in units of acceleration, "
-        "without decay.",
+        "without decay. Steps: 2,000 (published 5,000) and 1,000.",
+        "Training through the closed loop in steps of 0.025 s (classical Runge-Kutta; published 0.01 s), in float64.",
     )
 
     def fast(self) -> Pfar:

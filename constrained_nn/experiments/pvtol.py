@@ -106,7 +106,8 @@ class Pvtol(Recorded):
         "with the same M and seed.",
         "The errors are heavy-tailed: one test of 200 with an RMS error of 59 is 0.29 of the mean without adaptation "
         "(without it 1.16). A test counts as run away, and is in no mean, above a state error of 1,000.",
-        "The roll acceleration is the right derivative; the published formula has the measured roll rate in it.",
+        "The roll acceleration is the right derivative; the published formula has the measured roll rate in it. "
+        "Training through the closed loop in steps of 0.04 s (published 0.01 s).",
     )
 
     def fast(self) -> Pvtol:
