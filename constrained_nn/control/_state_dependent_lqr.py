@@ -133,11 +133,13 @@ class Feedback:
         value: The input `(*batch, m)`.
         riccati: Solution at each state, with status, residual and margin.
         fell_back: Elements whose gain is that of the reference instead `(*batch)`.
+        gain: The gain that was used `(*batch, m, n)`.
     """
 
     value: Float[Tensor, "*batch m"]
     riccati: RiccatiSolution
     fell_back: Bool[Tensor, "*batch"]
+    gain: Float[Tensor, "*batch m n"]
 
 
 class StateDependentLQR(Controller):
@@ -244,8 +246,14 @@ class StateDependentLQR(Controller):
             A, B = self.factorization(x_ref.expand(e.shape), x_ref, u_ref)
             at_reference = solve_care(A, B, self.Q, self.R)
             gain = torch.where(fell_back[..., None, None], at_reference.gain, gain)
-        u = torch.clamp(u_ref - matvec(gain, e), self.lower, self.upper)
-        return Feedback(u, riccati, fell_back)
+        return Feedback(self.apply_gain(t, x, gain), riccati, fell_back, gain)
+
+    def apply_gain(
+        self, t: Any, x: Float[Tensor, "*batch n"], gain: Float[Tensor, "*batch m n"]
+    ) -> Float[Tensor, "*batch m"]:
+        """The input of a gain, such as that of a moment ago: the Riccati equation may be slower than the loop."""
+        x_ref, u_ref = self._reference(t)
+        return torch.clamp(u_ref - matvec(gain, self.error(x, x_ref)), self.lower, self.upper)
 
     def forward(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         return self.solve(t, x).value

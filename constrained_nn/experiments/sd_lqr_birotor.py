@@ -110,5 +110,21 @@ class BirotorRegulator(RegulatorExperiment):
         u = 0.5 * torch.stack([lift + turn, lift - turn], -1)
         return x.unsqueeze(0), u[:-1].unsqueeze(0)
 
+    def draw_loop(self, runs: Path, path: Path, seed: int = 1) -> Path:
+        """The double loop by models of 50 samples, of the finished cells of a seed."""
+        from constrained_nn._tensor_files import read_tensors
+        from constrained_nn.plotting import plot_flights
+
+        flights: dict[str, Any] = {}
+        for row in self.rows:
+            folder = runs / (f"{row.name}-seed{seed}" if row.seeded else row.name)
+            if row.name in LOOP_ROWS and (folder / "loop.safetensors").exists():
+                x = read_tensors(folder / "loop.safetensors")[0]["x"][0]
+                inside = (
+                    (x[:, :2].abs() < 12.0).all(-1).cumprod(0).bool()
+                )  # a flight is drawn until it is gone
+                flights[row.label] = x.masked_fill(~inside.unsqueeze(-1), float("nan"))
+        return plot_flights(path, self.double_loop()[0][0, ::15], flights, 15 * self.task.dt)
+
 
 EXPERIMENT = BirotorRegulator()

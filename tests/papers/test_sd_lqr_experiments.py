@@ -40,6 +40,8 @@ def test_every_row_runs_and_says_what_it_measured(name, tmp_path):
         assert not missing or row.name not in ("sd-lqr", "lqr-learned", "ccm", "lqr-known")
         assert all(v >= 0 for v in metrics.values())
     names = tuple(row.name for row in fast.rows)
+    if name == "sd-lqr-birotor":
+        assert fast.draw_loop(tmp_path, tmp_path / "loop.png").stat().st_size > 10_000
     drawn = fast.draw(tmp_path, tmp_path / "errors.png", names)
     assert drawn.stat().st_size > 10_000
 
