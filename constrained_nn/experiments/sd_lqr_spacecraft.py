@@ -36,7 +36,6 @@ class SpacecraftRegulator(RegulatorExperiment):
     notes: ClassVar = (
         *NOTES,
         "Riccati equations at 50 Hz, inputs at 150 Hz.",
-        "![error over time](../images/sd_lqr_spacecraft.png)",
     )
     near: ClassVar[float] = 0.2
     refresh: ClassVar[int] = 3
