@@ -63,7 +63,7 @@ def draw(path: Path, line: torch.Tensor, plane: torch.Tensor) -> None:
     least = torch.minimum(barrier.value(x).amin(-1), barrier.clearance(x).amin(-1))
     left.contourf(p, v, least, levels=[0.0, 1e9], colors=["#E3F1FA"])
     left.contour(p, v, least, levels=[0.0], colors="black", linewidths=1.2)
-    left.plot(*line.numpy().T, color=COLORS[0], lw=0.5, alpha=0.7)
+    left.plot(line[..., 0].numpy(), line[..., 1].numpy(), color=COLORS[0], lw=0.5, alpha=0.7)
     left.set(xlabel="p [m]", ylabel="v [m/s]", title="double integrator: walls and speed limits")
     unicycle = KinematicUnicycleTask()
     for outline in unicycle.scenery():
