@@ -204,16 +204,21 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     level, margin, radius, factor = (
         decode_one(claim[name], name) for name in ("level", "margin", "radius", "factor")
     )
+    dt = decode_one(task["dt"], "task.dt")
     if claim["motion"] == "step":
-        moves = (
-            f"one step of {decode_one(task['dt'], 'task.dt')!r} s with the input held lowers V by at least"
-        )
+        moves = f"one step of {dt!r} s with the input held lowers V by at least"
         closes = f"contracts it by the factor {factor!r} into itself"
-        end = "and stays in the box at every step"
+        end = "tends to the one equilibrium in E, and stays in the box at every step"
+    elif claim["motion"] == "held":
+        moves = (
+            f"the solution of the differential equation with the input held for {dt!r} s lowers V by at least"
+        )
+        closes = f"maps it into itself from sample to sample, the Runge-Kutta step contracting by the factor {factor!r}"
+        end = "is in E from some sample on at every sample, and stays in the box at all times"
     else:
         moves = "V falls along the motion with continuous feedback at a rate of at least"
         closes = f"contracts at the rate {factor!r} 1/s and stays in it"
-        end = "and stays in the box"
+        end = "tends to the one equilibrium in E, and stays in the box"
     return (
         f"For every state of {task['name']} (version {task['version']}) with {box} and V <= {level!r}, outside the "
         f"ellipsoid E = {{(x-c)'P(x-c) <= {radius!r}}}, {moves} {margin!r}; in E the loop {closes}, in the norm of P. "

@@ -217,6 +217,23 @@ def test_command_line(tmp_path: Path) -> None:
     assert "--runs" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("motion", "says"),
+    [
+        ("step", ("one step of 0.05 s with the input held", "tends to the one equilibrium", "at every step")),
+        (
+            "held",
+            ("the solution of the differential equation", "is in E from some sample on", "at all times"),
+        ),
+        ("continuous", ("with continuous feedback", "tends to the one equilibrium", "stays in the box.")),
+    ],
+)
+def test_words_are_those_of_the_motion(motion: str, says: tuple[str, ...]) -> None:
+    certificate = certified(*pendulum(motion), seconds=0.0)
+    words = claims.statement(certificate["claims"][0], certificate)
+    assert all(part in words for part in says)
+
+
 def test_loop_files(tmp_path: Path) -> None:
     task, loop, level = pendulum("continuous")
     path = save_loop(
