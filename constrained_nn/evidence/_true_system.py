@@ -92,7 +92,7 @@ def bound_true_system(
 
     With the error `e = f_plant(x, π(x)) − f̂(x, π(x))` of the uncorrected model and `s = ∇V·f̂ + rate V`,
 
-        dV/dt = ∇V·f_plant <= −rate V + s + |∇V| |e|.
+        dV/dt = ∇V·f_plant <= −rate V + s + ‖∇V‖ ‖e‖.
 
     The box is divided where that needs it. On each part `s`, `∇V` and `e` are enclosed: the networks with their
     Jacobians by interval arithmetic, and the error
