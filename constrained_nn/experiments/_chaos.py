@@ -227,6 +227,7 @@ class ChaosExperiment(Experiment):
             model, data, 1, place, seed, soft=far, volume=self.recipe.volume if own == ECO_ROW else 0.0
         )
         minutes = read_minutes(shared) + read_minutes(place)
+        self.settle(network)
         if row == CLIPPED:
             model = ClippedToBall(network, flat.mean(0).to(self.device), 1.1 * longest)
         elif row == TEST_ONLY:
@@ -241,6 +242,9 @@ class ChaosExperiment(Experiment):
                 energy.set_level(1.02 * report.level_without)
             measures |= learned | {"log_volume": report.log_volume, "level": float(energy.level)}
         return model, measures
+
+    def settle(self, network: Any) -> None:
+        """Last change of the trained network, alike in all rows."""
 
     def soft(self, longest: float) -> Any:
         """Penalty of the row `soft`."""

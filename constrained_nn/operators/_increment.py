@@ -85,7 +85,8 @@ class FieldIncrement(nn.Module):
             stays finite however far the state is; the field that it is added to is not changed.
         closure: `H`, from fields `(batch, 1, *shape)` to the same. Its input is detached: the large scales do not
             depend on it, and it learns by itself.
-        resolved: Grid whose frequencies the closure's output keeps; default `shape`.
+        resolved: Grid whose frequencies the next state keeps; default `shape`. Frequencies that hold next to nothing in
+            the data are not learned, and may grow: leave them out.
 
     Raises:
         ShapeError: The state does not have as many components as the grid has points.
@@ -143,8 +144,9 @@ class FieldIncrement(nn.Module):
         after = resample(field + change, self.shape)
         if self.closure is not None:
             small = self.deviation * self.closure(self._normalized(after.detach())).squeeze(1).to(w.dtype)
-            small = resample(small, self.resolved)
-            after = after + resample(small, self.shape) - resample(resample(small, self.inner), self.shape)
+            after = after + small - resample(resample(small, self.inner), self.shape)
+        if self.resolved != self.shape:
+            after = resample(resample(after, self.resolved), self.shape)
         return after.reshape(w.shape)
 
     def _normalized(self, field: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1 ..."]:
