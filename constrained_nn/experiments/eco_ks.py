@@ -51,7 +51,7 @@ class EcoKuramotoSivashinsky(ChaosExperiment):
         "network is a gated operator of 46,000 weights in float32; it sees 128 points, steps 0.5 s, and is applied "
         "twice a step. Statistics over the last 2,000 of 10,000 steps, against 2,000 s of an unseen trajectory; the "
         "first row is the same for a second unseen trajectory, the noise floor. States and energies in float64.",
-        "In rollouts all rows keep the frequencies up to 32 (wavenumber 2). Those beyond hold about a thousandth of the "
+        "In rollouts all rows keep the frequencies up to 32 (wavenumber 2). Those beyond hold a thousandth of the "
         "power, are hardly learned, and grow over hundreds of steps; left out, they make the distance in space large. "
         "With all 63 frequencies of the network's grid the backbone alone leaves ten times the truth's norm after 285 "
         "steps (1.2e4 times in the end), and ECO holds 1.12 times, but by changing 98 % of the steps, with published "
