@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 COUNTS = (50, 200, 1000)
 # Seeds of the start states of references and of tests.
-_REFERENCE_SEED, _START_SEED = 42, 43
+# The settings were chosen on starts of seed 43; the published table is of others.
+_REFERENCE_SEED, _START_SEED = 42, 143
 # A run whose error grows beyond this many times its start is lost; its input is that of the reference from there on.
 _LOST = 100.0
 # Which training each learned row judges.
