@@ -22,6 +22,7 @@ KEYS = (
 )  # fmt: skip
 BARRIER = ("name", "unit", "gains", "value", "curvature")
 LABELS = ".+"  # of a leaf: outside of the safe set; to be examined with its witness
+MOST_INPUTS = 10  # every corner of their range is visited
 SLOPPY = 1e-6  # a stated margin may be smaller than ours by this relative amount, never larger
 
 
@@ -67,6 +68,8 @@ def read_system(claim: dict[str, Any], certificate: dict[str, Any]) -> System:
     """
     task = certificate["task"]
     n, m = len(task["state"]), len(task["input"])
+    if m > MOST_INPUTS:
+        raise FileFormatError(f"task.input: expected at most {MOST_INPUTS} inputs, got {m}.")
     if claim["hold"] != task["dt"]:
         raise FileFormatError("hold: expected the step of the task, got another time.")
     hold, floor = decode_one(claim["hold"], "hold"), decode_one(claim["floor"], "floor")
@@ -210,13 +213,13 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     task = certificate["task"]
     names = [name.split()[0] for name in task["state"]]
     box = ", ".join(
-        f"{name} in [{a:g}, {b:g}]" + (" and its turns" if i in claim["periodic"] else "")
+        f"{name} in [{a!r}, {b!r}]" + (" and its turns" if i in claim["periodic"] else "")
         for i, (name, a, b) in enumerate(
             zip(names, decode(claim["lower"], "lower"), decode(claim["upper"], "upper"), strict=True)
         )
     )
     limits = ", ".join(
-        f"{name.split()[0]} in [{a:g}, {b:g}]"
+        f"{name.split()[0]} in [{a!r}, {b!r}]"
         for name, a, b in zip(
             task["input"], decode(claim["low"], "low"), decode(claim["high"], "high"), strict=True
         )
@@ -224,14 +227,14 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     kept = []
     for item in claim["barriers"]:
         gains = decode(item["gains"], "gains")
-        word = "h = e" if len(gains) == 1 else f"h = e' + {gains[0]:g} e"
-        kept.append(f"{item['name']} ({word}, rate {gains[-1]:g}/s)")
+        word = "h = e" if len(gains) == 1 else f"h = e' + {gains[0]!r} e"
+        kept.append(f"{item['name']} ({word}, rate {gains[-1]!r}/s)")
     floor = decode_one(claim["floor"], "floor")
     return (
-        f"{task['name']} (version {task['version']}): let S be the states with {box} at which h >= -{floor:g} (and "
-        f"e >= -{floor:g}/kappa) for {', '.join(kept)}. From every state of S, every input with {limits} that "
-        f"satisfies the rows h' + rate h >= (T/2) m(x, u) to within rate * {floor:g}, held for T = "
-        f"{decode_one(claim['hold'], 'hold'):g} s, keeps the solution of the differential equation in S at every time, "
+        f"{task['name']} (version {task['version']}): let S be the states with {box} at which h >= -{floor!r} (and "
+        f"e >= -{floor!r}/kappa) for {', '.join(kept)}. From every state of S, every input with {limits} that "
+        f"satisfies the rows h' + rate h >= (T/2) m(x, u) to within rate * {floor!r}, held for T = "
+        f"{decode_one(claim['hold'], 'hold')!r} s, keeps the solution of the differential equation in S at every time, "
         f"between samples too; and at every state of S such an input exists. So S is never left, whatever is proposed "
         f"to the layer that enforces the rows."
     )

@@ -3,12 +3,12 @@
 The step that is proved, for numbers `Q ≻ 0`, `w`, `c`, `α`, `σ` of a file, any state `x` and any finite proposal `y`:
 
     d = fl(y − w),  E = fl(V(d)),  b = fl((1 − σ) fl(α max(fl(V(x)), c))),
-    x⁺ = y  if E <= b,  else  fl(w + fl(√fl(b / E) d))  (or w, where b / E is no normal number)
+    x⁺ = y  if E <= b,  else  fl(w + fl(√fl(b / E) d))  (or w, where b / E is no normal number),
 
-satisfies `V(x⁺) <= α max(V(x), c)` in exact arithmetic, if `σ` is at least what follows from four bounds: `k`, by which
-a relative error of every component grows in the norm `√V`; `G`, the relative error of `fl(V)`; `ρ = √V(w as a
-deviation) / √(α c)`, by which the addition of the center counts; and the units of rounding `u` of the computation and
-`η` of the state, `γ_m = m u / (1 − m u)`:
+rounded to the dtype of the state, satisfies `V(x⁺) <= α max(V(x), c)` in exact arithmetic, if `σ` is at least what
+follows from four bounds: `k`, by which a relative error of every component grows in the norm `√V`; `G`, the relative
+error of `fl(V)`; `ρ = √V(w as a deviation) / √(α c)`, by which the addition of the center counts; and the units of
+rounding `u` of the computation and `η` of the state, `γ_m = m u / (1 − m u)`:
 
     fl(V) ∈ V (1 ∓ G) (1 ∓ k u)²,
     √V(x⁺) <= (1 + k η) (1 + k u) (1 + u)² √(b / (1 − G)) + k η ρ √(α c).
@@ -207,7 +207,9 @@ def _largest_share(e: _Energy) -> arb | None:
     if not added < 1:
         return None
     asked = (1 + u) ** 2 * (1 + G) * (1 + k * u) ** 2
-    inside = (1 - G) * (1 - k * u) ** 2 / asked
+    # a proposal in float64 is rounded to the dtype of the state even where the condition leaves it as it is
+    kept = arb(1) if e.state == "float64" else (1 - added) / (1 + k * eta)
+    inside = (kept * (1 - k * u)) ** 2 * (1 - G) / asked
     grown = (1 + k * eta) * (1 + k * u) * (1 + u) ** 2
     moved = ((1 - added) / grown) ** 2 * (1 - G) / asked
     return inside if inside < moved else moved
@@ -298,7 +300,8 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
 ASSUMPTIONS = (
     "Q, center, level, alpha and safety are the numbers that the model uses; another exponential gives another Q.",
     "The step is computed in IEEE 754 binary64, to nearest, sums in any order; then the state is rounded to its dtype.",
-    "V(x) does not overflow, and the linear algebra of the model loses no more than products and sums in some order.",
+    "V(x) and the next state do not overflow in their dtypes, and the linear algebra of the model loses no more than "
+    "products and sums in some order.",
     "Where Q is diagonal in Fourier space, transforms are accurate to 16 (log2 n + 2) 2^-53 in the 2-norm.",
     "Proposals with NaN or infinity are refused by the model, and nothing is claimed about them.",
     "The bound is on the learned evolution; nothing is claimed about the system that it was learned from.",

@@ -84,8 +84,14 @@ class Box:
 def outside(system: System, lower: Sequence[float], upper: Sequence[float]) -> bool:
     """Whether no state of a box is in the safe set: some `e` or `h` is below its floor in all of it."""
     with precision(BITS), order(3):
-        x = [interval(a, b) for a, b in zip(lower, upper, strict=True)]
-        return _outside(system, _series(system, x, [arb(v) for v in system.low], None))
+        x, u = (
+            [interval(a, b) for a, b in zip(low, high, strict=True)]
+            for low, high in (
+                (lower, upper),
+                (system.low, system.high),
+            )  # `h` must not depend on the input here
+        )
+        return _outside(system, _series(system, x, u, None))
 
 
 def examine(system: System, lower: Sequence[float], upper: Sequence[float], witness: Sequence[float]) -> Box:
@@ -165,7 +171,7 @@ def _curvature(
         (b - a) / (high - low) if high > low else 0.0
         for (a, b), low, high in zip(part, system.low, system.high, strict=True)
     ]
-    if problem is None or not bisections or not max(widths) > 0:
+    if problem is None or not bisections or not max(widths, default=0.0) > 0:
         return found, problem
     j = widths.index(max(widths))
     cut = middle(*part[j])

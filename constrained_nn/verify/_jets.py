@@ -1,7 +1,8 @@
 """Programs on power series of balls: derivatives along solutions, and their slopes in an input.
 
 A series `Σ cₖ sᵏ` encloses, for every point of the balls it was made from, the Taylor coefficients in the time `s` of
-one smooth function. Operations with a kink give a coefficient that is not finite, of which nothing is ever proved.
+one smooth function. Operations with a kink give a coefficient that is not finite, of which nothing is ever proved; nor
+of those after it, which could be finite only by accident: a function without a value has no derivatives.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from flint import arb, arb_series, ctx
 
-from constrained_nn.verify._balls import UNARY
+from constrained_nn.verify._balls import NAN, UNARY
 from constrained_nn.verify._program import Instruction, Program
 
 
@@ -39,12 +40,14 @@ class Jet:
         return Jet(arb_series(list(coefficients)), None if slopes is None else arb_series(list(slopes)))
 
     def coefficient(self, k: int) -> arb:
-        """`cₖ`."""
-        return self.value[k]
+        """`cₖ`; NaN where an earlier coefficient is not finite."""
+        return _after_finite(self.value, k)
 
     def slope_coefficient(self, k: int) -> arb:
-        """Derivative of `cₖ` in the chosen input."""
-        return arb(0) if self.slope is None else self.slope[k]
+        """Derivative of `cₖ` in the chosen input; NaN where an earlier coefficient is not finite."""
+        if not _after_finite(self.value, k).is_finite():
+            return NAN
+        return arb(0) if self.slope is None else _after_finite(self.slope, k)
 
     def __add__(self, other: Jet) -> Jet:
         if self.slope is None or other.slope is None:
@@ -64,9 +67,7 @@ class Jet:
         return Jet(self.value * other.value, slope)
 
     def inverse(self) -> Jet:
-        if not (self.value[0].is_finite() and self.value[0] != 0):
-            return _NOTHING
-        inverse = 1 / self.value
+        inverse = _reciprocal(self.value)
         return Jet(inverse, None if self.slope is None else -self.slope * inverse * inverse)
 
     def map(self, f: Callable[[arb_series], arb_series], df: Callable[[arb_series], arb_series]) -> Jet:
@@ -74,7 +75,22 @@ class Jet:
         return Jet(f(self.value), None if self.slope is None else df(self.value) * self.slope)
 
 
-_NOTHING = Jet(arb_series([arb.nan()]), arb_series([arb.nan()]))
+def _after_finite(series: arb_series, k: int) -> arb:
+    return series[k] if all(series[i].is_finite() for i in range(k)) else NAN
+
+
+def _missing() -> arb_series:
+    """Where there is no series: every coefficient is NaN, so that no later one passes for a derivative."""
+    return arb_series([NAN] * ctx.cap)
+
+
+def _nothing() -> Jet:
+    return Jet(_missing(), _missing())
+
+
+def _reciprocal(v: arb_series) -> arb_series:
+    """`1 / v`; nothing where the constant term may be zero."""
+    return 1 / v if v[0].is_finite() and v[0] != 0 else _missing()
 
 
 def _square(a: Jet) -> Jet:
@@ -86,11 +102,11 @@ def _square(a: Jet) -> Jet:
 
 
 def _sqrt(a: Jet) -> Jet:
-    return a.map(lambda v: v.sqrt(), lambda v: 1 / (2 * v.sqrt())) if a.value[0] > 0 else _NOTHING
+    return a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.value[0] > 0 else _nothing()
 
 
 def _log(a: Jet) -> Jet:
-    return a.map(lambda v: v.log(), lambda v: 1 / v) if a.value[0] > 0 else _NOTHING
+    return a.map(lambda v: v.log(), _reciprocal) if a.value[0] > 0 else _nothing()
 
 
 def _wave(v: arb_series) -> tuple[arb_series, arb_series]:
@@ -112,7 +128,7 @@ def _cos(a: Jet) -> Jet:
 
 
 def _tanh(v: arb_series) -> arb_series:
-    return 1 - 2 / (1 + (2 * v).exp())
+    return 1 - 2 * _reciprocal(1 + (2 * v).exp())
 
 
 _UNARY: dict[str, Callable[[Jet], Jet]] = {
@@ -123,7 +139,7 @@ _UNARY: dict[str, Callable[[Jet], Jet]] = {
     "exp": lambda a: a.map(lambda v: v.exp(), lambda v: v.exp()),
     "sin": _sin,
     "cos": _cos,
-    "atan": lambda a: a.map(lambda v: v.atan(), lambda v: 1 / (1 + v * v)),
+    "atan": lambda a: a.map(lambda v: v.atan(), lambda v: _reciprocal(1 + v * v)),
     "tanh": lambda a: a.map(_tanh, lambda v: 1 - _tanh(v) * _tanh(v)),
 }
 _BINARY: dict[str, Callable[[Jet, Jet], Jet]] = {
@@ -162,7 +178,7 @@ def _execute(i: Instruction, args: list[list[Jet]]) -> list[Jet]:
     if i.op in _BINARY:
         a, b = (part * i.size if len(part) == 1 else part for part in args)
         return [_BINARY[i.op](p, q) for p, q in zip(a, b, strict=True)]
-    return [_NOTHING] * i.size  # a kink, or a function without series here
+    return [_nothing()] * i.size  # a kink, or a function without series here
 
 
 def _affine(weights: Sequence[float], offset: float, jets: Sequence[Jet]) -> Jet:

@@ -11,7 +11,7 @@ from flint import arb, arb_mat
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import precision
 from constrained_nn.verify._claim import COMMON
-from constrained_nn.verify._cover import leaves
+from constrained_nn.verify._cover import MOST_AXES, leaves
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
 from constrained_nn.verify._loops import LABELS, Ellipsoid, Loop, positive_definite, quadratic
 from constrained_nn.verify._program import parse
@@ -69,6 +69,8 @@ def read_loop(claim: dict[str, Any], certificate: dict[str, Any]) -> Loop:
     n, m = len(task["state"]), len(task["input"])
     if not n or not m:
         raise FileFormatError("task: expected a state and an input.")
+    if n > MOST_AXES:
+        raise FileFormatError(f"task.state: expected at most {MOST_AXES} states, got {n}.")
     motion = text(claim["motion"], "motion")
     if motion not in MOTIONS:
         raise FileFormatError(f"motion: expected one of {', '.join(MOTIONS)}, got {motion!a}.")

@@ -19,6 +19,7 @@ from constrained_nn.verify._balls import (
     power,
     reciprocal,
 )
+from constrained_nn.verify._cover import middle
 from constrained_nn.verify._program import Instruction, Program
 
 Row = list[arb]
@@ -205,7 +206,10 @@ class Interpreter:
         for instruction, constants in zip(self.program.code, self._constants, strict=True):
             args = [registers[a] for a in instruction.args]
             registers.append(_execute(instruction, constants, args))
-        return registers[-1]
+        result = registers[-1]
+        if x.jacobian and result.jacobian is None:  # a constant
+            return Vector(result.values, [[ZERO] * len(x.jacobian[0]) for _ in result.values])
+        return result
 
 
 def _constants(i: Instruction) -> tuple[arb_mat | None, Row]:
@@ -270,7 +274,8 @@ def enclose(function: Map, lower: Sequence[float], upper: Sequence[float]) -> Ve
     over = function(box)
     if over.jacobian is None:
         return over
-    center = [0.5 * a + 0.5 * b for a, b in zip(lower, upper, strict=True)]
+    # in the box, where alone J is known: half of the smallest double is none, and rounds to another
+    center = [min(max(middle(a, b), a), b) for a, b in zip(lower, upper, strict=True)]
     at_center = function(Vector.constant(center))
     moves = [x - c for x, c in zip(box.values, center, strict=True)]
     values = []

@@ -1,0 +1,150 @@
+"""False claims with numbers that were made for them: none is accepted, and none brings the checker down."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from flint import arb
+
+from constrained_nn.verify import Outcome, _barrier, _lyapunov, _outputs, check_claims, encode
+from constrained_nn.verify._balls import interval, precision
+from constrained_nn.verify._held import Box, System, examine
+from constrained_nn.verify._jets import Jet, order, run, solution
+from constrained_nn.verify._program import parse
+from constrained_nn.verify._solutions import reach, rk4_error
+from constrained_nn.verify._vectors import Interpreter, enclose
+
+ZERO = encode(0.0)
+
+
+def outcome(module: Any, claim: dict[str, Any], states: int, inputs: int) -> Outcome:
+    """What `check` says of a claim whose words and stated numbers its author has made fit."""
+    certificate = {
+        "task": {
+            "name": "forged", "version": 1, "dt": encode(0.125), "horizon": 1,
+            "state": [f"x{i}" for i in range(states)], "input": [f"u{i}" for i in range(inputs)],
+        },
+        "claims": [claim],
+    }  # fmt: skip
+    claim |= {"kind": module.KIND, "grade": module.GRADE, "assumptions": list(module.ASSUMPTIONS)}
+    claim |= {"verdict": "holds", "statement": "", "worst": ZERO, "boxes": 0, "leaves": 0}
+    claim = {key: claim[key] for key in module.KEYS}
+    certificate["claims"] = [claim]
+    found = module.evaluate(claim, certificate)
+    if module is _barrier:
+        claim |= {
+            "leaves": found.boxes,
+            "worst": {k: encode(getattr(found, k)) for k in ("row", "curvature")},
+        }
+    elif math.isfinite(bound := found.change if module is _lyapunov else found.excess):
+        claim |= {"boxes": found.boxes, "worst": encode(bound)}
+    claim["statement"] = module.statement(claim, certificate)
+    (finding,) = check_claims(certificate)
+    return finding.outcome
+
+
+def turning(value: list[Any], inputs: int = 1) -> Outcome:
+    """An angle that turns on at 1 to 2 rad/s, whatever is asked, with a "barrier" of it."""
+    plant = [["take", 0, [1]]] if inputs else [["const", encode(1.0)]]
+    claim = {
+        "hold": encode(0.125), "floor": ZERO, "low": encode([1.0] * inputs), "high": encode([2.0] * inputs),
+        "lower": encode([-4.0]), "upper": encode([4.0]), "periodic": [0],
+        "plant": {"inputs": 1 + inputs, "code": plant},
+        "barriers": [{
+            "name": "e", "unit": "m", "gains": encode([1.0]), "value": {"inputs": 1, "code": value},
+            "curvature": {"inputs": 1, "code": [["const", encode([0.0] * (1 + inputs))]]},
+        }],
+        "data": {"cover": "+", "witness": encode([1.0] * inputs)},
+    }  # fmt: skip
+    return outcome(_barrier, claim, 1, inputs)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [["cos", 0], ["relu", 1], ["const", encode(-0.5)], ["add", 2, 3]],  # it has no series at the kink
+        [["cos", 0], ["const", encode(1.0)], ["div", 2, 1]],  # it has a pole
+        [["cos", 0], ["sqrt", 1]],
+        [["cos", 0], ["const", ZERO], ["max", 1, 2]],
+        [["cos", 0], ["erf", 1]],  # there are no series of it here
+    ],
+)
+@pytest.mark.parametrize("inputs", [0, 1])
+def test_no_derivative_is_made_of_what_has_no_value(value: list[Any], inputs: int) -> None:
+    assert turning(value, inputs) is Outcome.INCONCLUSIVE
+
+
+def test_curvature_without_inputs_cannot_be_bisected() -> None:
+    one = {"inputs": 1, "code": [["const", encode(1.0)]]}
+    e = {"inputs": 1, "code": [["cos", 0], ["const", encode(2.0)], ["add", 1, 2]]}
+    m = {"inputs": 1, "code": [["const", ZERO]]}
+    barrier = _barrier.Barrier("e", parse(e, "e"), parse(m, "m"), (1.0,))
+    found = examine(System(parse(one, "plant"), (barrier,), (), (), 0.125, 0.0), [-0.1], [0.1], [])
+    assert isinstance(found, Box)
+    assert found.problem == "the curvature of 'e'"
+
+
+@pytest.mark.parametrize("op", ["relu", "abs", "sigmoid", "erf"])
+def test_all_coefficients_after_a_value_that_is_missing_are_missing(op: str) -> None:
+    program = parse({"inputs": 2, "code": [["take", 0, [0]], [op, 1], ["take", 0, [1]], ["add", 2, 3]]}, "f")
+    with precision(64), order(6):
+        x, u = [interval(0.5, 1.0)], [arb(1)]
+        for jet in (*run(program, [Jet.of([*x, arb(1)]), Jet.of(u, u)]), *solution(program, x, u, 5, 0)):
+            assert not any(jet.coefficient(k).is_finite() for k in range(2, 6))
+            assert not any(jet.slope_coefficient(k).is_finite() for k in range(2, 6))
+        # where dx/dt = max(x, 0) + u, the formula is not exact: (x + u) h⁵ / 5! is missing
+        tube = reach(Interpreter(program), x, u, 0.125)
+        assert tube is not None
+        assert not rk4_error(program, x, tube, u, 0.125)[0].is_finite()
+
+
+@pytest.mark.parametrize("op", ["atan", "tanh", "log", "sqrt", "exp"])
+@pytest.mark.parametrize("width", [1.0, 1e3, 1e300])
+def test_series_over_wide_boxes_end_in_no_error(op: str, width: float) -> None:
+    program = parse({"inputs": 1, "code": [[op, 0]]}, "f")
+    with precision(64), order(6):
+        start = interval(-width, width)
+        (jet,) = run(program, [Jet.of([start, arb(1)], [arb(1)])])
+        assert not jet.slope_coefficient(5).is_finite() or jet.coefficient(0).is_finite()
+        (jet,) = run(program, [Jet.of([interval(0.5, 1.0), arb(1)], [arb(1)])])
+        assert jet.slope_coefficient(4).is_finite()
+
+
+def test_center_of_a_box_is_in_it() -> None:
+    """At `a = 2^-1074` the function is 1; half of `a` rounds to 0, where it is 0, and its slope at `a` is 0 as well."""
+    code = [
+        ["take", 0, [0]], ["const", encode(2.0**537)], ["mul", 1, 2], ["mul", 3, 2], ["square", 4], ["add", 4, 4],
+        ["sub", 6, 5], ["take", 0, [1]], ["sub", 8, 8], ["add", 7, 9],
+    ]  # fmt: skip
+    network = {"inputs": 2, "code": code}
+    with precision(64):
+        (value,) = enclose(Interpreter(parse(network, "f")), [5e-324, -1.0], [5e-324, 1.0]).values
+        assert value.contains(1)
+    claim = {
+        "rows": 1,
+        "data": {
+            "network": network, "lower": encode([5e-324, -1.0]), "upper": encode([5e-324, 1.0]), "A": encode([1.0]),
+            "bound": encode([0.5]), "cover": ".", "point": "",
+        },
+    }  # fmt: skip
+    assert outcome(_outputs, claim, 2, 1) is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("motion", ["step", "held", "continuous"])
+def test_motion_without_derivatives_is_judged(motion: str) -> None:
+    """`x⁺ = 0` is a contraction; `dx/dt = 0` is none."""
+    claim = {
+        "motion": motion, "hold": "" if motion == "continuous" else encode(0.125), "level": encode(0.5),
+        "margin": encode(2.0**-10), "radius": encode(2.0**-6), "factor": encode(0.5),
+        "data": {
+            "plant": {"inputs": 2, "code": [["const", ZERO]]},
+            "controller": {"inputs": 1, "code": [["const", ZERO]]},
+            "value": {"P": encode(1.0), "center": ZERO}, "lower": encode([-1.0]), "upper": encode([1.0]),
+            "center": encode([0.0]), "P": encode([1.0]), "cover": "0" "0d0d0di" "000iddd", "point": "",
+        },
+    }  # fmt: skip
+    assert outcome(_lyapunov, claim, 1, 1) in (
+        (Outcome.HOLDS,) if motion == "step" else (Outcome.INCONCLUSIVE,)
+    )
