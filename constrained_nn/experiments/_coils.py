@@ -112,9 +112,7 @@ class CoILSExperiment(Experiment):
         coils, policy = self.train(row, int(seed or 0), directory)
         reached = self._reached(policy)
         if coils is None:
-            return reached | dict.fromkeys(
-                ("decreasing", "active", "active_grid", "fit", "slack"), float("nan")
-            )
+            return reached
         samples = self._samples(int(seed or 0), self.count)
         judged = self._judged(coils, samples, corrected=row.startswith("coils"), own=policy is coils.policy)
         return reached | judged
@@ -234,10 +232,9 @@ class CoILSExperiment(Experiment):
 
         coils.eval()
         test, states = self._samples(1_000_003, 1000), self.starts()
-        scale, nothing = samples.velocity.std(0), float("nan")
+        scale = samples.velocity.std(0)
         states = states[(states - torch.from_numpy(self.equilibrium[0])).abs().amax(-1) > 0]
-        names = ("decreasing", "active", "active_grid", "slack", "shown_rate", "shown_share")
-        metrics: dict[str, float] = dict.fromkeys(names, nothing)
+        metrics: dict[str, float] = {}
         with torch.no_grad():
             model = coils if corrected else coils.model
             error = (model(test.x, test.u) - test.velocity) / scale
