@@ -61,8 +61,12 @@ class StableNLink(Experiment):
     rows: ClassVar = (
         Row("stable", "StableDynamics, convex V"),
         Row("stable-angles", "StableDynamics, V and network of sines and cosines"),
-        Row("naive", "network alone"),
-        Row("naive-angles", "network alone, of sines and cosines"),
+        Row("naive", "network alone", note="no certificate, so neither correction nor slack."),
+        Row(
+            "naive-angles",
+            "network alone, of sines and cosines",
+            note="no certificate, so neither correction nor slack.",
+        ),
     )
     seeds: ClassVar = (1,)
     notes: ClassVar = (
