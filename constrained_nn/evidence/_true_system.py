@@ -288,10 +288,16 @@ class _Judge:
             residual = norm(velocity - model.center) + steep * norm(h)
             push = slope * residual
         rounding = SLACK * (slope * (norm(model.size()) + residual) + alpha * value.high[:, 0])
-        least = value.low[:, 0].clamp_min(0.0)
+        # what is not a number, as at a pole of the plant, shows nothing and excludes nothing
+        least, most = value.low[:, 0].nan_to_num(nan=0.0).clamp_min(0.0), value.high[:, 0]
         excess = (s.high[:, 0] + push + rounding).clamp_min(0.0)
-        rate = torch.where(excess > 0, alpha - excess / least, alpha)
-        return _Found(torch.where(rate.isnan(), -torch.inf, rate), residual, least, value.high[:, 0])
+        rate = torch.where(excess <= 0, alpha, alpha - excess / least)
+        return _Found(
+            torch.where(rate.isnan(), -torch.inf, rate),
+            torch.where(residual.isnan(), torch.inf, residual),
+            least,
+            torch.where(most.isnan(), torch.inf, most),
+        )
 
 
 def _core(
@@ -321,7 +327,9 @@ def _core(
             radius = torch.linalg.matrix_norm(0.5 * (R + R.mT)).item()
             return torch.linalg.eigvalsh(0.5 * (Q + Q.mT))[-1].item() + radius + SLACK * scale
 
-        if top(goal) >= 0.0 or not true.center.abs().max() <= 1e-9:
+        if not bool(torch.isfinite(middle).all() & torch.isfinite(half).all()):  # a pole
+            continue
+        if not (top(goal) < 0.0 and true.center.abs().max() <= 1e-9):
             continue
         low, high = goal, alpha
         if top(alpha) <= 0.0:
@@ -385,7 +393,7 @@ def _level_and_share(judge: _Judge, low: Tensor, high: Tensor, parts: int = 4096
             with torch.no_grad():
                 box = Range.boxes(x[first : first + _CHUNK], h[first : first + _CHUNK])
                 value = range_of_certificate(judge.coils.certificate, box)[0]
-            level = min(level, value.low.min().item())
+            level = min(level, value.low.nan_to_num(nan=-torch.inf).min().item())
     level = max(level, 0.0) * (1.0 - SLACK)
     return level, _share(judge, low, high, level)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,9 @@ from constrained_nn.evidence._ranges import (
     range_of_program,
 )
 from constrained_nn.evidence._trace import trace_derivative
+from constrained_nn.evidence._true_system import _Judge
 from constrained_nn.verify._program import parse
+from control_envs._array import namespace, stack
 from control_envs.dynamics import PathFollowing, Pendulum, VanDerPol
 
 BOX = torch.tensor([-1.0, -1.0]).double(), torch.tensor([1.0, 1.0]).double()
@@ -191,3 +195,22 @@ def test_kinds_that_are_not_enclosed_are_refused():
     ):
         with pytest.raises(SetTypeError, match=says):
             call()
+
+
+@dataclasses.dataclass(frozen=True)
+class Poled(VanDerPol):
+    """The oscillator with `tan(4 x1) / 20`, which has poles in the box."""
+
+    def derivative(self, t, x, u, w=None, *, xp=None):
+        xp = xp or namespace(x)
+        pole = 0.05 * xp.tan(4.0 * x[..., 0])
+        return super().derivative(t, x, u, w, xp=xp) + stack([0.0 * pole, pole], xp)
+
+
+def test_nothing_is_shown_at_a_pole_of_the_plant() -> None:
+    program = parse(trace_derivative(Poled()), "plant", inputs=3, outputs=2)
+    x = torch.tensor([[0.39, 0.1], [0.2, 0.1]]).double()  # on the pole and far from it
+    found = _Judge(oscillator(), Poled(), program, None)(x, torch.full((2, 2), 0.01).double())
+    assert found.rate[0] == -torch.inf
+    assert found.residual[0] == torch.inf
+    assert found.rate[1] > 0.0
