@@ -60,7 +60,9 @@ def command(
     record = record_in(run)
     if record is not None:
         _refuse(context, grade, ("starts", "runs", "seed", "confidence", "search"), record)
-        _report(_recorded(record, out, seconds, jobs), out or run / "certificate.json")
+        certificate = _recorded(record, out, seconds, jobs)
+        _point(certificate, record)
+        _report(certificate, out or run / "certificate.json")
         return
     _refuse(context, Grade.all, ("seconds", "jobs"), run)
     subject = load_subject(run)
@@ -128,6 +130,7 @@ def _recorded(path: Path, out: Path | None, seconds: float, jobs: int) -> dict[s
     """The certificate of a record, written."""
     from constrained_nn.cli._progress import cover_progress
     from constrained_nn.evidence import write
+    from constrained_nn.evidence._falsify import Counterexample
     from constrained_nn.evidence._records import RECORDS, Effort
 
     try:
@@ -135,6 +138,11 @@ def _recorded(path: Path, out: Path | None, seconds: float, jobs: int) -> dict[s
             effort = Effort(seconds, jobs, report)
             certificate = RECORDS[path.name](path, f"constrained-nn certify {path.parent}", effort)
         write(certificate, out or path.parent / "certificate.json")
+    except Counterexample as error:
+        typer.echo(f"counterexample: {error}")
+        _repeat(path, error.start)
+        typer.echo("No certificate was written.")
+        raise typer.Exit(1) from None
     except OSError as error:
         fail(
             f"could not write the certificate: {error.strerror}. Free some space, or name another file with --out."
@@ -142,6 +150,26 @@ def _recorded(path: Path, out: Path | None, seconds: float, jobs: int) -> dict[s
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         fail(error)
     return certificate
+
+
+def _point(certificate: dict[str, Any], path: Path) -> None:
+    """The counterexample that a search found and a certificate holds, to be repeated."""
+    from constrained_nn.verify import decode
+
+    for claim in certificate["claims"]:
+        point = claim["data"].get("point", "")
+        if point:
+            _repeat(path, decode(point, "point"))
+
+
+def _repeat(path: Path, start: list[float]) -> None:
+    """A counterexample in hexadecimal and decimal, and the command that repeats it, where there is one."""
+    from constrained_nn.evidence._records import REPEATS
+    from constrained_nn.verify import encode
+
+    typer.echo(f"at {encode(start)}, that is {' '.join(map(repr, start))}")
+    if path.name in REPEATS:
+        typer.echo(f'repeat it: constrained-nn simulate {path.parent} --start "{encode(start)}"')
 
 
 def _report(certificate: dict[str, Any], target: Path) -> None:

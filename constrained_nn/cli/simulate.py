@@ -16,7 +16,9 @@ def command(
     starts: Annotated[str, typer.Option(help="test: the published test states; fresh: new ones.")] = "test",
     start: Annotated[
         str | None,
-        typer.Option(help="One start state: numbers in decimals or as hexadecimal floats, blanks between."),
+        typer.Option(
+            help="One start state (and proposal, of a barrier): decimals or hexadecimal floats, blanks between."
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of fresh start states.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of fresh start states.")] = 0,
@@ -27,8 +29,13 @@ def command(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Simulate a run's controller in float64 and print what it cost and whether it was safe."""
+    """Simulate a run's controller in float64 and print what it cost and whether it was safe.
+
+    In a folder with a `loop.json` or `barrier.json` it repeats the counterexample that `certify` printed.
+    """
     prepare_torch(device, threads)
+    if _repeats(run, start):
+        return
     import numpy as np
     import torch
 
@@ -60,12 +67,30 @@ def command(
         typer.echo(f"counterexample: g > 0 for one of {names}; smallest -g = {margin:.6g}")
 
 
-def _state(text: str, task: Any) -> list[float]:
-    """The numbers of `--start`, one for each state."""
+def _repeats(folder: Path, start: str | None) -> bool:
+    """Print what becomes of a counterexample in a folder with a record; False for a folder without."""
+    from constrained_nn.evidence._records import REPEATS, record_in
+
+    record = record_in(folder)
+    if record is None or record.name not in REPEATS:
+        return False
+    if start is None:
+        fail(f"--start: expected the numbers that `certify` printed, to be repeated with {record.name}.")
+    for line in REPEATS[record.name](record, _numbers(start)):
+        typer.echo(line)
+    return True
+
+
+def _numbers(text: str) -> list[float]:
     try:
-        values = [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
+        return [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
     except ValueError:
         fail(f"--start: expected numbers, got '{text}'.")
+
+
+def _state(text: str, task: Any) -> list[float]:
+    """The numbers of `--start`, one for each state."""
+    values = _numbers(text)
     names = [q.name for q in task.plant.state]
     if len(values) != len(names):
         fail(f"--start: expected {len(names)} numbers ({', '.join(names)}), got {len(values)}.")

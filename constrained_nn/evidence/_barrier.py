@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from constrained_nn._files import write_json
-from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
+from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence._cover import Report, quiet
-from constrained_nn.evidence._falsify import falsify_barrier
+from constrained_nn.evidence._falsify import Counterexample, barrier_margin, falsify_barrier
 from constrained_nn.evidence._head import about_task, head
 from constrained_nn.evidence._trace import trace, trace_derivative
 from constrained_nn.verify import _barrier as claims
@@ -39,13 +39,38 @@ def certify_barrier_record(path: Path, *, command: str, seconds: float, report: 
         FileFormatError: The file is missing or damaged.
         ConvergenceError: A counterexample was found, or the search for a proof did not end.
     """
+    return certify_barrier(_load(path), command=command, seconds=seconds, report=report)
+
+
+def _load(path: Path) -> Any:
     from control_envs.tasks import make_task
 
     try:
-        task = make_task(str(json.loads(path.read_text())["task"]))
+        return make_task(str(json.loads(path.read_text())["task"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: expected the name of a task, got {error!r}. Save it again.") from None
-    return certify_barrier(task, command=command, seconds=seconds, report=report)
+
+
+def repeat_barrier(path: Path, numbers: list[float]) -> list[str]:
+    """What becomes of a state and a proposal that are held behind the rows of the task in a file, in lines.
+
+    Raises:
+        FileFormatError: The file is missing or damaged.
+        ShapeError: `numbers` are not a state and a proposal.
+    """
+    import torch
+
+    task = _load(path)
+    plant, n = task.plant, task.plant.state_dim
+    if len(numbers) != n + plant.input_dim:
+        names = [q.name for q in (*plant.state, *plant.input)]
+        raise ShapeError(f"--start: expected {len(names)} numbers ({', '.join(names)}), got {len(numbers)}.")
+    worst = float(barrier_margin(task)[0](torch.tensor([numbers], dtype=torch.float64)))
+    lines = [f"from {numbers[:n]} with the proposal {numbers[n:]}, held for {task.clearance_hold!r} s"]
+    if worst == float("inf"):
+        return [*lines, "the state is not in the set: nothing is claimed of it"]
+    lines.append(f"smallest h along the hold = {worst:.6g}")
+    return [*lines, "counterexample: the set is left" if not worst >= 0 else "the set is kept"]
 
 
 def certify_barrier(
@@ -73,8 +98,8 @@ def certify_barrier(
 
     Raises:
         SetTypeError: The task has no clearances.
-        ConvergenceError: A search by gradient steps finds a counterexample, which ends the matter; or a piece resists,
-            for the reason that is named, or `most` boxes or the time do not suffice.
+        Counterexample: A search by gradient steps finds one, which ends the matter.
+        ConvergenceError: A piece resists, for the reason that is named, or `most` boxes or the time do not suffice.
     """
     if not getattr(task, "clearances", ()):
         raise SetTypeError(
@@ -84,10 +109,11 @@ def certify_barrier(
     worst = falsify_barrier(task, count=SEARCHED, seed=0)
     if worst.is_counterexample:
         n = task.plant.state_dim
-        raise ConvergenceError(
+        raise Counterexample(
             f"certify_barrier: expected a set that is kept, got a counterexample: from the state "
             f"{worst.state[:n].tolist()} with the proposal {worst.state[n:].tolist()} a barrier falls to "
-            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time."
+            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time.",
+            worst.state.tolist(),
         )
     lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
     claim: dict[str, Any] = {

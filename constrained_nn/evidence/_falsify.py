@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from constrained_nn.certificates import SampledBarrier
+from constrained_nn.errors import ConvergenceError
 from constrained_nn.evidence._sample import fresh_starts
 from constrained_nn.evidence._subject import Subject, allow_least_violation, relative_excess
 from constrained_nn.layers import HardNetAffine, Nan
@@ -18,6 +19,19 @@ from control_envs.simulate import RK4, SubStep, rollout
 
 STEPS = 12  # gradient steps
 _REACH = 0.5  # of the box, that a point may travel in all its steps
+
+
+class Counterexample(ConvergenceError):
+    """What was to be proved is false.
+
+    Args:
+        words: Where, and by how much.
+        start: The numbers of `constrained-nn simulate FOLDER --start` that repeat it.
+    """
+
+    def __init__(self, words: str, start: list[float]) -> None:
+        super().__init__(words)
+        self.start = start
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +104,50 @@ def falsify(
     return Worst(state.numpy(), worst, tried)
 
 
+def by_differences(
+    function: Callable[[np.ndarray], np.ndarray], step: np.ndarray
+) -> Callable[[Tensor], Tensor]:
+    """A function of NumPy `(k, n) -> (k,)` as a margin for `falsify`, with central differences for its gradient.
+
+    Args:
+        function: Infinite where a state does not count; a difference with such a neighbour counts as 0.
+        step: Of the differences `(n,)`.
+    """
+
+    class Margin(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return torch.from_numpy(function(x.detach().numpy()))
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            x = ctx.saved_tensors[0].numpy()
+            shifts = np.diag(step)
+            above, below = (function((x[:, None] + s * shifts).reshape(-1, x.shape[-1])) for s in (1, -1))
+            with np.errstate(invalid="ignore"):
+                slopes = (above - below).reshape(x.shape) / (2.0 * step)
+            return grads[0].unsqueeze(-1) * torch.nan_to_num(torch.from_numpy(slopes), 0.0, 0.0, 0.0)
+
+    return lambda x: Margin.apply(x)  # pyright: ignore[reportReturnType]
+
+
+def worst_of(
+    function: Callable[[np.ndarray], np.ndarray],
+    lower: np.ndarray,
+    upper: np.ndarray,
+    points: np.ndarray,
+    *,
+    first: int = 64,
+) -> Worst:
+    """The smallest value at `points` `(k, n)` and on the way of gradient steps from the `first` of the smallest."""
+    values = function(points)
+    order = np.argsort(np.where(np.isnan(values), -np.inf, values))[:first]
+    margin = by_differences(function, 1e-6 * (upper - lower))
+    found = falsify(margin, lower, upper, points[order])
+    return Worst(found.state, found.margin, len(points) + found.tried)
+
+
 def falsify_closed_loop(subject: Subject, *, count: int, seed: int, steps: int = STEPS) -> Worst | None:
     """The start state of the task's box whose run comes nearest to, or farthest into, what is forbidden.
 
@@ -124,9 +182,16 @@ def falsify_rows(subject: Subject, *, count: int, seed: int, steps: int = STEPS)
 
 
 def falsify_barrier(task: Any, *, count: int, seed: int, steps: int = STEPS) -> Worst:
-    """The state and the proposed input that bring a clearance or barrier of `SampledBarrier` lowest while it is held.
+    """The state and the proposal that bring a clearance or barrier of `SampledBarrier` lowest while it is held."""
+    margin, lower, upper = barrier_margin(task)
+    points = np.random.default_rng(seed).uniform(lower, upper, (count, len(lower)))
+    return falsify(margin, lower, upper, points, steps=steps)
 
-    The search is over `(x, raw input)`; the layer makes the input safe, the plant moves for its hold in eight steps
+
+def barrier_margin(task: Any) -> tuple[Callable[[Tensor], Tensor], np.ndarray, np.ndarray]:
+    """The lowest barrier of a hold as a function of `(x, raw input)`, and the ends of the box that is searched.
+
+    The layer makes the input safe, the plant moves for its hold in eight steps
     of RK4, and the margin is the smallest `h` or `e` on the way, from states with `h >= 0` and `e >= 0`; −inf where no
     input exists.
     """
@@ -153,8 +218,7 @@ def falsify_barrier(task: Any, *, count: int, seed: int, steps: int = STEPS) -> 
         found = torch.where(lost, -torch.inf, found + barrier.floor)
         return torch.where(counts, found, torch.inf)
 
-    points = np.random.default_rng(seed).uniform(*box, (count, len(box[0])))
-    return falsify(margin, *box, points, steps=steps)
+    return margin, *box
 
 
 def closed_loop_margin(subject: Subject, x: Tensor) -> Tensor:

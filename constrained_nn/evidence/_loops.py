@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from constrained_nn._files import write_json
-from constrained_nn.errors import FileFormatError
+from constrained_nn.errors import FileFormatError, InfeasibleError, ShapeError
 from constrained_nn.evidence._cover import Report, quiet
+from constrained_nn.evidence._falsify import Counterexample, worst_of
 from constrained_nn.evidence._head import about_task, head
-from constrained_nn.evidence._lyapunov import ClosedLoop, claim_decrease
+from constrained_nn.evidence._lyapunov import SAMPLES, ClosedLoop, claim_decrease
 from constrained_nn.evidence._trace import trace_derivative, trace_step
 from constrained_nn.verify import Finding, Outcome, decode, decode_one, digest, encode
 from constrained_nn.verify._format import mapping, text
@@ -131,6 +132,7 @@ def certify_loop(
 
     Raises:
         FileFormatError: The file is missing, damaged, or of another kind.
+        Counterexample: The loop is not stable at its center, and `V` does not decrease elsewhere either.
         InfeasibleError: The loop is not stable at its center.
     """
     task, method, loop, level = load_loop(path)
@@ -145,10 +147,57 @@ def certify_loop(
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         },
     )
-    claim = claim_decrease(loop, certificate, level=level, seconds=seconds, jobs=jobs, report=report)
+    try:
+        claim = claim_decrease(loop, certificate, level=level, seconds=seconds, jobs=jobs, report=report)
+    except InfeasibleError as error:
+        _refute(loop, level)
+        raise error from None
     certificate["claims"].append(claim)
     certificate["digest"] = digest(certificate)
     return certificate
+
+
+def _refute(loop: ClosedLoop, level: float) -> None:
+    """A state with `0.01 level <= V <= level` where `V` does not decrease, where no inner ellipsoid can be had."""
+
+    def margin(x: np.ndarray) -> np.ndarray:
+        V = loop.lyapunov(x)
+        return np.where((level >= V) & (0.01 * level <= V), -loop.change(x), np.inf)
+
+    points = loop.sample(np.random.default_rng(0), SAMPLES)
+    worst = worst_of(margin, loop.lower, loop.upper, points)
+    if worst.is_counterexample:
+        words = f"V changes by {-worst.margin:.6g} from {worst.state.tolist()}; no neighbourhood of the center closes"
+        raise Counterexample(words, worst.state.tolist())
+
+
+def repeat_loop(path: Path, numbers: list[float]) -> list[str]:
+    """What becomes of a state in the closed loop of a file, in lines: `V` before and after, and whether it is left.
+
+    Raises:
+        FileFormatError: The file is missing, damaged, or of another kind.
+        ShapeError: `numbers` are no state.
+    """
+    task, _, loop, level = load_loop(path)
+    if len(numbers) != len(loop.lower):
+        names = ", ".join(q.name for q in task.plant.state)
+        raise ShapeError(f"--start: expected {len(loop.lower)} numbers ({names}), got {len(numbers)}.")
+    x = np.array(numbers)
+    V, change, y = float(loop.lyapunov(x)), float(loop.change(x)), loop.move(x)
+    lines = [f"from {numbers}: V = {V!r}, level {level!r}"]
+    if loop.motion == "continuous":
+        lines.append(f"dV/dt = {change!r}")
+        after = x
+    else:
+        lines.append(f"one step to {y.tolist()}: V = {float(loop.lyapunov(y))!r}, change {change!r}")
+        after = y
+    known = ((x >= loop.lower) & (x <= loop.upper)).all() and level >= V
+    if not known:
+        return [*lines, "the state is not in the set: nothing is claimed of it"]
+    if not ((after >= loop.lower) & (after <= loop.upper)).all():
+        lines.append("counterexample: the step leaves the domain")
+    lines.append("V decreases" if change < 0 else "counterexample: V does not decrease")
+    return lines
 
 
 def replay_loop(certificate: dict[str, Any], folder: Path) -> list[Finding]:

@@ -11,6 +11,7 @@ import numpy as np
 from constrained_nn.errors import InfeasibleError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
+from constrained_nn.evidence._falsify import worst_of
 from constrained_nn.verify import _lyapunov as claims
 from constrained_nn.verify import encode
 from constrained_nn.verify._balls import precision
@@ -270,18 +271,20 @@ def _radius(claim: dict[str, Any], certificate: dict[str, Any]) -> float:
 def _worst_sample(
     loop: ClosedLoop, claim: dict[str, Any], P: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """The sampled state of the claim's set with the largest change of `V`."""
-    x = loop.sample(rng, SAMPLES)
-    e = x - loop.center
-    outside = (e @ P * e).sum(-1) > 1.001 * float.fromhex(claim["radius"])
-    x = x[outside & (loop.lyapunov(x) <= float.fromhex(claim["level"]))]
-    if not len(x):
+    """The state of the claim's set with the largest change of `V`: of samples, and of gradient steps from the worst."""
+    radius, level = 1.001 * float.fromhex(claim["radius"]), float.fromhex(claim["level"])
+
+    def margin(x: np.ndarray) -> np.ndarray:
+        e = x - loop.center
+        counts = ((e @ P * e).sum(-1) > radius) & (loop.lyapunov(x) <= level)
+        return np.where(counts, -loop.change(x), np.inf)
+
+    worst = worst_of(margin, loop.lower, loop.upper, loop.sample(rng, SAMPLES))
+    if worst.margin == np.inf:
         raise InfeasibleError(
             "certify: expected states with V <= level outside the inner ellipsoid, got none. Raise the level."
         )
-    change = loop.change(x)
-    worst = int(np.argmax(change))
-    return x[worst], float(change[worst])
+    return worst.state, -worst.margin
 
 
 def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:

@@ -15,6 +15,7 @@ from constrained_nn._files import write_json
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
+from constrained_nn.evidence._falsify import worst_of
 from constrained_nn.evidence._head import head
 from constrained_nn.evidence._networks import trace_module
 from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
@@ -148,12 +149,14 @@ def _search(
     rows, data = claims.read_rows(claim, certificate), claim["data"]
     rng = np.random.default_rng(0)
     x = rng.uniform(rows.lower, rows.upper, (SAMPLES, len(rows.lower)))
-    y = evaluate(parse(data["network"], "network"), x)
-    bound = np.array(rows.bound)
-    excess = (y @ np.array(rows.A).T - bound).max(-1)
-    worst = int(np.argmax(excess))
-    if excess[worst] > 1e-12 * (1.0 + np.abs(bound).max()):
-        data["point"] = encode(x[worst].tolist())
+    network, A, bound = parse(data["network"], "network"), np.array(rows.A), np.array(rows.bound)
+
+    def room(x: np.ndarray) -> np.ndarray:
+        return (bound - evaluate(network, x) @ A.T).min(-1)
+
+    worst = worst_of(room, np.array(rows.lower), np.array(rows.upper), x)
+    if worst.margin < -1e-12 * (1.0 + np.abs(bound).max()):
+        data["point"] = encode(worst.state.tolist())
         return
     ends = [decode(data[k], k) for k in ("lower", "upper")]
     found = cover(_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from constrained_nn.evidence._barrier import BARRIER, certify_barrier_record
+from constrained_nn.evidence._barrier import BARRIER, certify_barrier_record, repeat_barrier
 from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._energy import EVOLUTION, certify_evolution
 from constrained_nn.evidence._lmi import DECISIONS, certify_decisions
-from constrained_nn.evidence._loops import LOOP, certify_loop
+from constrained_nn.evidence._loops import LOOP, certify_loop, repeat_loop
 from constrained_nn.evidence._outputs import NETWORK, certify_outputs
 
 
@@ -46,6 +46,9 @@ RECORDS: dict[str, Maker] = {
         path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
     ),
 }
+
+# name of the file -> (file, numbers) -> lines on what becomes of that counterexample
+REPEATS: dict[str, Callable[[Path, list[float]], list[str]]] = {BARRIER: repeat_barrier, LOOP: repeat_loop}
 
 
 def record_in(folder: Path) -> Path | None:

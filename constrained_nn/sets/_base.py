@@ -100,7 +100,10 @@ class ProjectableSet(ConstraintSet):
 
 
 class IntervalSet(ConstraintSet):
-    """{y : lower <= value(y) <= upper}: equalities, boxes, polyhedra and smooth nonlinear sets."""
+    """{y : lower <= value(y) <= upper}: equalities, boxes, polyhedra and smooth nonlinear sets.
+
+    A bound that is NaN holds nowhere: the residual of its row is NaN, and no point is contained.
+    """
 
     lower: Tensor
     upper: Tensor
@@ -117,8 +120,9 @@ class IntervalSet(ConstraintSet):
         value = self.value(y)
         above, below = value - self.upper, value - self.lower
         residual = value - nearest_between(value, self.lower, self.upper)
-        # crossed bounds hold nowhere: the side that is missed by more
-        return torch.where(self.lower > self.upper, torch.where(above > -below, above, below), residual)
+        # crossed bounds hold nowhere: the side that is missed by more; neither do bounds that are NaN
+        missed = torch.where((above > -below) | above.isnan(), above, below)
+        return torch.where(self.lower <= self.upper, residual, missed)
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from constrained_nn.sets import ProjectableSet
+from constrained_nn.sets import Box, Polyhedron, ProjectableSet
 from tests.cases import SetCase, every
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.oracles import (
@@ -64,6 +64,24 @@ def test_nan_is_never_contained(case: SetCase, generator: torch.Generator) -> No
     held = set.contains(y, atol=1e-6)
     assert not held[2]
     assert held.sum() == BATCH - 1
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        ((torch.nan, 0.0), (1.0, 1.0)),
+        ((0.0, 0.0), (1.0, torch.nan)),
+        ((torch.nan, torch.nan), (torch.nan, torch.nan)),
+        ((-torch.inf, torch.nan), (torch.inf, 1.0)),
+    ],
+)
+def test_a_bound_that_is_nan_holds_nowhere(lower: tuple, upper: tuple) -> None:
+    low, high = (torch.tensor(v, dtype=torch.float64) for v in (lower, upper))
+    y = torch.full((2,), 0.5, dtype=torch.float64)
+    for set in (Box(low, high), Polyhedron(torch.eye(2).double(), low, high)):
+        assert not set.contains(y, atol=1e9)
+        unknown = low.isnan() | high.isnan()
+        assert torch.equal(set.residual(y).isnan(), unknown)  # the other rows are as they were
 
 
 @every(SetCase)
