@@ -82,6 +82,7 @@ class StableNLink(Experiment):
         "10,000 uniform ones.",
         "A convex `V` of the plain angles cannot fall while the pendulum turns over, which the plant does from "
         "a part of the box; nor is the energy convex in it. `V` of sines and cosines is the same after a full turn.",
+        "![phase portraits](../images/stable_n_link.png)",
     )
 
     def settings(self) -> Mapping[str, Any]:
@@ -194,6 +195,36 @@ class StableNLink(Experiment):
                 metrics["active"] = 100.0 * active.double().mean().item()
                 metrics["slack"] = max(slack(model, x).max().item() for x in (fresh, *path.split(20)))
         return metrics
+
+    def draw_portraits(self, runs: Path, path: Path, seed: int = 1) -> Path:
+        """Phase portraits of one link, of the finished cells of a seed: the plant, and every row."""
+        import torch
+
+        from constrained_nn.control import StableDynamics
+        from constrained_nn.plotting import Portrait, plot_portraits
+
+        side = torch.linspace(-np.pi, np.pi, 5, dtype=torch.float64)
+        starts = torch.cartesian_prod(side, side)
+        scale = self.velocity(1, self.states(1, self.count, seed)).std(0)
+        panels: dict[str, Portrait] = {}
+
+        def numpy(f: Any) -> Any:
+            return lambda x: f(torch.from_numpy(x)).detach().numpy()
+
+        for row in self.rows:
+            model = self.train(row.name, 1, seed, runs / f"{row.name}-seed{seed}")
+            learned, true = self.paths(model, 1, starts)
+            if not panels:
+                panels["plant"] = Portrait(numpy(lambda x: self.velocity(1, x)), None, true.numpy())
+            value = marked = None
+            if isinstance(model, StableDynamics):
+                value = numpy(model.certificate.value)
+                marked = numpy(lambda x, model=model: corrected(model, x, scale))
+            panels[row.label.replace(", ", ",\n")] = Portrait(
+                numpy(model), value, learned.numpy(), marked=marked
+            )
+        box = (np.array([-1.5 * np.pi, -8.0]), np.array([1.5 * np.pi, 8.0]))
+        return plot_portraits(path, panels, box, labels=("theta [rad]", "rate [rad/s]"), count=80)
 
 
 def slack(model: Any, x: torch.Tensor) -> torch.Tensor:

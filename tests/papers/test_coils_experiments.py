@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from constrained_nn import experiments
 
@@ -33,6 +34,47 @@ def test_known_plant_is_stabilized_and_rest_is_not(tmp_path):
     task = dataclasses.replace(experiments.load("coils-van-der-pol"), grid=5)
     assert task.run("known-lqr", None, tmp_path)["reach_2"] == 100.0
     assert task.run("idle", None, tmp_path)["reach_10"] == pytest.approx(4.0)  # the goal itself
+
+
+class _Plant(torch.nn.Module):
+    def __init__(self, task):
+        super().__init__()
+        self.task = task
+
+    def forward(self, x):
+        return self.task.velocity(2, x)
+
+
+class _RunsAway(torch.nn.Module):
+    def forward(self, x):
+        return 50.0 * x.square() * x
+
+
+def test_stable_dynamics_of_pendulums(tmp_path):
+    task = experiments.load("stable-n-link").fast()
+    for row in task.rows:
+        folder = tmp_path / f"{row.name}-seed1"
+        folder.mkdir()
+        metrics = task.run(row.name, 1, folder)
+        assert set(metrics) == {column.name for column in task.columns}
+        for n in (1, 2):
+            assert math.isfinite(metrics[f"error_{n}"])
+            assert 0.0 < metrics[f"fit_{n}"] < 2.0
+            assert 0.0 <= metrics[f"bounded_{n}"] <= 100.0
+            if row.name.startswith("stable"):
+                assert metrics[f"slack_{n}"] <= 1e-12
+                assert metrics[f"active_{n}"] > 0.0
+            else:
+                assert math.isnan(metrics[f"slack_{n}"])
+    # the plant itself has no error, and a model that runs away is neither near nor bounded
+    exact = task._judged(_Plant(task), 2, 1)
+    assert exact["error"] == pytest.approx(0.0, abs=1e-12)
+    assert exact["bounded"] == 100.0
+    assert exact["fit"] == pytest.approx(0.0, abs=1e-12)
+    away = task._judged(_RunsAway(), 2, 1)
+    assert away["error"] == math.inf
+    assert away["bounded"] == 0.0
+    assert task.draw_portraits(tmp_path, tmp_path / "portraits.png").stat().st_size > 10_000
 
 
 def test_phase_portrait_is_drawn(tmp_path):
