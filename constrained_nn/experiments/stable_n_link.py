@@ -185,8 +185,6 @@ class StableNLink(Experiment):
             # a run whose state is no longer finite has left for good
             "error": distance.nan_to_num(float("inf"), float("inf")).sum(-1).median().item() * self.dt,
             "bounded": 100.0 * (path[..., n:].abs().amax((-2, -1)) <= limit).double().mean().item(),
-            "active": float("nan"),
-            "slack": float("nan"),
         }
         with torch.no_grad():
             metrics["fit"] = ((model(fresh) - self.velocity(n, fresh)) / scale).square().mean().sqrt().item()
