@@ -43,8 +43,8 @@ def command(
 
     A folder with a record is proved as what it is: decisions under matrix inequalities (`decisions.safetensors`), a
     closed loop with a Lyapunov function (`loop.json`), a network with a set of outputs (`network.json`), a learned
-    evolution (`evolution.safetensors`), a
-    barrier for held inputs (`barrier.json`).
+    evolution (`evolution.safetensors`), a model that is stable by construction (`stable_model.json`), a barrier for
+    held inputs (`barrier.json`).
 
     Before that a counterexample is searched for, by gradient steps on the start state; one that is found ends all.
 

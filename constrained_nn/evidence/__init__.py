@@ -13,6 +13,7 @@ from constrained_nn.evidence._falsify import (
 from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
 from constrained_nn.evidence._loops import certify_loop, load_loop, save_loop
 from constrained_nn.evidence._lyapunov import ClosedLoop, quadratic_value, suggest_level
+from constrained_nn.evidence._model_decrease import certify_model, save_model
 from constrained_nn.evidence._networks import trace_module
 from constrained_nn.evidence._outputs import certify_outputs, save_network
 from constrained_nn.evidence._record import record
@@ -34,6 +35,7 @@ __all__ = [
     "certify_decisions",
     "certify_evolution",
     "certify_loop",
+    "certify_model",
     "certify_outputs",
     "falsify",
     "falsify_barrier",
@@ -51,6 +53,7 @@ __all__ = [
     "save_decisions",
     "save_evolution",
     "save_loop",
+    "save_model",
     "save_network",
     "suggest_level",
     "trace",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, QuadraticLyapunov
-from constrained_nn.control import AnchoredController
+from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence._builder import Builder
 from constrained_nn.evidence._closed_forms import clamp, enforce_row, quadratic
@@ -196,6 +196,38 @@ def _squared(builder: Builder, a: int) -> int:
 
 def _times(builder: Builder, factor: float, a: int) -> int:
     return builder.emit("mul", builder.constant([factor]), a)
+
+
+def trace_closed_loop(model: nn.Module, policy: nn.Module, inputs: int) -> dict[str, Any]:
+    """The program of `x -> model(x, policy(x))` for an `AnchoredModel` or an `AffineModel`, as a JSON value.
+
+    Raises:
+        SetTypeError: The model is of another kind, or a part of it is not known.
+    """
+    builder = Builder(inputs)
+    u = emit_module(policy, builder, 0)
+    if isinstance(model, AnchoredModel):
+        there = emit_module(model.backbone, builder, builder.constant(_array(model.anchor)))
+        here = emit_module(model.backbone, builder, builder.join(0, u))
+        return builder.program(builder.emit("sub", here, there))
+    if isinstance(model, AffineModel):
+        there = emit_module(model.backbone, builder, builder.constant(_array(model.origin)))
+        here = emit_module(model.backbone, builder, 0)
+        held = builder.constant(_array(model.hold))
+        return builder.program(
+            builder.emit("sub", _velocity(builder, here, u, inputs), _velocity(builder, there, held, inputs))
+        )
+    raise SetTypeError(
+        f"trace_closed_loop: expected an AnchoredModel or an AffineModel, got {type(model).__name__}."
+    )
+
+
+def _velocity(builder: Builder, parts: int, u: int, n: int) -> int:
+    """`d + B u` of a register with `d` `(n)` and the rows of `B` `(n, m)`."""
+    m = builder.sizes[u]
+    rows = [builder.take(parts, range(n + i * m, n + (i + 1) * m)) for i in range(n)]
+    driven = [builder.emit("sum", builder.emit("mul", row, u)) for row in rows]
+    return builder.emit("add", builder.take(parts, range(n)), builder.join(*driven))
 
 
 def trace_quadratic(P: Any, center: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._energy import EVOLUTION, certify_evolution
 from constrained_nn.evidence._lmi import DECISIONS, certify_decisions
 from constrained_nn.evidence._loops import LOOP, certify_loop, repeat_loop
+from constrained_nn.evidence._model_decrease import MODEL, certify_model
 from constrained_nn.evidence._outputs import NETWORK, certify_outputs
 
 
@@ -40,6 +41,9 @@ RECORDS: dict[str, Maker] = {
     DECISIONS: lambda path, command, effort: certify_decisions(path, command=command),
     EVOLUTION: lambda path, command, effort: certify_evolution(path, command=command),
     LOOP: lambda path, command, effort: certify_loop(
+        path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
+    ),
+    MODEL: lambda path, command, effort: certify_model(
         path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
     ),
     NETWORK: lambda path, command, effort: certify_outputs(

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _barrier, _energy, _energy_runs, _lmi, _lyapunov, _outputs, _rows, _sampled
+from constrained_nn.verify import (
+    _barrier,
+    _energy,
+    _energy_runs,
+    _lmi,
+    _lyapunov,
+    _model_decrease,
+    _outputs,
+    _rows,
+    _sampled,
+)
 from constrained_nn.verify._claim import ClaimModule
 from constrained_nn.verify._format import MAX_BYTES, mapping, read, sequence, text
 
@@ -45,6 +55,7 @@ CLAIMS: tuple[ClaimModule, ...] = (
     _lyapunov,
     _barrier,
     _outputs,
+    _model_decrease,
     _energy,
     _sampled,
     _energy_runs,
