@@ -49,7 +49,7 @@ class SampledBarrier:
         >>> low, high = torch.tensor(task.input_low), torch.tensor(task.input_high)
         >>> barrier = SampledBarrier(task.clearances, task.plant, hold=task.dt, low=low, high=high)
         >>> barrier.condition(0.0, torch.tensor([0.0, 0.1]).double()).upper  # brake before the wall
-        tensor([-0.0500], dtype=torch.float64)
+        tensor([-0.0503], dtype=torch.float64)
 
     References:
         Ames et al., Control Barrier Functions: Theory and Applications (2019), Eq. 12; Breeden, Garg, Panagou,

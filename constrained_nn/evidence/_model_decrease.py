@@ -67,6 +67,7 @@ def save_model(
     if any(t.dtype != torch.float64 for t in floats):
         raise SetTypeError("save_model: expected a model and states in float64. Call model.double().")
     n = states.shape[-1]
+    raw = _raw(model, V, n)  # first: it refuses parts that it does not know
     loop = model.closed_loop(states) if isinstance(model, CoILS) else model.evaluate(states)
     widths = [float(hole)] * n if isinstance(hole, int | float) else list(hole)
     return write_json(
@@ -80,7 +81,7 @@ def save_model(
             "floor": encode(0.5 * V.floor),
             "states": len(states),
             "certificate": trace_module(V, n),
-            "raw": _raw(model, V, n),
+            "raw": raw,
             "lower": encode(list(lower)),
             "upper": encode(list(upper)),
             "center": encode(V.origin.tolist()),
