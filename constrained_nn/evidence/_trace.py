@@ -99,6 +99,8 @@ class _Namespace:
     inf, pi = np.inf, np.pi
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python asks of any object
+            raise AttributeError(name)
         op = {"arctan": "atan", "negative": "neg", "absolute": "abs"}.get(name, name)
         if op not in UNARY:
             raise TypeError(

@@ -180,10 +180,16 @@ class CoILSExperiment(Experiment):
         """LQR of a plant or a model at the equilibrium, unit weights, clipped to the input limits."""
         import torch
 
-        from constrained_nn.control import Linearization, StateDependentLQR
+        from constrained_nn.control import FunctionController, Linearization, StateDependentLQR
+        from constrained_nn.solvers import solve_care
 
         goal, hold, room = (torch.from_numpy(a) for a in (*self.equilibrium, self.reach[1]))
         Q, R = torch.eye(len(goal)).double(), torch.eye(len(hold)).double()
+        if not hasattr(plant, "drift"):  # not affine in the input: the gain at the goal is all there is
+            A, B = plant.linearize(goal, hold)
+            gain = B.mT @ solve_care(A, B, Q, R).value
+            low, high = hold - room, hold + room
+            return FunctionController(lambda t, x: (hold - (x - goal) @ gain.mT).clamp(low, high))
         return StateDependentLQR(Linearization(plant), Q, R, goal, hold, lower=hold - room, upper=hold + room)
 
     def _untrained(self, seed: int, samples: Samples) -> CoILS:

@@ -29,7 +29,7 @@ class PlanarBirotor(ControlAffine):
 
     Example:
         >>> import numpy as np
-        >>> PlanarBirotor().derivative(0.0, np.zeros(6), np.array([2.4625, 2.4425])).round(3).tolist()
+        >>> (PlanarBirotor().derivative(0.0, np.zeros(6), np.array([2.4625, 2.4425])).round(3) + 0.0).tolist()
         [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
 
     References:

@@ -18,10 +18,14 @@ def test_every_row_runs_and_says_what_it_measured(name, tmp_path):
     fast = experiments.load(name).fast()
     for row in fast.rows[:1] if name in OTHERS else fast.rows:
         metrics = fast.run(row.name, 1, tmp_path)
-        assert set(metrics) - {"residual"} == {column.name for column in fast.columns}
+        names = {column.name for column in fast.columns}
+        assert set(metrics) - {"residual"} <= names  # what a row does not have is left out
+        if row.name.startswith("coils"):
+            assert names <= set(metrics)
         assert 0.0 <= metrics["reach_2"] <= metrics["reach_10"] <= 100.0
         learned = row.name not in ("known-lqr", "idle")
-        assert math.isfinite(metrics["fit"]) == learned
+        assert ("fit" in metrics) == learned
+        assert all(math.isfinite(metrics[name]) for name in names & set(metrics))
         if row.name.startswith("coils"):
             assert metrics["slack"] <= 1e-12
         for file in tmp_path.iterdir():

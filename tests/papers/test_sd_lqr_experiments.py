@@ -78,8 +78,8 @@ def test_double_loop_is_a_motion_of_the_birotor():
 
 
 @both
-def test_known_plant_tracks_within_the_published_range(name):
-    task = small(name, tests=6, horizon=150)
+def test_known_plant_tracks(name):
+    task = small(name, tests=6, horizon=450)  # 3 s of the 5 s of the table
     errors, fell_back = task.judge(policy_of(task, Linearization(task.task.plant)))
     assert task._metrics(errors)["median_50"] < 0.95
     assert fell_back == 0.0
