@@ -187,7 +187,7 @@ class CoILSExperiment(Experiment):
         Q, R = torch.eye(len(goal)).double(), torch.eye(len(hold)).double()
         if not hasattr(plant, "drift"):  # not affine in the input: the gain at the goal is all there is
             A, B = plant.linearize(goal, hold)
-            gain = B.mT @ solve_care(A, B, Q, R).value
+            gain = solve_care(A, B, Q, R).gain
             low, high = hold - room, hold + room
             return FunctionController(lambda t, x: (hold - (x - goal) @ gain.mT).clamp(low, high))
         return StateDependentLQR(Linearization(plant), Q, R, goal, hold, lower=hold - room, upper=hold + room)

@@ -60,7 +60,7 @@ def test_stable_dynamics_of_pendulums(tmp_path):
         folder = tmp_path / f"{row.name}-seed1"
         folder.mkdir()
         metrics = task.run(row.name, 1, folder)
-        assert set(metrics) == {column.name for column in task.columns}
+        assert set(metrics) <= {column.name for column in task.columns}  # what a row does not have is left out
         for n in (1, 2):
             assert math.isfinite(metrics[f"error_{n}"])
             assert 0.0 < metrics[f"fit_{n}"] < 2.0
@@ -69,7 +69,7 @@ def test_stable_dynamics_of_pendulums(tmp_path):
                 assert metrics[f"slack_{n}"] <= 1e-12
                 assert metrics[f"active_{n}"] > 0.0
             else:
-                assert math.isnan(metrics[f"slack_{n}"])
+                assert f"slack_{n}" not in metrics
     # the plant itself has no error, and a model that runs away is neither near nor bounded
     exact = task._judged(_Plant(task), 2, 1)
     assert exact["error"] == pytest.approx(0.0, abs=1e-12)
