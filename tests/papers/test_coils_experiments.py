@@ -60,7 +60,8 @@ def test_stable_dynamics_of_pendulums(tmp_path):
         folder = tmp_path / f"{row.name}-seed1"
         folder.mkdir()
         metrics = task.run(row.name, 1, folder)
-        assert set(metrics) <= {column.name for column in task.columns}  # what a row does not have is left out
+        # what a row does not have is left out
+        assert set(metrics) <= {column.name for column in task.columns}
         for n in (1, 2):
             assert math.isfinite(metrics[f"error_{n}"])
             assert 0.0 < metrics[f"fit_{n}"] < 2.0
