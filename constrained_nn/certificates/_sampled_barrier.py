@@ -88,7 +88,7 @@ class SampledBarrier:
         """`∂h/∂x`."""
         rows = []
         for i in range(len(self.clearances)):
-            h, pull = torch.func.vjp(lambda x, i=i: self._barrier(i, x), x)
+            h, pull, *_ = torch.func.vjp(lambda x, i=i: self._barrier(i, x), x)
             rows.append(pull(torch.ones_like(h))[0])
         return torch.stack(rows, -2)
 
@@ -140,5 +140,5 @@ class SampledBarrier:
         if len(clearance.gains) == 1:
             return clearance.value(x, torch)
         drift = self.plant.drift(0.0, x)
-        e, rate = torch.func.jvp(lambda x: clearance.value(x, torch), (x,), (drift,))
+        e, rate, *_ = torch.func.jvp(lambda x: clearance.value(x, torch), (x,), (drift,))
         return rate + clearance.gains[0] * e

@@ -154,7 +154,7 @@ def falsify_closed_loop(subject: Subject, *, count: int, seed: int, steps: int =
     The margin of a run is its smallest `−g` over all constraints and sub-steps; None for a task without start box or
     constraints.
     """
-    task = subject.task
+    task: Any = subject.task
     if not task.constraints or not hasattr(task, "start_low"):
         return None
     points = fresh_starts(task, count, seed)

@@ -297,8 +297,9 @@ class RegulatorExperiment(Experiment):
             torch.from_numpy(a) for a in (task.goal, task.goal_input, task.input_low, task.input_high)
         )
         Q, R = torch.eye(len(goal)).double(), torch.eye(len(hold)).double()
-        limits = {"lower": low, "upper": high}
-        return StateDependentLQR(factorization, Q, R, goal, hold, reference=reference, **limits).eval()
+        return StateDependentLQR(
+            factorization, Q, R, goal, hold, reference=reference, lower=low, upper=high
+        ).eval()
 
     def _metrics(self, errors: torch.Tensor) -> dict[str, float]:
         """`sqrt(1/T ∫ |e|²/|e(0)|² dt)` of every test; a row of the known plant is the same for every N."""

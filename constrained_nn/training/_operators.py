@@ -68,7 +68,7 @@ class SoftDissipativity:
     contraction: float = 0.5
     weight: float = 1.0
 
-    def __call__(self, model: nn.Module, like: Float[Tensor, "batch n"]) -> Float[Tensor, batch]:
+    def __call__(self, model: nn.Module, like: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
         z = torch.randn_like(like)
         length = self.inner + (self.outer - self.inner) * torch.rand_like(z[:, :1])
         z = length * z / z.norm(dim=-1, keepdim=True)
@@ -82,7 +82,7 @@ def multistep_loss(
     *,
     norm: Callable[[Tensor], Tensor] = mean_square,
     pushforward: bool = False,
-) -> Float[Tensor, batch]:
+) -> Float[Tensor, " batch"]:
     """Mean error of `times − 1` steps from the first state of a window.
 
     Args:
