@@ -64,6 +64,7 @@ class FusedBarrierFunction(BarrierFunction, Protocol):
     def safe_rows(self, x: Tensor, rate: float) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
 class Clearance(Protocol):
     """`e(x) >= 0` with the bound `m` of its curvature and its gains, as in `SampledBarrier`; `xp` is the namespace."""
 
