@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Account(Protocol):
     """What the data of one claim give, computed from the file alone."""
 
@@ -24,6 +25,7 @@ class Account(Protocol):
         ...
 
 
+@runtime_checkable
 class ClaimModule(Protocol):
     """A kind of claim: a module of `verify` with these names, listed in `_check.CLAIMS`. Nothing else is touched.
 
