@@ -20,10 +20,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "untyped: traced by torch or wrong on purpose; left out of --typed")
     torch.set_num_threads(1)
     if config.getoption("--typed"):
+        from importlib import import_module
+
         from jaxtyping import install_import_hook
 
         import tests.runtime_types  # noqa: F401  (the hook finds the checker by its name)
+        from constrained_nn.cli import COMMANDS
 
+        for command in COMMANDS:  # typer gives None for what is not named: its own business, not a shape
+            import_module(f"constrained_nn.cli.{command}")
         install_import_hook("constrained_nn", "tests.runtime_types.checked")
 
 
