@@ -7,6 +7,8 @@ checked at run time; tests marked `untyped` are left out there: the checker's wr
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from importlib import import_module
 
         from jaxtyping import install_import_hook
+
+        if "constrained_nn" in sys.modules:  # by the conftest.py of a subfolder that was named
+            raise pytest.UsageError(
+                "--typed checks only what is imported after it: pytest --typed tests -k NAME"
+            )
 
         import tests.runtime_types  # noqa: F401  (the hook finds the checker by its name)
         from constrained_nn.cli import COMMANDS

@@ -49,7 +49,7 @@ class ClosedLoop:
     dt: float = 0.0
     _programs: dict[str, Any] = field(default_factory=dict, init=False)
 
-    def change(self, x: np.ndarray) -> np.ndarray:
+    def change(self, x: np.ndarray) -> np.ndarray | np.float64:
         """`V(x⁺) − V(x)`, or `dV/dt`, in float64 at the states `(*batch, n)`."""
         y = self.move(x)
         if self.motion != "continuous":
@@ -72,7 +72,7 @@ class ClosedLoop:
         k4 = plant(x + self.dt * k3)
         return x + self.dt / 6.0 * (k1 + 2.0 * (k2 + k3) + k4)
 
-    def lyapunov(self, x: np.ndarray) -> np.ndarray:
+    def lyapunov(self, x: np.ndarray) -> np.ndarray | np.float64:
         """`V` in float64."""
         if "P" in self.value:
             P, center = _quadratic(self.value)
@@ -150,7 +150,7 @@ def suggest_level(loop: ClosedLoop, rng: np.random.Generator, margin: float = 0.
     axis, side = rng.integers(len(loop.lower), size=SAMPLES), rng.integers(2, size=SAMPLES)
     faces[np.arange(SAMPLES), axis] = np.where(side, loop.upper[axis], loop.lower[axis])
     edge = loop.lyapunov(faces).min()
-    V, bad = loop.lyapunov(x), ~(loop.change(x) < -margin)
+    V, bad = np.asarray(loop.lyapunov(x)), ~(loop.change(x) < -margin)
     far = 1e-3 * edge < V
     return float(min(edge, V[bad & far].min(initial=np.inf)))
 

@@ -68,7 +68,9 @@ class SoftDissipativity:
     contraction: float = 0.5
     weight: float = 1.0
 
-    def __call__(self, model: nn.Module, like: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
+    def __call__(
+        self, model: Callable[[Tensor], Tensor], like: Float[Tensor, "batch n"]
+    ) -> Float[Tensor, " batch"]:
         z = torch.randn_like(like)
         length = self.inner + (self.outer - self.inner) * torch.rand_like(z[:, :1])
         z = length * z / z.norm(dim=-1, keepdim=True)
