@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,31 @@ from constrained_nn.evidence._head import about_task, head
 from constrained_nn.evidence._trace import trace, trace_derivative
 from constrained_nn.verify import _barrier as claims
 from constrained_nn.verify import digest, encode
-from constrained_nn.verify._cover import middle
-from constrained_nn.verify._held import Box, System, examine, outside
+from constrained_nn.verify._cover import middle, replaced
+from constrained_nn.verify._held import Box, System, examine, inside, outside
 
 MOST_BOXES = 50_000
+NARROW = 2e-4  # width of a piece of the start box, as a share of the domain, under which it is given up
 SMALLEST = 1e-9  # part of the box under which a piece is given up
 
 BARRIER = "barrier.json"
 SEARCHED = 200  # states and proposals from which a counterexample is searched for, before the proof
 
 
-def save_barrier(folder: Path, task: str) -> Path:
-    """A note that the clearances of a task are to be proved, for `constrained-nn certify FOLDER`; returns the file."""
-    return write_json(Path(folder) / BARRIER, {"task": task})
+Start = tuple[Sequence[float], Sequence[float]]  # lower and upper ends of a box of start states
+
+
+def save_barrier(folder: Path, task: str, start: Start | None = None) -> Path:
+    """A note that the clearances of a task are to be proved, for `constrained-nn certify FOLDER`; returns the file.
+
+    Args:
+        folder: Where `barrier.json` is written.
+        task: Name of a task with clearances.
+        start: Box of start states, its lower and upper ends: proved to lie in the safe set, so that no closed loop
+            which starts there is ever unsafe.
+    """
+    ends = None if start is None else [np.asarray(end, dtype=float).tolist() for end in start]
+    return write_json(Path(folder) / BARRIER, {"task": task, "start": ends})
 
 
 def certify_barrier_record(path: Path, *, command: str, seconds: float, report: Report) -> dict[str, Any]:
@@ -39,16 +52,24 @@ def certify_barrier_record(path: Path, *, command: str, seconds: float, report: 
         FileFormatError: The file is missing or damaged.
         ConvergenceError: A counterexample was found, or the search for a proof did not end.
     """
-    return certify_barrier(_load(path), command=command, seconds=seconds, report=report)
+    task, start = _load(path)
+    return certify_barrier(task, command=command, start=start, seconds=seconds, report=report)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> tuple[Any, Start | None]:
     from control_envs.tasks import make_task
 
     try:
-        return make_task(str(json.loads(path.read_text())["task"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: expected the name of a task, got {error!r}. Save it again.") from None
+        record = json.loads(path.read_text())
+        start = record.get("start")
+        if start is not None:
+            low, high = (np.asarray(end, dtype=float) for end in start)
+            start = low.tolist(), high.tolist()
+        return make_task(str(record["task"])), start
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(
+            f"{path}: expected the name of a task and perhaps a start box, got {error!r}. Save it again."
+        ) from None
 
 
 def repeat_barrier(path: Path, numbers: list[float]) -> list[str]:
@@ -60,7 +81,7 @@ def repeat_barrier(path: Path, numbers: list[float]) -> list[str]:
     """
     import torch
 
-    task = _load(path)
+    task, _ = _load(path)
     plant, n = task.plant, task.plant.state_dim
     if len(numbers) != n + plant.input_dim:
         names = [q.name for q in (*plant.state, *plant.input)]
@@ -77,6 +98,7 @@ def certify_barrier(
     task: Any,
     *,
     command: str,
+    start: Start | None = None,
     floor: float = 1e-6,
     most: int = MOST_BOXES,
     seconds: float = 600.0,
@@ -91,6 +113,8 @@ def certify_barrier(
     Args:
         task: Task with `clearances`, a `clearance_hold` and a `clearance_box`.
         command: The command line, kept in the file.
+        start: Lower and upper ends of a box of start states that the safe set is to contain: then no closed loop that
+            starts there is ever unsafe.
         floor: How far below 0 a barrier may come by rounding.
         most: Boxes after which the search gives up.
         seconds: Time after which it gives up.
@@ -98,6 +122,7 @@ def certify_barrier(
 
     Raises:
         SetTypeError: The task has no clearances.
+        ShapeError: `start` is no box within `task.clearance_box`.
         Counterexample: A search by gradient steps finds one, which ends the matter.
         ConvergenceError: A piece resists, for the reason that is named, or `most` boxes or the time do not suffice.
     """
@@ -106,6 +131,8 @@ def certify_barrier(
             f"certify_barrier: expected a task with clearances, got '{task.name}'. double-integrator and "
             f"kinematic-unicycle have them."
         )
+    lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
+    box = None if start is None else _checked_start(start, lower, upper)
     worst = falsify_barrier(task, count=SEARCHED, seed=0)
     if worst.is_counterexample:
         n = task.plant.state_dim
@@ -115,7 +142,6 @@ def certify_barrier(
             f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time.",
             worst.state.tolist(),
         )
-    lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
     claim: dict[str, Any] = {
         "kind": claims.KIND,
         "grade": claims.GRADE,
@@ -140,6 +166,7 @@ def certify_barrier(
             for c in task.clearances
         ],
         "plant": trace_derivative(task.plant),
+        "start": None if box is None else {"lower": encode(box[0]), "upper": encode(box[1])},
         "leaves": 0,
         "worst": {},
         "data": {},
@@ -158,10 +185,12 @@ def certify_barrier(
     certificate["claims"].append(claim)
     system = claims.read_system(claim, certificate)
     search = _Search(system, task, most, seconds, report)
+    starts = "" if box is None else search.start(*box)
     search.box(tuple(lower), tuple(upper), 1.0)
     claim["data"] = {
         "cover": "".join(search.tree),
         "witness": encode(np.array(search.witnesses).ravel().tolist()),
+        "start": starts,
     }
     claim["leaves"] = search.leaves
     claim["worst"] = {"row": encode(search.row), "curvature": encode(search.curvature)}
@@ -169,6 +198,20 @@ def certify_barrier(
     claim["verdict"] = "holds"
     certificate["digest"] = digest(certificate)
     return certificate
+
+
+def _checked_start(start: Start, lower: np.ndarray, upper: np.ndarray) -> tuple[list[float], list[float]]:
+    low, high = (np.asarray(end, dtype=float) for end in start)
+    if (
+        low.shape != lower.shape
+        or high.shape != upper.shape
+        or not ((lower <= low) & (low <= high) & (high <= upper)).all()
+    ):
+        raise ShapeError(
+            f"certify_barrier: expected start as a box of {len(lower)} states within {lower.tolist()} to "
+            f"{upper.tolist()}, got {low.tolist()} to {high.tolist()}."
+        )
+    return low.tolist(), high.tolist()
 
 
 class _Search:
@@ -213,8 +256,28 @@ class _Search:
         if not lower[axis] < cut < upper[axis] or part < SMALLEST:
             raise ConvergenceError(_gave_up(found, lower, upper))
         self.tree.append(str(axis))
-        self.box(lower, (*upper[:axis], cut, *upper[axis + 1 :]), 0.5 * part)
-        self.box((*lower[:axis], cut, *lower[axis + 1 :]), upper, 0.5 * part)
+        self.box(lower, replaced(upper, axis, cut), 0.5 * part)
+        self.box(replaced(lower, axis, cut), upper, 0.5 * part)
+
+    def start(self, lower: Sequence[float], upper: Sequence[float]) -> str:
+        """Cover of a box of start states by pieces that lie in the safe set."""
+        if inside(self.system, lower, upper):
+            return claims.STARTS
+        place = ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(lower, upper, strict=True))
+        if outside(self.system, lower, upper):
+            raise ConvergenceError(
+                f"certify_barrier: expected start states in the safe set, got some outside: {place}."
+            )
+        axis = int(np.argmax((np.array(upper) - np.array(lower)) / self.scale))
+        cut = middle(lower[axis], upper[axis])
+        width = (upper[axis] - lower[axis]) / self.scale[axis]
+        if width < NARROW or not lower[axis] < cut < upper[axis] or time.monotonic() > self.deadline:
+            raise ConvergenceError(
+                f"certify_barrier: expected start states in the safe set, got a piece on its edge or beyond: {place}. "
+                f"Take a smaller start box."
+            )
+        halves = ((lower, replaced(upper, axis, cut)), (replaced(lower, axis, cut), upper))
+        return str(axis) + "".join(self.start(*half) for half in halves)
 
     def _leaf(self, label: str, part: float) -> None:
         self.tree.append(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +11,19 @@ from flint import arb
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import precision
 from constrained_nn.verify._claim import COMMON
-from constrained_nn.verify._cover import leaves
+from constrained_nn.verify._cover import Leaf, leaves, replaced
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text
-from constrained_nn.verify._held import BITS, Barrier, System, examine, outside
+from constrained_nn.verify._held import BITS, Barrier, System, examine, inside, outside
 from constrained_nn.verify._program import Program, parse
 
 KIND, GRADE = "barrier-invariance", "proof"
 KEYS = (
-    *COMMON, "hold", "floor", "low", "high", "lower", "upper", "periodic", "barriers", "plant",
+    *COMMON, "hold", "floor", "low", "high", "lower", "upper", "periodic", "barriers", "plant", "start",
     "leaves", "worst", "data",
 )  # fmt: skip
 BARRIER = ("name", "unit", "gains", "value", "curvature")
 LABELS = ".+"  # of a leaf: outside of the safe set; to be examined with its witness
+STARTS = "="  # of a leaf of the start box: in the safe set
 MOST_INPUTS = 10  # every corner of their range is visited
 SLOPPY = 1e-6  # a stated margin may be smaller than ours by this relative amount, never larger
 
@@ -116,7 +118,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
     for j in periodic:
         if (problem := _not_periodic(system, j, lower[j], upper[j])) is not None:
             return Invariance(0, 0, 0.0, 0.0, f"{names[j]} is not periodic: {problem}")
-    data = mapping(claim["data"], ("cover", "witness"), "data")
+    data = mapping(claim["data"], ("cover", "witness", "start"), "data")
     cover = data["cover"]
     if not isinstance(cover, str):
         raise FileFormatError("data.cover: expected a string.")
@@ -125,9 +127,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
     row = curvature = float("inf")
     for leaf in leaves(cover, lower, upper, LABELS, "data.cover"):
         boxes += 1
-        place = ", ".join(
-            f"{k} in [{a:.6g}, {b:.6g}]" for k, a, b in zip(names, leaf.lower, leaf.upper, strict=True)
-        )
+        place = _place(names, leaf)
         if leaf.label == ".":
             if not outside(system, leaf.lower, leaf.upper):
                 return Invariance(boxes, examined, row, curvature, f"not outside of the set: {place}")
@@ -143,7 +143,46 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
             return Invariance(boxes, examined, row, curvature, missing)
     if not examined:
         return Invariance(boxes, 0, 0.0, 0.0, "the safe set is empty in the box")
+    missing = _starts_outside(system, claim["start"], data["start"], lower, upper, names)
+    if missing is not None:
+        return Invariance(boxes, examined, row, curvature, missing)
     return Invariance(boxes, examined, row, curvature, None)
+
+
+def read_start(start: Any, lower: Sequence[float], upper: Sequence[float]) -> Leaf | None:
+    """The box of start states of a claim, or None where it names none.
+
+    Raises:
+        FileFormatError: It is empty, or not within the domain.
+    """
+    if start is None:
+        return None
+    start = mapping(start, ("lower", "upper"), "start")
+    low, high = (tuple(decode(start[name], f"start.{name}", len(lower))) for name in ("lower", "upper"))
+    if not all(a <= b <= c <= d for a, b, c, d in zip(lower, low, high, upper, strict=True)):
+        raise FileFormatError("start: expected lower <= start.lower <= start.upper <= upper in every state.")
+    return Leaf("", low, high)
+
+
+def _starts_outside(
+    system: System, start: Any, tree: Any, lower: list[float], upper: list[float], names: list[str]
+) -> str | None:
+    """Where the start box is not proved to lie in the safe set, or None."""
+    box = read_start(start, lower, upper)
+    if not isinstance(tree, str) or (box is None) != (tree == ""):
+        raise FileFormatError('data.start: expected the cover of the start box, and "" without one.')
+    if box is None:
+        return None
+    for leaf in leaves(tree, box.lower, box.upper, STARTS, "data.start"):
+        if not inside(system, leaf.lower, leaf.upper):
+            return f"not proved: the safe set contains the start box, at {_place(names, leaf)}"
+    return None
+
+
+def _place(names: Sequence[str], leaf: Leaf) -> str:
+    return ", ".join(
+        f"{k} in [{a:.6g}, {b:.6g}]" for k, a, b in zip(names, leaf.lower, leaf.upper, strict=True)
+    )
 
 
 def open_face(
@@ -159,9 +198,7 @@ def open_face(
         if j in periodic:
             continue
         for here, end in ((low[j], lower[j]), (high[j], upper[j])):
-            if here == end and not outside(
-                system, (*low[:j], end, *low[j + 1 :]), (*high[:j], end, *high[j + 1 :])
-            ):
+            if here == end and not outside(system, replaced(low, j, end), replaced(high, j, end)):
                 return j
     return None
 
@@ -236,8 +273,16 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
         f"satisfies the rows h' + rate h >= (T/2) m(x, u) to within rate * {floor!r}, held for T = "
         f"{decode_one(claim['hold'], 'hold')!r} s, keeps the solution of the differential equation in S at every time, "
         f"between samples too; and at every state of S such an input exists. So S is never left, whatever is proposed "
-        f"to the layer that enforces the rows."
+        f"to the layer that enforces the rows.{_about_start(claim['start'], names)}"
     )
+
+
+def _about_start(start: Any, names: Sequence[str]) -> str:
+    if start is None:
+        return ""
+    ends = zip(names, decode(start["lower"], "lower"), decode(start["upper"], "upper"), strict=True)
+    box = ", ".join(f"{name} in [{a!r}, {b!r}]" for name, a, b in ends)
+    return f" S contains every state with {box}: no closed loop that starts there ever leaves S."
 
 
 ASSUMPTIONS = (

@@ -68,11 +68,12 @@ def leaves(
         cut = middle(low[axis], high[axis])
         if not low[axis] < cut < high[axis]:
             raise FileFormatError(f"{where}: there is no double between the ends, at character {position}.")
-        open_.append((_with(low, axis, cut), high, depth + 1))
-        open_.append((low, _with(high, axis, cut), depth + 1))
+        open_.append((replaced(low, axis, cut), high, depth + 1))
+        open_.append((low, replaced(high, axis, cut), depth + 1))
     if open_:
         raise FileFormatError(f"{where}: the cover ends early; {len(open_)} boxes are left out.")
 
 
-def _with(values: tuple[float, ...], axis: int, value: float) -> tuple[float, ...]:
+def replaced(values: Sequence[float], axis: int, value: float) -> tuple[float, ...]:
+    """`values` with another one on `axis`."""
     return (*values[:axis], value, *values[axis + 1 :])

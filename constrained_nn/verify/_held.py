@@ -94,6 +94,14 @@ def outside(system: System, lower: Sequence[float], upper: Sequence[float]) -> b
         return _outside(system, _series(system, x, u, None))
 
 
+def inside(system: System, lower: Sequence[float], upper: Sequence[float]) -> bool:
+    """Whether every state of a box is in the safe set: each `h >= −floor`, and each `e >= −floor/kappa`."""
+    with precision(BITS), order(3):
+        x = [interval(a, b) for a, b in zip(lower, upper, strict=True)]
+        u = [interval(a, b) for a, b in zip(system.low, system.high, strict=True)]
+        return all(above >= 0 for above in _above(system, _series(system, x, u, None)))
+
+
 def examine(system: System, lower: Sequence[float], upper: Sequence[float], witness: Sequence[float]) -> Box:
     """Row of the witness and curvature, for all states of a box that are in the safe set."""
     with precision(BITS), order(6):
@@ -129,11 +137,17 @@ def _series(
 
 
 def _outside(system: System, series: list[tuple[Jet, Jet | None]]) -> bool:
-    floor = arb(system.floor)
+    return any(above < 0 for above in _above(system, series))
+
+
+def _above(system: System, series: list[tuple[Jet, Jet | None]]) -> list[arb]:
+    """`h + floor`, and `e + floor/kappa` where `h` is made of `e`, for every barrier: the set is where none is < 0."""
+    floor, values = arb(system.floor), []
     for barrier, (h, e) in zip(system.barriers, series, strict=True):
-        if h.coefficient(0) < -floor or (e is not None and e.coefficient(0) < -floor / arb(barrier.gains[0])):
-            return True
-    return False
+        values.append(h.coefficient(0) + floor)
+        if e is not None:
+            values.append(e.coefficient(0) + floor / arb(barrier.gains[0]))
+    return values
 
 
 def _row(system: System, x: list[arb], witness: list[arb]) -> tuple[float, str | None]:

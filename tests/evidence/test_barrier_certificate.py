@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -14,16 +16,18 @@ from typer.testing import CliRunner
 
 from constrained_nn.certificates import SampledBarrier
 from constrained_nn.cli import certify, check
-from constrained_nn.errors import ConvergenceError, SetTypeError
-from constrained_nn.evidence._barrier import certify_barrier, save_barrier
+from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
+from constrained_nn.evidence._barrier import _Search, certify_barrier, certify_barrier_record, save_barrier
 from constrained_nn.evidence._builder import program_of
+from constrained_nn.evidence._cover import quiet
 from constrained_nn.evidence._falsify import falsify_barrier
 from constrained_nn.evidence._trace import trace, trace_derivative
 from constrained_nn.layers import HardNetAffine
 from constrained_nn.verify import Outcome, check_claims, decode, encode
 from constrained_nn.verify import _barrier as claims
 from constrained_nn.verify._balls import interval, precision
-from constrained_nn.verify._held import examine, outside
+from constrained_nn.verify._cover import leaves
+from constrained_nn.verify._held import examine, inside, outside
 from constrained_nn.verify._jets import Jet, order, run, solution
 from control_envs.simulate import RK4
 from control_envs.tasks import DoubleIntegratorTask, KinematicUnicycleTask, PendulumTask
@@ -100,6 +104,68 @@ def test_what_is_not_true_is_not_confirmed(proof, change, says: str) -> None:
     (finding,) = check_claims(proof)
     assert finding.outcome is not Outcome.HOLDS
     assert says in finding.text
+
+
+def test_start_box_is_proved_to_lie_in_the_set(tmp_path) -> None:
+    """No larger, other or absent box passes with the cover that was proved."""
+    start = ([-2.55, -0.38], [-0.45, 0.38])
+    folder = tmp_path / "a"
+    save_barrier(folder, LINE.name, start)
+    proved = certify_barrier_record(folder / "barrier.json", command="t", seconds=60.0, report=quiet)
+    (finding,) = check_claims(proved)
+    assert finding.outcome is Outcome.HOLDS, finding.text
+    assert "S contains every state with p in [-2.55, -0.45]" in finding.statement
+    barrier, (low, high) = barrier_of(LINE), (torch.tensor(end, dtype=torch.float64) for end in start)
+    x = low + (high - low) * torch.rand(
+        10_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    assert (barrier.value(x) >= 0).all()
+    assert (barrier.clearance(x) >= 0).all()
+    wider = {"lower": encode([-2.55, -0.38]), "upper": encode([-0.45, 0.7])}
+    for change, says in (
+        ({"start": wider}, "start box"),
+        ({"start": {"lower": encode([-3.04, -0.7]), "upper": encode([-3.04, -0.7])}}, "start box"),
+        ({"start": wider | {"upper": encode([0.5, 0.38])}}, "start.lower"),
+        ({"start": wider | {"lower": encode([-0.4, -0.38])}}, "start.lower"),
+        ({"start": None}, "data.start"),
+        ({"data": proved["claims"][0]["data"] | {"start": ""}}, "data.start"),
+        ({"data": proved["claims"][0]["data"] | {"start": "="}}, "start box"),
+        ({"data": proved["claims"][0]["data"] | {"start": "+"}}, "no leaf"),
+    ):
+        other = copy.deepcopy(proved)
+        other["claims"][0] |= change
+        with contextlib.suppress(FileFormatError, TypeError):
+            other["claims"][0]["statement"] = claims.statement(other["claims"][0], other)
+        (found,) = check_claims(other)
+        assert found.outcome is not Outcome.HOLDS
+        assert re.search(says, found.text), found.text
+
+
+def test_start_box_around_a_corner_is_covered_by_pieces() -> None:
+    """The unicycle's start box reaches close to the fence: one enclosure is too coarse, its pieces are not."""
+    system = system_of(ROUND)
+    low, high = [-4.3, -2.4, -0.45], [-2.2, 2.4, 0.45]
+    tree = _Search(system, ROUND, 1000, 60.0, quiet).start(low, high)
+    pieces = list(leaves(tree, low, high, claims.STARTS, "start"))
+    assert len(pieces) > 1
+    assert all(inside(system, piece.lower, piece.upper) for piece in pieces)
+    assert not inside(system, low, high)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "says"),
+    [
+        (([-3.04, -0.2], [-2.0, 0.2]), ConvergenceError, "some outside"),
+        (([-2.5, -0.3], [-0.1, 0.3]), ConvergenceError, "start states in the safe set"),
+        (([-2.5, -0.3], [0.5, 0.3]), ShapeError, "box of 2 states"),
+        (([-2.5, -0.3], [-2.6, 0.3]), ShapeError, "box of 2 states"),
+        (([-2.5, float("nan")], [-2.4, 0.3]), ShapeError, "box of 2 states"),
+        (([-2.5], [-2.4]), ShapeError, "box of 2 states"),
+    ],
+)
+def test_start_box_that_is_not_safe_ends_the_proof(start, error, says: str) -> None:
+    with pytest.raises(error, match=says):
+        certify_barrier(LINE, command="test", start=start)
 
 
 def test_unbounded_curvature_gives_no_proof() -> None:

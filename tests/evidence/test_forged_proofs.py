@@ -56,7 +56,7 @@ def turning(value: list[Any], inputs: int = 1) -> Outcome:
             "name": "e", "unit": "m", "gains": encode([1.0]), "value": {"inputs": 1, "code": value},
             "curvature": {"inputs": 1, "code": [["const", encode([0.0] * (1 + inputs))]]},
         }],
-        "data": {"cover": "+", "witness": encode([1.0] * inputs)},
+        "start": None, "data": {"cover": "+", "witness": encode([1.0] * inputs), "start": ""},
     }  # fmt: skip
     return outcome(_barrier, claim, 1, inputs)
 

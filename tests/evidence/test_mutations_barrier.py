@@ -18,6 +18,8 @@ from constrained_nn.verify._program import parse
 from control_envs.tasks import DoubleIntegratorTask
 from tests.evidence.mutations import alter
 
+START = ([-2.6, -0.2], [-0.3, 0.2])
+
 
 class Oracle:
     """The claim in floating point: states of the set, inputs on a grid, RK4 runs, differences for derivatives."""
@@ -31,6 +33,8 @@ class Oracle:
         self.low, self.high, self.lower, self.upper = (
             np.array(decode(claim[k], k)) for k in ("low", "high", "lower", "upper")
         )
+        start = claim["start"]
+        self.start = start and tuple(np.array(decode(start[k], k)) for k in ("lower", "upper"))
         self.hold, self.floor = decode_one(claim["hold"], "hold"), decode_one(claim["floor"], "floor")
 
     def f(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -65,6 +69,10 @@ class Oracle:
     def refutes(self, count: int = 400, tolerance: float = 1e-5) -> str | None:
         """Why the claim is false, or None."""
         rng = np.random.default_rng(0)
+        if self.start is not None:
+            x = rng.uniform(*self.start, (20 * count, len(self.lower)))
+            if (self.lowest(x, np.broadcast_to(self.low, (len(x), len(self.low)))) < -tolerance).any():
+                return "a start is outside"
         x = rng.uniform(self.lower, self.upper, (count, len(self.lower)))
         grid = np.linspace(self.low, self.high, 21)
         x, u = np.repeat(x, len(grid), 0), np.tile(grid, (count, 1))
@@ -105,7 +113,7 @@ def forge(certificate: dict[str, Any], rng: random.Random) -> dict[str, Any]:
 
 
 def run(count: int) -> tuple[int, int, int]:
-    genuine, rng = certify_barrier(DoubleIntegratorTask(), command="test"), random.Random(7)
+    genuine, rng = certify_barrier(DoubleIntegratorTask(), command="test", start=START), random.Random(7)
     assert Oracle(genuine["claims"][0]).refutes() is None
     rejected = accepted = false = 0
     for number in range(count):

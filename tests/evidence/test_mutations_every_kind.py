@@ -33,7 +33,7 @@ from tests.evidence.subjects import TASK, Filtered, make, subject
 from tests.evidence.test_energy_certificate import certificate as energy
 from tests.evidence.test_lyapunov import certified
 from tests.evidence.test_mutations import rows_are_true, sample_is_true
-from tests.evidence.test_mutations_barrier import Oracle
+from tests.evidence.test_mutations_barrier import START, Oracle
 from tests.evidence.test_outputs import LOWER, UPPER, network
 
 Judge = Callable[[dict[str, Any], dict[str, Any]], str | None]
@@ -92,7 +92,8 @@ def of_decrease(claim: dict[str, Any], certificate: dict[str, Any]) -> str | Non
 
 
 def of_barrier(claim: dict[str, Any], certificate: dict[str, Any]) -> str | None:
-    return whole(claim["data"]["cover"]) or Oracle(claim).refutes()
+    starts = whole(claim["data"]["start"]) if claim["start"] is not None else None
+    return whole(claim["data"]["cover"]) or starts or Oracle(claim).refutes()
 
 
 def of_outputs(claim: dict[str, Any], certificate: dict[str, Any]) -> str | None:
@@ -159,7 +160,7 @@ KINDS: dict[str, tuple[Callable[[Path], dict[str, Any]], Judge]] = {
     "lmi": (decisions, of_matrices),
     "lyapunov-decrease": (lambda folder: certified(*clipped_mass()), of_decrease),
     "barrier-invariance": (
-        lambda folder: certify_barrier(DoubleIntegratorTask(), command="test"),
+        lambda folder: certify_barrier(DoubleIntegratorTask(), command="test", start=START),
         of_barrier,
     ),
     "output-set": (outputs, of_outputs),
