@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
@@ -13,6 +17,36 @@ def fail(message: object, code: int = 2) -> NoReturn:
     """Print one line on the error stream and end with `code`."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def time_limit(seconds: float | None, message: str) -> Iterator[None]:
+    """Ends the command with `message` and exit code 2 if the block takes longer than `seconds`; None is no limit.
+
+    The block is interrupted between two steps of the interpreter, as by Ctrl-C; it runs in the main thread.
+    """
+    if seconds is None:
+        yield
+        return
+    over = threading.Event()
+
+    def stop() -> None:
+        over.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # an interruption that was on its way arrives here
+    except KeyboardInterrupt:
+        if over.is_set():
+            fail(message)
+        raise
 
 
 def parse_integers(text: str, option: str) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn.cli._shell import fail
+from constrained_nn.cli._shell import fail, time_limit
 
 
 class Accept(StrEnum):
@@ -25,6 +25,9 @@ def command(
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run to repeat; default the certificate's own folder.")
     ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Time budget; a check that needs longer is inconclusive.")
+    ] = None,
     max_megabytes: Annotated[int, typer.Option(min=1, help="Larger files are refused unread.")] = 64,
 ) -> None:
     """Check a certificate from its file alone.
@@ -36,8 +39,9 @@ def command(
     from constrained_nn.verify import Outcome, check_claims, conclusion, read
 
     try:
-        certificate = read(file, max_bytes=max_megabytes * 2**20)
-        findings = check_claims(certificate)
+        with time_limit(seconds, f"check: the file {file} needs more than the {seconds} s of --seconds"):
+            certificate = read(file, max_bytes=max_megabytes * 2**20)
+            findings = check_claims(certificate)
         if replay and all(finding.outcome is Outcome.HOLDS for finding in findings):
             for finding in findings:
                 typer.echo(finding.statement)

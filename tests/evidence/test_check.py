@@ -344,3 +344,17 @@ def test_check_loads_neither_torch_nor_scipy_and_is_quick(tmp_path):
     assert "loaded: []" in done.stdout
     assert float(done.stdout.rsplit("cpu:", 1)[1]) < 2.0
     assert check_claims(demo)[0].outcome is Outcome.HOLDS
+
+
+def test_check_ends_when_its_time_is_up(small, shell, monkeypatch):
+    assert shell(small, "--accept", "sampled", "--seconds", "60").exit_code == 0
+
+    def endless(certificate):
+        while True:
+            pass
+
+    monkeypatch.setattr("constrained_nn.verify.check_claims", endless)
+    late = shell(small, "--seconds", "0.2")
+    assert late.exit_code == 2
+    assert "needs more than the 0.2 s" in late.output
+    refused(shell(small, "--seconds", "-1"), "--seconds")
