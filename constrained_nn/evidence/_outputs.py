@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from constrained_nn._files import write_json
-from constrained_nn.errors import FileFormatError
+from constrained_nn.errors import FileFormatError, ShapeError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
 from constrained_nn.evidence._falsify import worst_of
@@ -92,13 +92,7 @@ def certify_outputs(
     Raises:
         FileFormatError: The file is missing, damaged, or of another kind.
     """
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read as a network: {error}.") from None
-    saved = mapping(saved, _KEYS, NETWORK)
-    if saved["schema"] != _SCHEMA:
-        raise FileFormatError(f"{path} is no network. Write one with `evidence.save_network`.")
+    saved = _load(path)
     names = {k: [text(v, k) for v in sequence(saved[k], k)] for k in ("contexts", "outputs")}
     certificate = head(
         command=command,
@@ -140,6 +134,43 @@ def certify_outputs(
     certificate["claims"].append(claim)
     certificate["digest"] = digest(certificate)
     return certificate
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read as a network: {error}.") from None
+    saved = mapping(saved, _KEYS, NETWORK)
+    if saved["schema"] != _SCHEMA:
+        raise FileFormatError(f"{path} is no network. Write one with `evidence.save_network`.")
+    return saved
+
+
+def repeat_outputs(path: Path, numbers: list[float]) -> list[str]:
+    """What the network of a file gives for a context, and which rows that violates, in lines.
+
+    Raises:
+        FileFormatError: The file is missing, damaged, or of another kind.
+        ShapeError: `numbers` are no context.
+    """
+    saved = _load(path)
+    lower, upper, bound = (np.array(decode(saved[k], k)) for k in ("lower", "upper", "bound"))
+    if len(numbers) != len(lower):
+        names = ", ".join(map(str, saved["contexts"]))
+        raise ShapeError(f"--start: expected {len(lower)} numbers ({names}), got {len(numbers)}.")
+    x = np.array(numbers)
+    y = evaluate(parse(saved["network"], "network"), x)
+    room = bound - np.array(decode(saved["A"], "A")).reshape(len(bound), -1) @ y
+    lines = [f"from the context {numbers} the network gives {y.tolist()}"]
+    if not ((lower <= x) & (x <= upper)).all():
+        return [*lines, "the context is not in the box: nothing is claimed of it"]
+    worst = int(np.argmin(room))
+    lines.append(f"smallest distance to a bound: {room[worst]:.6g}, in row {worst + 1} of {len(bound)}")
+    return [
+        *lines,
+        "counterexample: the output is outside" if not room[worst] >= 0 else "the output is inside",
+    ]
 
 
 def _search(

@@ -13,7 +13,7 @@ from constrained_nn.evidence._energy import EVOLUTION, certify_evolution
 from constrained_nn.evidence._lmi import DECISIONS, certify_decisions
 from constrained_nn.evidence._loops import LOOP, certify_loop, repeat_loop
 from constrained_nn.evidence._model_decrease import MODEL, certify_model
-from constrained_nn.evidence._outputs import NETWORK, certify_outputs
+from constrained_nn.evidence._outputs import NETWORK, certify_outputs, repeat_outputs
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ RECORDS: dict[str, Maker] = {
 }
 
 # name of the file -> (file, numbers) -> lines on what becomes of that counterexample
-REPEATS: dict[str, Callable[[Path, list[float]], list[str]]] = {BARRIER: repeat_barrier, LOOP: repeat_loop}
+REPEATS: dict[str, Callable[[Path, list[float]], list[str]]] = {
+    BARRIER: repeat_barrier,
+    LOOP: repeat_loop,
+    NETWORK: repeat_outputs,
+}
 
 
 def record_in(folder: Path) -> Path | None:

@@ -127,3 +127,11 @@ def test_network_ends_with_a_counterexample(tmp_path: Path) -> None:
     exact, decimal = numbers(made.output)
     assert exact == decimal
     assert (network(torch.tensor(exact).double()).abs() > 0.01).any()
+    repeated = repeat(made.output)
+    assert repeated.exit_code == 0, repeated.output
+    assert "counterexample: the output is outside" in repeated.output
+    assert "nothing is claimed of it" in shell("simulate", tmp_path, "--start", "3 0").output
+    assert "expected 2 numbers (x1, x2)" in str(shell("simulate", tmp_path, "--start", "3").exception)
+    wide = Box(torch.full((2,), -9.0).double(), torch.full((2,), 9.0).double())
+    save_network(tmp_path, "net", network, wide, lower=[-1.0, -0.5], upper=[1.0, 0.5])
+    assert "the output is inside" in shell("simulate", tmp_path, "--start", "0 0").output
