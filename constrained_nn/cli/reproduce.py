@@ -21,6 +21,10 @@ def command(
     reference: Annotated[
         Path | None, typer.Option(help="Folder with the authors' published arrays, to compare with.")
     ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(help="Result file (NAME.json) whose finished cells are kept; may be given again."),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 1,2,3 or 1:6.")] = None,
     rows: Annotated[str | None, typer.Option(help="Run only these rows, separated by commas.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Tiny budgets, to see that it runs.")] = False,
@@ -44,6 +48,8 @@ def command(
         fail(f"--reference: expected a folder, got {reference}.")
     if resume and fresh:
         fail("--resume and --fresh exclude each other.")
+    if every and earlier:
+        fail("--earlier goes with one experiment, not with --all.")
     if fast and out == Path("docs/results"):
         out, runs = Path("runs/fast"), runs / "fast"
     bad = False
@@ -51,7 +57,7 @@ def command(
         chosen = [load(one).on(device) for one in (available() if every else [str(name)])]
         prepare_torch(device, threads)
         for experiment in chosen:
-            bad |= _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs)
+            bad |= _one(experiment, resume, fresh, reference, earlier or [], seeds, rows, fast, out, runs)
     except (FileFormatError, UnknownNameError, ValueError) as error:
         fail(error)
     except OSError as error:
@@ -62,12 +68,13 @@ def command(
         raise typer.Exit(1)
 
 
-def _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs) -> bool:
+def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, runs) -> bool:
     from constrained_nn._files import write_atomically, write_json
     from constrained_nn.experiments._reproduce import reproduce
     from constrained_nn.experiments._table import markdown
 
     options = [f"--seeds {seeds}"] * bool(seeds) + [f"--rows {rows}"] * bool(rows) + ["--fast"] * fast
+    options += [f"--earlier {file.name}" for file in earlier]
     result = reproduce(
         experiment.fast() if fast else experiment,
         runs=runs / experiment.name,
@@ -76,6 +83,7 @@ def _one(experiment, resume, fresh, reference, seeds, rows, fast, out, runs) -> 
         resume=resume,
         fresh=fresh,
         reference=reference,
+        earlier=earlier,
         report=typer.echo,
     )
     result["command"] = " ".join(["constrained-nn reproduce", experiment.name, *options])

@@ -14,6 +14,7 @@ from typing import Any
 from constrained_nn._files import write_json
 from constrained_nn._provenance import commit, machine, versions
 from constrained_nn.errors import FileFormatError, UnknownNameError
+from constrained_nn.experiments._earlier import changed_settings, earlier_cells
 from constrained_nn.experiments._protocol import Comparison, Experiment, Row
 
 Report = Callable[[str], None]
@@ -29,6 +30,7 @@ def reproduce(
     resume: bool = False,
     fresh: bool = False,
     reference: Path | None = None,
+    earlier: Sequence[Path] = (),
     report: Report = print,
 ) -> dict[str, Any]:
     """All cells of an experiment, as a table of JSON values.
@@ -40,12 +42,13 @@ def reproduce(
         resume: Reuse finished cells and go on with interrupted ones.
         fresh: Throw away what an earlier run left in `runs`.
         reference: Folder with published arrays to compare with.
+        earlier: Result files whose finished cells are kept where `runs` has none; their seeds are added.
         report: Called with one line of progress at a time.
 
     Raises:
         UnknownNameError: A row does not exist.
-        FileFormatError: `runs` holds cells and neither `resume` nor `fresh` is given, or they were made
-            with other settings.
+        FileFormatError: `runs` holds cells and neither `resume` nor `fresh` is given, or they or those of a file in
+            `earlier` were made with other settings.
         ValueError: A seed occurs twice.
     """
     chosen = _choose_rows(experiment, rows)
@@ -53,15 +56,19 @@ def reproduce(
     if len(set(seeds)) != len(seeds):
         twice = next(s for s in seeds if seeds.count(s) > 1)
         raise ValueError(f"reproduce: expected every seed once, got seed {twice} twice. Leave one out.")
+    kept = earlier_cells(experiment, earlier)
+    seeds = (*seeds, *sorted({seed for _, seed in kept if seed is not None} - {*seeds}))
     cells = [(row, seed) for row in experiment.rows for seed in (seeds if row.seeded else (None,))]
     to_run = sum(row.name in chosen for row, _ in cells)
     _prepare(experiment, runs, resume=resume, fresh=fresh)
     results, started = [], 0
     for row, seed in cells:
         directory = runs / _cell_name(row.name, seed)
-        result = _finished(directory)
+        result = _finished(directory) or kept.get((row.name, seed))
         if row.name not in chosen:  # in the table all the same, if an earlier run has it
-            results.append(_saved(directory) or {"row": row.name, "seed": seed, "status": "not run"})
+            results.append(
+                result or _saved(directory) or {"row": row.name, "seed": seed, "status": "not run"}
+            )
             continue
         started += 1
         label = f"[{started}/{to_run}] {experiment.name}: {_title(row, seed)}"
@@ -141,9 +148,7 @@ def _prepare(experiment: Experiment, runs: Path, *, resume: bool, fresh: bool) -
                 f"{runs} holds an earlier run of {experiment.name}. Pass --resume to go on with it, --fresh to "
                 f"throw it away, or --runs to work elsewhere."
             )
-        before, now = json.loads(saved.read_text()), json.loads(_canonical(experiment))
-        if before != now:
-            changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        if changed := changed_settings(json.loads(saved.read_text()), experiment.settings()):
             raise FileFormatError(
                 f"{runs} was made with other settings ({', '.join(changed)}). Its cells cannot be mixed with new "
                 f"ones. Pass --fresh to throw them away, or --runs to work elsewhere."
@@ -169,7 +174,7 @@ def _saved(directory: Path) -> dict[str, Any] | None:
 def _run_cell(experiment: Experiment, row: Row, seed: int | None, directory: Path) -> dict[str, Any]:
     directory.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    result: dict[str, Any] = {"row": row.name, "seed": seed}
+    result: dict[str, Any] = {"row": row.name, "seed": seed, "commit": commit(), "versions": versions()}
     try:
         metrics = experiment.run(row.name, seed, directory)
     except Exception as error:  # one bad cell must not cost the others

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from constrained_nn._files import write_atomically, write_json
+from constrained_nn.experiments._earlier import earlier_cells
 from constrained_nn.experiments._processes import how_it_ended, run_in_processes
 from constrained_nn.experiments._protocol import Experiment, Row, load
 from constrained_nn.experiments._reproduce import (
@@ -40,6 +41,7 @@ class RowsSpec(BaseModel):
         rows: Names of rows; default all.
         seeds: Seeds; default those of the experiment.
         settings: Fields of the experiment to be changed, such as `{tests: 200}`.
+        earlier: Result files whose finished cells are kept instead of run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +50,7 @@ class RowsSpec(BaseModel):
     rows: tuple[str, ...] | None = Field(default=None, min_length=1)
     seeds: tuple[NonNegativeInt, ...] | None = Field(default=None, min_length=1)
     settings: dict[str, int | float | bool] = Field(default_factory=dict)
+    earlier: tuple[Path, ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> RowsSpec:
@@ -73,6 +76,7 @@ class RowsSpec(BaseModel):
 def run_rows(spec: RowsSpec, out: Path, *, jobs: int, report: Report = print) -> None:
     """Run what is not finished yet, `jobs` processes at a time; rows that share a training one after the other."""
     experiment, cells = spec.load(), _cells(spec, out)
+    kept = earlier_cells(experiment, spec.earlier)
     _prepare(experiment, cells, resume=True, fresh=False)
     work = list[Work]()
     for row in (row for row in experiment.rows if spec.rows is None or row.name in spec.rows):
@@ -81,7 +85,11 @@ def run_rows(spec: RowsSpec, out: Path, *, jobs: int, report: Report = print) ->
     work.sort(
         key=lambda w: (w[0].seeded, w[1] or 0, bool(w[0].shares))
     )  # seed by seed, shared trainings first
-    todo = [w for w in work if _finished(cells / _cell_name(w[0].name, w[1])) is None]
+    todo = [
+        (row, seed)
+        for row, seed in work
+        if (row.name, seed) not in kept and _finished(cells / _cell_name(row.name, seed)) is None
+    ]
     finished = len(work) - len(todo)
     if finished:
         report(f"{finished} of {len(work)} cells are finished already")
@@ -124,7 +132,9 @@ def _run(spec: dict[str, Any], name: str, seed: int | None, directory: Path) -> 
 def write_rows(spec: RowsSpec, out: Path, command: str) -> tuple[dict[str, Any], list[Path]]:
     """The table of what is finished, and the files written: the table as JSON and Markdown, and figures."""
     experiment = spec.load()
-    result = reproduce(experiment, runs=_cells(spec, out), seeds=spec.seeds, rows=[], resume=True)
+    result = reproduce(
+        experiment, runs=_cells(spec, out), seeds=spec.seeds, rows=[], resume=True, earlier=spec.earlier
+    )
     if spec.rows is not None:
         for key in ("rows", "cells"):
             names = {"rows": "name", "cells": "row"}[key]

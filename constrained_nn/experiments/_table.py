@@ -34,8 +34,27 @@ def markdown(result: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['system']}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
+        *_origins(result),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _origins(result: dict[str, Any]) -> list[str]:
+    """A paragraph on the cells that were made at other commits, commit by commit."""
+    made: dict[str, dict[str, list[str]]] = {}
+    for cell in result["cells"]:
+        origin = cell.get("commit", result["commit"])
+        if cell["status"] == "done" and origin != result["commit"]:
+            seeds = made.setdefault(origin, {}).setdefault(cell["row"], [])
+            seeds += [] if cell["seed"] is None else [str(cell["seed"])]
+    if not made:
+        return []
+    parts = [
+        f"`{origin[:12]}`: "
+        + ", ".join(name + (f" (seed {', '.join(seeds)})" if seeds else "") for name, seeds in rows.items())
+        for origin, rows in made.items()
+    ]
+    return ["", f"Cells made at other commits, with the same settings: {'; '.join(parts)}."]
 
 
 def _table(result: dict[str, Any]) -> list[str]:

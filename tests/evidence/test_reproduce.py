@@ -145,6 +145,53 @@ def test_rows_that_are_not_chosen_keep_what_is_there(tmp_path):
     assert "(1 of 2 not run)" in markdown(both | {"command": ""})
 
 
+def _file(path: Path, result: dict) -> Path:
+    path.write_text(json.dumps(result))
+    return path
+
+
+def test_result_file_is_completed_and_not_measured_anew(tmp_path):
+    whole = reproduce(Walk(), runs=tmp_path / "whole", report=quiet)
+    first = reproduce(Walk(), runs=tmp_path / "first", rows=["walk"], seeds=[2], report=quiet)
+    first |= {"commit": "0" * 40, "versions": {"torch": "0"}}
+    for cell in first["cells"]:  # as files had it that said only once where they came from
+        cell.pop("commit", None), cell.pop("versions", None)
+    walk = Walk()
+    both = reproduce(
+        walk, runs=tmp_path / "second", seeds=[1], earlier=[_file(tmp_path / "a.json", first)], report=quiet
+    )
+    assert walk.taken == 10  # one seed: the other one is kept
+    assert both["seeds"] == [1, 2]
+    assert both["rows"] == whole["rows"]
+    new, old = (next(c for c in both["cells"] if c["seed"] == s) for s in (1, 2))
+    assert (new["commit"], new["versions"]) == (both["commit"], both["versions"])
+    assert (old["commit"], old["versions"]) == ("0" * 40, {"torch": "0"})
+    assert "same settings: `000000000000`: walk (seed 2)." in markdown(both | {"command": ""})
+    nothing = reproduce(
+        walk, runs=tmp_path / "third", rows=[], earlier=[_file(tmp_path / "b.json", both)], report=quiet
+    )
+    assert nothing["cells"] == both["cells"]
+
+
+def test_result_file_that_does_not_fit_is_refused(tmp_path):
+    result = reproduce(Walk(), runs=tmp_path / "made", report=quiet)
+    other = json.loads(json.dumps(result))
+    other["cells"][1]["metrics"]["end"] += 1e-9
+    renamed = {**result, "cells": [{**result["cells"][0], "row": "run"}]}
+    good = _file(tmp_path / "good.json", result)
+    for message, files in {
+        r"other settings \(budget\)": [_file(tmp_path / "a.json", result | {"settings": {"budget": 9}})],
+        "expected a result of walk, got one of swim": [_file(tmp_path / "b.json", result | {"name": "swim"})],
+        "other numbers for row 'walk', seed 1": [good, _file(tmp_path / "c.json", other)],
+        "has a row 'run', which walk has not": [_file(tmp_path / "d.json", renamed)],
+        "expected a result as `reproduce` writes it": [_file(tmp_path / "e.json", {"cells": [3]})],
+        "cannot be read": [tmp_path / "absent.json"],
+    }.items():
+        with pytest.raises(FileFormatError, match=message):
+            reproduce(Walk(), runs=tmp_path / "new", earlier=files, report=quiet)
+    assert not (tmp_path / "new").exists()
+
+
 def test_damaged_cell_is_run_again(tmp_path):
     whole = reproduce(Walk(), runs=tmp_path, report=quiet)
     (tmp_path / "walk-seed1" / "cell.json").write_text('{"status": "do')
@@ -195,7 +242,13 @@ def test_command_compares_with_published_arrays(shell, tmp_path):
 
 def test_command_exit_codes(shell):
     run, walk = shell
-    for arguments in [(), ("walk", "--all"), ("walk", "--reference", "nowhere"), ("walk", "--seeds", "1,x")]:
+    for arguments in [
+        (),
+        ("walk", "--all"),
+        ("walk", "--reference", "nowhere"),
+        ("walk", "--seeds", "1,x"),
+        ("--all", "--earlier", "a.json"),
+    ]:
         refused = run(*arguments)
         assert refused.exit_code == 2, refused.output
         assert refused.output.count("\n") == 1

@@ -310,6 +310,14 @@ def test_rows_of_an_experiment(tmp_path):
     again = CliRunner().invoke(app, [str(file), "--out", str(out), "--jobs", "2"])
     assert "2 of 2 cells are finished already" in again.output
     assert again.exit_code == 0
+    file.write_text(ROWS + f"earlier: [{out / 'pfar.json'}]\n")
+    kept = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "new"), "--jobs", "1"])
+    assert "2 of 2 cells are finished already" in kept.output
+    assert (tmp_path / "new" / "pfar.md").read_text().splitlines()[:8] == table.splitlines()[:8]
+    file.write_text(file.read_text().replace("tests: 4", "tests: 5"))
+    refused = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "new"), "--jobs", "1"])
+    assert refused.exit_code == 2
+    assert "other settings (tests)" in refused.output
     unfinished = ROWS.replace("steps: 1", "steps: 2")  # other settings: other cells
     file.write_text(unfinished)
     other = CliRunner().invoke(app, [str(file), "--out", str(out), "--report-only"])
