@@ -50,6 +50,29 @@ def enforce_row(
     return builder.emit("sub", y, builder.emit("mul", normal, builder.emit("div", total, square)))
 
 
+def enforce_rows(builder: Builder, y: int, A: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> int:
+    """`y + A⁺ (clamp(A y, lower, upper) − A y)`: HardNet-Aff with constant rows of full rank (Eq. 5).
+
+    Args:
+        builder: Where the instructions go.
+        y: Register of the decision `(n)`.
+        A: Rows `(k, n)`, `k <= n`, independent. `A⁺` is written out in float64, as the layer uses it.
+        lower, upper: Bounds `(k)`; an infinite one is none, and each row has one that is finite.
+    """
+    values = builder.affine(y, A)
+    excess = []
+    for i, bounds in enumerate(zip(lower, upper, strict=True)):
+        value = builder.take(values, [i])
+        low, high = (builder.constant([b]) if np.isfinite(b) else None for b in bounds)
+        parts = []
+        if high is not None:
+            parts.append(builder.emit("relu", builder.emit("sub", value, high)))
+        if low is not None:
+            parts.append(builder.emit("neg", builder.emit("relu", builder.emit("sub", low, value))))
+        excess.append(parts[0] if len(parts) == 1 else builder.emit("add", *parts))
+    return builder.emit("sub", y, builder.affine(builder.join(*excess), np.linalg.pinv(A)))
+
+
 def along_ray(builder: Builder, y: int, center: Any, Q: Any, level: int) -> int:
     """`center + d / √max(1, dᵀ Q d / level)`, `d = y − center`: the ray projection of ECO, `level` positive."""
     d = builder.emit("sub", y, builder.constant(center))

@@ -13,9 +13,9 @@ from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, Quadra
 from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence._builder import Builder
-from constrained_nn.evidence._closed_forms import clamp, enforce_row, quadratic
-from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, HardNetAffine
-from constrained_nn.sets import Box, Halfspace, Polyhedron
+from constrained_nn.evidence._closed_forms import clamp, enforce_row, enforce_rows, quadratic
+from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, HardNetAffine, Parallel
+from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -129,7 +129,7 @@ def _limited(builder: Builder, s: int, room: np.ndarray) -> int:
 
 @emit_module.register
 def _(module: Constrained, builder: Builder, a: int) -> int:
-    """A backbone behind a closed-form layer with a constant set: a box, or one row."""
+    """A backbone behind a closed-form layer with a constant set: a box, one row, or rows of full rank."""
     set = module.constraint(torch.zeros(1)) if isinstance(module.constraint, Fixed) else None
     y = emit_module(module.backbone, builder, a)
     if isinstance(module.layer, HardNetAffine | EuclideanProjection):
@@ -142,10 +142,28 @@ def _(module: Constrained, builder: Builder, a: int) -> int:
             bounds = {"lower": _array(set.lower), "upper": _array(set.upper)}
             finite = {k: builder.constant(b) for k, b in bounds.items() if np.isfinite(b).all()}
             return enforce_row(builder, y, builder.constant(_array(set.A[0])), **finite)
+    if (
+        isinstance(module.layer, HardNetAffine)
+        and isinstance(module.layer.metric, Parallel)
+        and isinstance(set, Polyhedron | AffineSubspace)
+        and _independent(module.layer, rows := Polyhedron.of(set))
+    ):
+        A, lower, upper = _array(rows.A), _array(rows.lower), _array(rows.upper)
+        bounded = np.isfinite(lower) | np.isfinite(upper)
+        return enforce_rows(builder, y, A[bounded], lower[bounded], upper[bounded])
     raise SetTypeError(
-        f"trace_module: expected a box or one row behind HardNetAffine or EuclideanProjection as Fixed(set), got "
-        f"{type(module.layer).__name__} with {type(set).__name__}. Other layers have no closed form here."
+        f"trace_module: expected a box or one row behind HardNetAffine or EuclideanProjection, or independent rows "
+        f"behind HardNetAffine, as Fixed(set), got {type(module.layer).__name__} with {type(set).__name__}. Other "
+        f"layers have no closed form here."
     )
+
+
+def _independent(layer: HardNetAffine, rows: Polyhedron) -> bool:
+    """Whether a layer uses its closed form: as many outputs as rows or more, and rows of full rank."""
+    if rows.A.ndim != 2 or rows.A.shape[0] > rows.A.shape[1]:
+        return False
+    factor = layer.factor(rows)
+    return factor is not None and bool(factor.independent.all())
 
 
 @emit_module.register

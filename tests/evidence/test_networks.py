@@ -14,8 +14,8 @@ from constrained_nn.evidence._builder import Builder, program_of
 from constrained_nn.evidence._closed_forms import along_ray
 from constrained_nn.evidence._evaluate import evaluate
 from constrained_nn.evidence._networks import trace_module, trace_quadratic
-from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, HardNetAffine
-from constrained_nn.sets import Box, Halfspace, Polyhedron
+from constrained_nn.layers import Constrained, Euclidean, EuclideanProjection, Fixed, HardNetAffine
+from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
 from constrained_nn.verify._balls import precision
 from constrained_nn.verify._vectors import Interpreter, enclose
 
@@ -49,11 +49,34 @@ ROWS = {
         Fixed(Polyhedron(torch.tensor([[1.0, -1.0]]), torch.tensor([-0.1]), torch.tensor([0.2]))),
         HardNetAffine(),
     ),
+    "rows": lambda: Constrained(
+        body(nn.Tanh()),
+        Fixed(
+            Polyhedron(
+                torch.tensor([[1.0, -1.0], [0.5, 2.0]]),
+                torch.tensor([-0.1, -torch.inf]),
+                torch.tensor([0.2, 0.1]),
+            )
+        ),
+        HardNetAffine(),
+    ),
+    "equality": lambda: Constrained(
+        body(nn.Tanh()),
+        Fixed(AffineSubspace(torch.tensor([[1.0, 3.0]]), torch.tensor([0.4]))),
+        HardNetAffine(),
+    ),
     "quadratic": lambda: QuadraticLyapunov(
         torch.tensor([[2.0, 0.3], [0.3, 1.0]]), rate=1.0, origin=torch.tensor([0.5, 0.0])
     ),
     "neural": lambda: NeuralLyapunov(2, rate=1.0, hidden=(8, 6, 5), origin=torch.tensor([0.5, -0.1])),
 }
+
+
+def several(rows: list[list[float]], layer: nn.Module) -> nn.Module:
+    """Several rows `A y <= 1` behind a layer."""
+    return Constrained(
+        nn.Identity(), Fixed(Polyhedron(torch.tensor(rows), upper=torch.ones(len(rows)))), layer
+    )
 
 
 def body(activation: nn.Module) -> nn.Module:
@@ -125,6 +148,10 @@ def test_quadratic_program(rng: np.random.Generator) -> None:
         (nn.Dropout(), "eval"),
         (Constrained(nn.Identity(), lambda x: Box(-x, x), HardNetAffine()), "Fixed"),
         (QuadraticLyapunov(torch.eye(3), rate=1.0, angles=(0,)), "angles"),
+        (several([[1.0, -1.0], [2.0, -2.0]], HardNetAffine()), "independent rows"),
+        (several([[1.0, -1.0], [2.0, 1.0], [0.0, 1.0]], HardNetAffine()), "independent rows"),
+        (several([[1.0, -1.0], [2.0, 1.0]], HardNetAffine(metric=Euclidean())), "independent rows"),
+        (several([[1.0, -1.0], [2.0, 1.0]], EuclideanProjection()), "independent rows"),
     ],
 )
 def test_what_has_no_program_is_refused(module: nn.Module, words: str) -> None:
