@@ -14,6 +14,7 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,9 +64,12 @@ if __name__ == "__main__":
     parser.add_argument("--fast", action="store_true", help="four flights, a few steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    task = replace(load(options.task), **{"tests": 200, **(FAST[options.task] if options.fast else {})})  # pyright: ignore
-    if options.steps is not None:
-        task = replace(task, steps=options.steps)
-    with tempfile.TemporaryDirectory() as folder:
-        runs = options.runs or Path(folder)
-        main(task, 4 if options.fast else options.flights, options.seed, runs, options.figure)
+    more = {} if options.steps is None else {"steps": options.steps}
+    try:
+        budget: Any = FAST[options.task] if options.fast else {}
+        task = replace(load(options.task), **{"tests": 200, **budget, **more})
+        with tempfile.TemporaryDirectory() as folder:
+            runs = options.runs or Path(folder)
+            main(task, 4 if options.fast else options.flights, options.seed, runs, options.figure)
+    except ValueError as error:
+        parser.error(str(error))

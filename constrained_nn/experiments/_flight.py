@@ -62,7 +62,15 @@ def winds(rows: Sequence[int], seed: int, law: ScaledBeta) -> Tensor:
 
 
 def chosen(seed: int, count: int) -> list[int]:
-    """Which recorded flights a run with this seed learns from: the first of one permutation."""
+    """Which recorded flights a run with this seed learns from: the first of one permutation.
+
+    Raises:
+        ValueError: There are not as many, or the seed is negative.
+    """
+    if not 1 <= count <= TRAJECTORIES:
+        raise ValueError(f"expected 1 to {TRAJECTORIES} recorded flights, got {count}.")
+    if seed < 0:
+        raise ValueError(f"expected a seed of at least 0, got {seed}.")
     return np.random.default_rng(seed).permutation(TRAJECTORIES)[:count].tolist()
 
 
@@ -157,6 +165,9 @@ class Recorded(Experiment):
         derivatives, roll, order: How the references of the training are drawn, see `flights`.
         duration: Their length [s].
         errors: Names of the columns with an error.
+
+    Raises:
+        ValueError: A count is not whole or too small, a time is not positive, or a time is not whole in steps.
     """
 
     epochs: int = 300
@@ -173,6 +184,18 @@ class Recorded(Experiment):
     order: ClassVar[int]
     duration: ClassVar[float]
     errors: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("steps", 0), ("ridge_steps", 1), ("fair_steps", 1), ("tests", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{self.name}: expected {name} whole and at least {least}, got {value}.")
+        for name, step in (("seconds", 0.01), ("test_seconds", 0.01), ("meta_dt", self.meta_dt)):
+            total = self.duration if name == "meta_dt" else getattr(self, name)
+            if not (step > 0 and total > 0 and abs(total / step - round(total / step)) < 1e-6):
+                raise ValueError(
+                    f"{self.name}: expected {name} positive and {total:g} s a whole number of steps of {step:g} s."
+                )
 
     @property
     @abstractmethod

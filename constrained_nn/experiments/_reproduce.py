@@ -49,13 +49,15 @@ def reproduce(
         UnknownNameError: A row does not exist.
         FileFormatError: `runs` holds cells and neither `resume` nor `fresh` is given, or they or those of a file in
             `earlier` were made with other settings.
-        ValueError: A seed occurs twice.
+        ValueError: A seed is negative or occurs twice.
     """
     chosen = _choose_rows(experiment, rows)
     seeds = tuple(experiment.seeds if seeds is None else seeds)
     if len(set(seeds)) != len(seeds):
         twice = next(s for s in seeds if seeds.count(s) > 1)
         raise ValueError(f"reproduce: expected every seed once, got seed {twice} twice. Leave one out.")
+    if min(seeds, default=0) < 0:
+        raise ValueError(f"reproduce: expected seeds of at least 0, got {min(seeds)}.")
     kept = earlier_cells(experiment, earlier)
     seeds = (*seeds, *sorted({seed for _, seed in kept if seed is not None} - {*seeds}))
     cells = [(row, seed) for row in experiment.rows for seed in (seeds if row.seeded else (None,))]

@@ -201,6 +201,8 @@ def test_damaged_cell_is_run_again(tmp_path):
 def test_bad_requests(tmp_path):
     with pytest.raises(UnknownNameError, match="Rows: still, walk"):
         reproduce(Walk(), runs=tmp_path, rows=["run"], report=quiet)
+    with pytest.raises(ValueError, match="expected seeds of at least 0, got -1"):
+        reproduce(Walk(), runs=tmp_path, seeds=[3, -1], report=quiet)
     with pytest.raises(ValueError, match="seed 1 twice"):
         reproduce(Walk(), runs=tmp_path, seeds=[1, 2, 1], report=quiet)
 

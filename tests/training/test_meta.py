@@ -188,9 +188,13 @@ def test_descend_refuses_a_loss_that_is_not_finite():
         )
 
 
+TINY = {"epochs": 1, "steps": 1, "ridge_steps": 5, "fair_steps": 2, "tests": 4, "seconds": 8.0}
+TINY |= {"test_seconds": 0.5, "meta_dt": 0.1}
+
+
 @pytest.mark.parametrize("experiment", [PFAR, PVTOL], ids=["pfar", "pvtol"])
 def test_every_method_runs(experiment, tmp_path: Path):
-    fast = experiment.fast()
+    fast = replace(experiment.fast(), **TINY)
     for row in fast.rows:
         metrics = fast.run(row.name, 0, tmp_path / f"{row.name}-seed0")
         names = {column.name for column in fast.columns}
@@ -198,3 +202,30 @@ def test_every_method_runs(experiment, tmp_path: Path):
         assert metrics.get("violations", 0.0) == 0.0
         assert names & set(metrics)
         assert all(value >= 0.0 for value in metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tests": 0}, "expected tests whole and at least 1, got 0"),
+        ({"steps": -1}, "expected steps whole and at least 0, got -1"),
+        ({"epochs": 2.5}, "expected epochs whole and at least 1, got 2.5"),
+        ({"steps": True}, "expected steps whole and at least 0, got True"),
+        ({"meta_dt": 0.0}, "expected meta_dt positive"),
+        ({"meta_dt": 0.03}, "expected meta_dt positive and 5 s a whole number of steps of 0.03 s"),
+        ({"seconds": -3.0}, "expected seconds positive"),
+        ({"test_seconds": float("nan")}, "expected test_seconds positive"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        replace(PFAR, **settings)
+
+
+@pytest.mark.parametrize(
+    ("seed", "count", "words"),
+    [(0, 0, "1 to 500 recorded flights"), (0, 501, "got 501"), (-1, 2, "a seed of at least 0")],
+)
+def test_flights_that_do_not_exist_are_refused(seed, count, words):
+    with pytest.raises(ValueError, match=words):
+        PFAR.record(seed, count)
