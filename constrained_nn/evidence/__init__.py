@@ -21,7 +21,8 @@ from constrained_nn.evidence._replay import replay
 from constrained_nn.evidence._sample import Sample, fresh_starts, sample
 from constrained_nn.evidence._subject import Subject
 from constrained_nn.evidence._trace import trace, trace_derivative, trace_step
-from constrained_nn.evidence._true_system import TrueSystem, bound_true_system, sample_true_system
+from constrained_nn.evidence._true_system import TrueSystem, bound_true_system
+from constrained_nn.evidence._true_system_sampled import sample_true_system
 
 __all__ = [
     "ClosedLoop",

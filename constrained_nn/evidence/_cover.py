@@ -63,7 +63,7 @@ def cover(
         jobs: Processes.
         smallest: Share of the whole box below which a box is not divided.
         bits: Precision of the balls.
-        report: Called now and then.
+        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
     """
     deadline = time.monotonic() + seconds
     root = (tuple(lower), tuple(upper))

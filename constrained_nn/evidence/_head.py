@@ -1,13 +1,18 @@
-"""The head of a certificate: everything but its claims and its digest."""
+"""The head of a certificate, everything but its claims and its digest; and the files that claims are made from."""
 
 from __future__ import annotations
 
+import json
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import constrained_nn
+from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import SCHEMA, VERSION, encode
+from constrained_nn.verify._format import mapping
 from control_envs.tasks import Task
 
 
@@ -47,3 +52,26 @@ def about_task(task: Task) -> dict[str, Any]:
         "state": [f"{q.name} [{q.unit}]" for q in task.plant.state],
         "input": [f"{q.name} [{q.unit}]" for q in task.plant.input],
     }
+
+
+def read_record(path: Path, keys: Iterable[str], schema: str, *, what: str, writer: str) -> dict[str, Any]:
+    """The JSON values of a file that one of the `save` functions wrote.
+
+    Args:
+        path: The file.
+        keys: Its keys, exactly.
+        schema: What its `schema` says.
+        what: What it holds, for messages: `network`.
+        writer: Who writes such files, for messages: `save_network`.
+
+    Raises:
+        FileFormatError: The file is missing, damaged, or of another kind.
+    """
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path} cannot be read as a {what}: {error}.") from None
+    saved = mapping(saved, keys, path.name)
+    if saved["schema"] != schema:
+        raise FileFormatError(f"{path} is no {what}. Write one with `evidence.{writer}`.")
+    return saved

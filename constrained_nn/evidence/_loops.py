@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from constrained_nn._files import write_json
 from constrained_nn.errors import FileFormatError, InfeasibleError, ShapeError
 from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._falsify import Counterexample, worst_of
-from constrained_nn.evidence._head import about_task, head
+from constrained_nn.evidence._head import about_task, head, read_record
 from constrained_nn.evidence._lyapunov import SAMPLES, ClosedLoop, claim_decrease
 from constrained_nn.evidence._trace import trace_derivative, trace_step
 from constrained_nn.verify import Finding, Outcome, decode, decode_one, digest, encode
-from constrained_nn.verify._format import mapping, text
+from constrained_nn.verify._format import text
 from constrained_nn.verify._program import parse
 from control_envs.tasks import Task, make_task
 
@@ -99,13 +98,7 @@ def load_loop(path: Path) -> tuple[Task, str, ClosedLoop, float]:
     Raises:
         FileFormatError: The file is missing, damaged, or of another kind.
     """
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read as a closed loop: {error}.") from None
-    saved = mapping(saved, _KEYS, LOOP)
-    if saved["schema"] != _SCHEMA:
-        raise FileFormatError(f"{path} is no closed loop. Write one with `evidence.save_loop`.")
+    saved = read_record(path, _KEYS, _SCHEMA, what="closed loop", writer="save_loop")
     task = make_task(text(saved["task"], "task"))
     n, m = task.plant.state_dim, task.plant.input_dim
     motion = text(saved["motion"], "motion")
@@ -126,9 +119,7 @@ def certify_loop(
     Args:
         path: The file that `save_loop` wrote.
         command: The command line, kept in the certificate.
-        seconds: Time budget; boxes that are open then make the claim inconclusive.
-        jobs: Processes.
-        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
+        seconds, jobs, report: As for `cover`; boxes that are left open make the claim inconclusive.
 
     Raises:
         FileFormatError: The file is missing, damaged, or of another kind.

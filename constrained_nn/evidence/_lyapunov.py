@@ -172,11 +172,9 @@ def claim_decrease(
         loop: The closed loop.
         certificate: Its head.
         level: Of the sublevel set.
-        seconds: Time budget of the cover.
-        jobs: Processes.
+        seconds, jobs, report: As for `cover`.
         radius: Of the inner ellipsoid; default the largest that can be closed, halved.
         rng: For the samples; default seed 0.
-        report: Called now and then with the share that is settled, and the numbers of boxes and of open ones.
 
     Raises:
         InfeasibleError: The linearization is not stable, or no inner ellipsoid can be closed.

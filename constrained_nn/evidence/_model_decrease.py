@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from torch import Tensor
 from constrained_nn._files import write_json
 from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, QuadraticLyapunov
 from constrained_nn.control import CoILS, StableDynamics
-from constrained_nn.errors import FileFormatError, SetTypeError
+from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
-from constrained_nn.evidence._head import head
+from constrained_nn.evidence._head import head, read_record
 from constrained_nn.evidence._networks import trace_closed_loop, trace_module
 from constrained_nn.layers import HardNetAffine
 from constrained_nn.verify import _model_decrease as claims
 from constrained_nn.verify import decode, digest, encode
-from constrained_nn.verify._format import integer, mapping, sequence, text
+from constrained_nn.verify._format import integer, sequence, text
 from constrained_nn.verify._rows import MAX_RTOL
 
 MODEL = "stable_model.json"
@@ -107,20 +106,12 @@ def certify_model(
     Args:
         path: The file that `save_model` wrote.
         command: The command line, kept in the certificate.
-        seconds: Time budget; boxes that are open then make the claim inconclusive.
-        jobs: Processes.
-        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
+        seconds, jobs, report: As for `cover`; boxes that are left open make the claim inconclusive.
 
     Raises:
         FileFormatError: The file is missing, damaged, or of another kind.
     """
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read as a model: {error}.") from None
-    saved = mapping(saved, _KEYS, MODEL)
-    if saved["schema"] != _SCHEMA:
-        raise FileFormatError(f"{path} is no stable model. Write one with `evidence.save_model`.")
+    saved = read_record(path, _KEYS, _SCHEMA, what="stable model", writer="save_model")
     names = [text(v, "names") for v in sequence(saved["names"], "names")]
     certificate = head(
         command=command,

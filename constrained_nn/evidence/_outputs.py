@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ import numpy as np
 from torch import nn
 
 from constrained_nn._files import write_json
-from constrained_nn.errors import FileFormatError, ShapeError
+from constrained_nn.errors import ShapeError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
 from constrained_nn.evidence._falsify import worst_of
-from constrained_nn.evidence._head import head
+from constrained_nn.evidence._head import head, read_record
 from constrained_nn.evidence._networks import trace_module
 from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
 from constrained_nn.verify import _outputs as claims
 from constrained_nn.verify import decode, digest, encode
-from constrained_nn.verify._format import integer, mapping, sequence, text
+from constrained_nn.verify._format import integer, sequence, text
 from constrained_nn.verify._program import parse
 
 NETWORK = "network.json"
@@ -85,9 +84,7 @@ def certify_outputs(
     Args:
         path: The file that `save_network` wrote.
         command: The command line, kept in the certificate.
-        seconds: Time budget; boxes that are open then make the claim inconclusive.
-        jobs: Processes.
-        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
+        seconds, jobs, report: As for `cover`; boxes that are left open make the claim inconclusive.
 
     Raises:
         FileFormatError: The file is missing, damaged, or of another kind.
@@ -137,14 +134,7 @@ def certify_outputs(
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read as a network: {error}.") from None
-    saved = mapping(saved, _KEYS, NETWORK)
-    if saved["schema"] != _SCHEMA:
-        raise FileFormatError(f"{path} is no network. Write one with `evidence.save_network`.")
-    return saved
+    return read_record(path, _KEYS, _SCHEMA, what="network", writer="save_network")
 
 
 def repeat_outputs(path: Path, numbers: list[float]) -> list[str]:

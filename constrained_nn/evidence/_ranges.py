@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, QuadraticLyapunov
-from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel
 from constrained_nn.errors import SetTypeError
 from constrained_nn.verify._program import Program
 
@@ -240,7 +238,7 @@ def range_of_program(program: Program, x: Range) -> Range:
     for i in program.code:
         args = [registers[a] for a in i.args]
         if i.op == "const":
-            out = _constant(torch.tensor(i.numbers, dtype=x.center.dtype), x)
+            out = constant(torch.tensor(i.numbers, dtype=x.center.dtype), x)
         elif i.op == "take":
             out = args[0].take(list(i.integers))
         elif i.op == "join":
@@ -254,10 +252,10 @@ def range_of_program(program: Program, x: Range) -> Range:
             out = args[0].map("square")
             out = out * args[0] if i.integers[0] == 3 else out
         elif i.op in ("add", "sub", "mul"):
-            a, b = (_spread(arg, i.size) for arg in args)
+            a, b = (spread_to(arg, i.size) for arg in args)
             out = a + b if i.op == "add" else a - b if i.op == "sub" else a * b
         elif i.op == "div":
-            a, b = (_spread(arg, i.size) for arg in args)
+            a, b = (spread_to(arg, i.size) for arg in args)
             out = a * _reciprocal(b)
         elif i.op in _FUNCTIONS:
             out = args[0].map(i.op)
@@ -270,14 +268,16 @@ def range_of_program(program: Program, x: Range) -> Range:
     return registers[-1]
 
 
-def _constant(values: Tensor, like: Range) -> Range:
+def constant(values: Tensor, like: Range) -> Range:
+    """The same values over every box."""
     boxes, n = like.h.shape
     value = values.expand(boxes, -1)
     zero = torch.zeros(boxes, len(values), n, dtype=value.dtype)
     return Range(value, value, value, zero, zero, like.h)
 
 
-def _spread(a: Range, size: int) -> Range:
+def spread_to(a: Range, size: int) -> Range:
+    """One component as `size` of them; `size` components as they are."""
     return a if a.center.shape[-1] == size else a.take([0] * size)
 
 
@@ -289,116 +289,3 @@ def _reciprocal(a: Range) -> Range:
     slope, spread = _times(tuple(torch.where(safe, e, 0.0) for e in ends), a.slope, a.spread)  # type: ignore[arg-type]
     spread = torch.where(safe.unsqueeze(-1), spread, torch.inf)
     return Range(1.0 / a.center, low, high, slope, spread, a.h)
-
-
-def range_of_network(network: nn.Module, x: Range) -> Range:
-    """The range of affine layers and `tanh`, one after the other.
-
-    Raises:
-        SetTypeError: Another kind of layer.
-    """
-    for layer in network if isinstance(network, nn.Sequential) else [network]:
-        if isinstance(layer, nn.Linear):
-            x = x.affine(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
-        elif isinstance(layer, nn.Tanh):
-            x = x.map("tanh")
-        else:
-            raise SetTypeError(
-                f"range_of_network: expected Sequential, Linear and Tanh, got {type(layer).__name__}. Build the "
-                f"network of these."
-            )
-    return x
-
-
-def range_of_policy(policy: nn.Module, x: Range) -> Range:
-    """The range of an `AnchoredController` `(*batch, n) -> (*batch, m)`.
-
-    Raises:
-        SetTypeError: Another controller.
-    """
-    if not isinstance(policy, AnchoredController):
-        raise SetTypeError(
-            f"range_of_policy: expected an AnchoredController, got {type(policy).__name__}. Its formula is the one "
-            f"that is enclosed."
-        )
-    s = range_of_network(policy.backbone, x)
-    s = s + _constant(-policy.backbone(policy.origin).detach(), x)
-    unlimited = policy.below.isinf() & policy.above.isinf()
-    if bool(unlimited.all()):
-        return s + _constant(policy.hold, x)
-    if not torch.equal(policy.below, policy.above):
-        raise SetTypeError(
-            "range_of_policy: expected limits at equal distances from the hold, got others. Only these are smooth."
-        )
-    room = torch.diag(policy.above)
-    return s.affine(room.inverse()).map("tanh").affine(room, policy.hold)
-
-
-def range_of_model(model: nn.Module, x: Range, u: Range) -> Range:
-    """The range of an `AffineModel` or an `AnchoredModel`.
-
-    Raises:
-        SetTypeError: Another model.
-    """
-    if isinstance(model, AnchoredModel):
-        rest = model.backbone(model.anchor).detach()
-        return range_of_network(model.backbone, join(x, u)) + _constant(-rest, x)
-    if not isinstance(model, AffineModel):
-        raise SetTypeError(
-            f"range_of_model: expected an AffineModel or an AnchoredModel, got {type(model).__name__}. Their formulas "
-            f"are the ones that are enclosed."
-        )
-    n, m = model.state_dim, model.input_dim
-    here = range_of_network(model.backbone, x)
-    there = model.backbone(model.origin).detach()
-    offset = there[:n] + there[n:].unflatten(-1, (n, m)) @ model.hold
-    total = here.take(list(range(n))) + _constant(-offset, x)
-    for j in range(m):
-        column = here.take([n + i * m + j for i in range(n)])
-        total = total + column * _spread(u.take([j]), n)
-    return total
-
-
-def range_of_certificate(certificate: LyapunovFunction, x: Range) -> tuple[Range, Range]:
-    """Ranges of `V` and of `∇V`; the Jacobian of the second encloses the Hessian.
-
-    Raises:
-        SetTypeError: Neither a `NeuralLyapunov` nor a `QuadraticLyapunov`, or one with angles.
-    """
-    if certificate.embedding is not None or not isinstance(certificate, NeuralLyapunov | QuadraticLyapunov):
-        raise SetTypeError(
-            f"range_of_certificate: expected a NeuralLyapunov or QuadraticLyapunov without angles, got "
-            f"{type(certificate).__name__}. Their gradients are the ones that are enclosed."
-        )
-    e = x + _constant(-certificate.origin, x)
-    if isinstance(certificate, QuadraticLyapunov):
-        F = certificate.factor.detach()
-        gradient = e.affine(2.0 * (F @ F.mT + certificate.floor * torch.eye(len(F), dtype=F.dtype)))
-    else:
-        gradient = _neural_gradient(certificate, e)
-    with torch.no_grad():
-        center = certificate.value(x.center).unsqueeze(-1)
-    low, high = gradient.low.unsqueeze(1), gradient.high.unsqueeze(1)
-    whole = torch.full_like(center, torch.inf)
-    value = Range(center, -whole, whole, 0.5 * (low + high), 0.5 * (high - low), x.h).met()
-    return value, gradient
-
-
-def _neural_gradient(V: NeuralLyapunov, e: Range) -> Range:
-    """`∇g(e) − ∇g(0) + 2 floor e`, backwards through the network."""
-    layers = [m for m in V.direct if isinstance(m, nn.Linear)]
-    weights = [torch.nn.functional.softplus(U.detach()) / U.shape[-1] for U in (*V.through, V.last)]
-    a = [e.affine(layers[0].weight.detach(), layers[0].bias.detach())]
-    for layer, U in zip(layers[1:], weights[:-1], strict=True):
-        a.append(e.affine(layer.weight.detach(), layer.bias.detach()) + a[-1].map("softplus").affine(U))
-    sensitivity = a[-1].map("sigmoid").affine(torch.diag(weights[-1]))
-    total = sensitivity.affine(layers[-1].weight.detach().mT)
-    for k in reversed(range(len(layers) - 1)):
-        sensitivity = a[k].map("sigmoid") * sensitivity.affine(weights[k].mT)
-        total = total + sensitivity.affine(layers[k].weight.detach().mT)
-    total = total + e.scaled(2.0 * V.floor)
-    # exactly, without the difference of large numbers: the gradient at the centers is known
-    with torch.no_grad():
-        center = V.gradient(e.center + V.origin)
-    shift = center - total.center
-    return Range(center, total.low + shift, total.high + shift, total.slope, total.spread, e.h).met()

@@ -18,13 +18,7 @@ from constrained_nn.evidence._outputs import NETWORK, certify_outputs, repeat_ou
 
 @dataclass(frozen=True)
 class Effort:
-    """What a proof by branch and bound may cost.
-
-    Args:
-        seconds: Time budget.
-        jobs: Processes.
-        report: Called now and then with the share that is settled, the number of boxes, and that of open ones.
-    """
+    """What a proof by branch and bound may cost: `seconds`, `jobs` and `report` of `cover`."""
 
     seconds: float = 300.0
     jobs: int = 1

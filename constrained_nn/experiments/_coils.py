@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from control_envs.dynamics import Dynamics
 
 # A correction below this share of the velocities' scale counts as none.
-_IDLE = 1e-6
+IDLE = 1e-6
 
 
 CONDITIONS = (
@@ -246,7 +246,7 @@ class CoILSExperiment(Experiment):
             error = (model(test.x, test.u) - test.velocity) / scale
             if corrected:
                 for name, x in (("active", samples.x), ("active_grid", states)):
-                    active = (coils.correction(x) / scale).abs().amax(-1) > _IDLE
+                    active = (coils.correction(x) / scale).abs().amax(-1) > IDLE
                     metrics[name] = 100.0 * active.double().mean().item()
                 metrics["slack"] = coils.slack(states).max().item()
             if own:

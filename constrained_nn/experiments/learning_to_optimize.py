@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from constrained_nn.experiments._piecewise import VIOLATED
 from constrained_nn.experiments._protocol import Column, Experiment, Published, Row
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from constrained_nn.sets import Polyhedron
 
 N, ROWS = 100, 50
-VIOLATED = 1e-4
 
 
 def _row(name: str, label: str, objective: tuple[float, ...], *violations: float, **more: Any) -> Row:

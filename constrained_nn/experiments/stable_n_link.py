@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from constrained_nn.experiments._coils import IDLE
 from constrained_nn.experiments._protocol import Column, Experiment, Row
 from control_envs.dynamics import Dynamics, NLinkPendulum
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 LINKS = (1, 2)
-# A correction below this share of the velocities' scale counts as none.
-_IDLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ def slack(model: Any, x: torch.Tensor) -> torch.Tensor:
 def corrected(model: Any, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Whether the correction acts at these states."""
     f = model.evaluate(x)
-    return ((f.value - f.raw) / scale).abs().amax(-1) > _IDLE
+    return ((f.value - f.raw) / scale).abs().amax(-1) > IDLE
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ from constrained_nn._linalg import (
 )
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
-    IntervalSet,
-    ProjectableSet,
+    CenteredSet,
     are_tensors,
     check_batch,
     check_match,
@@ -29,7 +28,7 @@ _ADVICE = "Give it one entry for each component of y."
 
 
 @constraint_set
-class Ball(IntervalSet, ProjectableSet):
+class Ball(CenteredSet):
     """Euclidean ball.
 
     `{y : |y - center| <= radius}`.
@@ -62,18 +61,6 @@ class Ball(IntervalSet, ProjectableSet):
             check_point("Ball", "center", self.center, _ADVICE, radius=self.radius)
 
     @property
-    def dim(self) -> int:
-        return self.center.shape[-1]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.broadcast_shapes(self.center.shape[:-1], self.radius.shape)
-
-    @property
-    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return torch.zeros_like(self.radius).unsqueeze(-1)
-
-    @property
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.radius.unsqueeze(-1)
 
@@ -94,7 +81,7 @@ class Ball(IntervalSet, ProjectableSet):
 
 
 @constraint_set
-class Ellipsoid(IntervalSet, ProjectableSet):
+class Ellipsoid(CenteredSet):
     """Ellipsoid, the sublevel set of a quadratic function.
 
     `{y : (y - center)ᵀ P (y - center) <= level}`, with `P` positive semidefinite (only its symmetric part counts);
@@ -140,18 +127,6 @@ class Ellipsoid(IntervalSet, ProjectableSet):
         check_batch("Ellipsoid", center=self.center.shape[:-1], P=self.P.shape[:-2], level=self.level.shape)
 
     @property
-    def dim(self) -> int:
-        return self.center.shape[-1]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.broadcast_shapes(self.center.shape[:-1], self.P.shape[:-2], self.level.shape)
-
-    @property
-    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return torch.zeros_like(self.level).unsqueeze(-1)
-
-    @property
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.level.unsqueeze(-1)
 
@@ -190,7 +165,7 @@ class Ellipsoid(IntervalSet, ProjectableSet):
 
 
 @constraint_set
-class L1Ball(IntervalSet, ProjectableSet):
+class L1Ball(CenteredSet):
     """Ball of the 1-norm.
 
     `{y : Σ |yᵢ - centerᵢ| <= radius}`.
@@ -221,18 +196,6 @@ class L1Ball(IntervalSet, ProjectableSet):
     def __post_init__(self) -> None:
         if are_tensors(self.center, self.radius):
             check_point("L1Ball", "center", self.center, _ADVICE, radius=self.radius)
-
-    @property
-    def dim(self) -> int:
-        return self.center.shape[-1]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.broadcast_shapes(self.center.shape[:-1], self.radius.shape)
-
-    @property
-    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return torch.zeros_like(self.radius).unsqueeze(-1)
 
     @property
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]

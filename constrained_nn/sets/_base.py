@@ -142,6 +142,28 @@ class IntervalSet(ConstraintSet):
             )
 
 
+class CenteredSet(IntervalSet, ProjectableSet):
+    """`{y : value(y) <= upper}` around a center, with `value` at least 0: balls and ellipsoids.
+
+    Subclasses give `value`, its `jacobian`, `project`, and `upper`, the radius or the level as one row.
+    """
+
+    center: Tensor
+
+    @property
+    def dim(self) -> int:
+        return self.center.shape[-1]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        tensors = ((getattr(self, name), core) for name, core in self.core_ndims.items())
+        return torch.broadcast_shapes(*(t.shape[: t.ndim - core] for t, core in tensors))
+
+    @property
+    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return torch.zeros_like(self.upper)
+
+
 def map_tensors(set: SetT, change: Callable[[Tensor, str, int], Tensor]) -> SetT:
     """The same kind of set with `change(tensor, field, core_ndim)` for every tensor, members included."""
     values = {}

@@ -16,8 +16,7 @@ from constrained_nn._linalg import (
 )
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
-    IntervalSet,
-    ProjectableSet,
+    CenteredSet,
     are_tensors,
     check_batch,
     check_match,
@@ -29,7 +28,7 @@ _ADVICE = "Give it one entry for each component of y."
 
 
 @constraint_set
-class WeightedEllipsoid(IntervalSet, ProjectableSet):
+class WeightedEllipsoid(CenteredSet):
     """Ellipsoid with a diagonal matrix, or a diagonal matrix and one of low rank.
 
     `{y : Σ weightsᵢ dᵢ² + |factorᵀ d|² <= level}`, `d = y − center`.
@@ -88,20 +87,6 @@ class WeightedEllipsoid(IntervalSet, ProjectableSet):
         )
 
     @property
-    def dim(self) -> int:
-        return self.center.shape[-1]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.broadcast_shapes(
-            self.center.shape[:-1], self.weights.shape[:-1], self.factor.shape[:-2], self.level.shape
-        )
-
-    @property
-    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return torch.zeros_like(self.level).unsqueeze(-1)
-
-    @property
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.level.unsqueeze(-1)
 
@@ -155,7 +140,7 @@ class WeightedEllipsoid(IntervalSet, ProjectableSet):
 
 
 @constraint_set
-class SpectralEllipsoid(IntervalSet, ProjectableSet):
+class SpectralEllipsoid(CenteredSet):
     """Ellipsoid in a space of periodic fields, with a matrix that is diagonal in Fourier coordinates.
 
     `{y : Σ_k spectrum_k |d̂_k|² <= level}`, `d = y − center`, `d̂` its discrete Fourier transform, `Σ_k |d̂_k|² = |d|²`.
@@ -206,18 +191,6 @@ class SpectralEllipsoid(IntervalSet, ProjectableSet):
             spectrum=self.spectrum.shape[:-2],
             level=self.level.shape,
         )
-
-    @property
-    def dim(self) -> int:
-        return self.center.shape[-1]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.broadcast_shapes(self.center.shape[:-1], self.spectrum.shape[:-2], self.level.shape)
-
-    @property
-    def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return torch.zeros_like(self.level).unsqueeze(-1)
 
     @property
     def upper(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]

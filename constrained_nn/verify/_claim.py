@@ -25,6 +25,19 @@ class Account(Protocol):
         ...
 
 
+class Covered:
+    """The verdict of an account whose claim is refuted at a point, proved by a cover, or lacks something."""
+
+    counterexample: str | None
+    missing: str | None
+
+    @property
+    def verdict(self) -> str:
+        if self.counterexample is not None:
+            return "counterexample"
+        return "holds" if self.missing is None else "inconclusive"
+
+
 @runtime_checkable
 class ClaimModule(Protocol):
     """A kind of claim: a module of `verify` with these names, listed in `_check.CLAIMS`. Nothing else is touched.

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._format import decode_one, integer
 
 MOST_AXES = 10
 MOST_DEPTH = 400
+SLOPPY = 1e-6  # a stated bound may be above ours by this relative amount, never below
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,40 @@ def leaves(
 def replaced(values: Sequence[float], axis: int, value: float) -> tuple[float, ...]:
     """`values` with another one on `axis`."""
     return (*values[:axis], value, *values[axis + 1 :])
+
+
+def not_proved(box: int, leaf: Leaf) -> str:
+    """That box number `box` of a cover is not proved, in words."""
+    return f"box {box}, from {list(leaf.lower)} to {list(leaf.upper)}, is not proved"
+
+
+def box_in_words(names: Sequence[str], lower: Sequence[float], upper: Sequence[float]) -> str:
+    """`a <= x <= b` for every quantity `x [unit]`."""
+    ends = zip(names, lower, upper, strict=True)
+    return ", ".join(f"{a!r} <= {name.split()[0]} <= {b!r}" for name, a, b in ends)
+
+
+def point_in_words(names: Sequence[str], x: Sequence[float]) -> str:
+    """`x = value` for every quantity `x [unit]`."""
+    return ", ".join(f"{name.split()[0]} = {v!r}" for name, v in zip(names, x, strict=True))
+
+
+def check_boxes(claim: dict[str, Any], found: int) -> None:
+    """Refuses a stated number of boxes that is not that of the cover.
+
+    Raises:
+        FileFormatError: They differ.
+    """
+    if integer(claim["boxes"], "boxes") != found:
+        raise FileFormatError(f"boxes: the claim says {claim['boxes']}, the cover has {found}.")
+
+
+def check_most(claim: dict[str, Any], name: str, found: float, *, room: float = 0.0) -> None:
+    """Refuses a stated maximum that is better than ours, or worse by more than `SLOPPY (|found| + room)`.
+
+    Raises:
+        FileFormatError: It is.
+    """
+    stated = decode_one(claim[name], name)
+    if not found <= stated <= found + SLOPPY * (abs(found) + room):
+        raise FileFormatError(f"{name}: the claim says {stated!r}, the data give {found!r}.")

@@ -10,9 +10,17 @@ from flint import arb, arb_mat
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import precision
-from constrained_nn.verify._claim import COMMON
-from constrained_nn.verify._cover import MOST_AXES, leaves
-from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
+from constrained_nn.verify._claim import COMMON, Covered
+from constrained_nn.verify._cover import (
+    MOST_AXES,
+    box_in_words,
+    check_boxes,
+    check_most,
+    leaves,
+    not_proved,
+    point_in_words,
+)
+from constrained_nn.verify._format import decode, decode_one, mapping, text
 from constrained_nn.verify._loops import LABELS, Ellipsoid, Loop, positive_definite, quadratic
 from constrained_nn.verify._program import parse
 from constrained_nn.verify._vectors import Interpreter, Map
@@ -22,11 +30,10 @@ KEYS = (*COMMON, "motion", "hold", "level", "margin", "radius", "factor", "boxes
 DATA = ("plant", "controller", "value", "lower", "upper", "center", "P", "cover", "point")
 MOTIONS = ("step", "held", "continuous")
 BITS = 64
-SLOPPY = 1e-6  # the stated worst change may be above ours by this relative amount, never below
 
 
 @dataclass(frozen=True)
-class Decrease:
+class Decrease(Covered):
     """Account of a cover.
 
     Args:
@@ -42,12 +49,6 @@ class Decrease:
     change: float
     counterexample: str | None
     missing: str | None
-
-    @property
-    def verdict(self) -> str:
-        if self.counterexample is not None:
-            return "counterexample"
-        return "holds" if self.missing is None else "inconclusive"
 
     @property
     def line(self) -> str:
@@ -148,9 +149,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
                 continue
             bound = loop.proves(leaf.label, leaf.lower, leaf.upper)
             if bound is None:
-                missing = missing or (
-                    f"box {sum(counts.values()) - 1}, from {list(leaf.lower)} to {list(leaf.upper)}, is not proved"
-                )
+                missing = missing or not_proved(sum(counts.values()) - 1, leaf)
                 break
             worst = max(worst, bound)
     if counts["?"]:
@@ -172,7 +171,7 @@ def _at_point(loop: Loop, value: Any, certificate: dict[str, Any]) -> Decrease:
     change = loop.fails_at(x)
     if change is None:
         raise FileFormatError("data.point: V decreases there, or it is not in the set of the claim.")
-    named = ", ".join(f"{n.split()[0]} = {v!r}" for n, v in zip(certificate["task"]["state"], x, strict=True))
+    named = point_in_words(certificate["task"]["state"], x)
     words = f"V changes by {float(change.mid()):.6g}, above {-loop.margin:.3g}, from {named}"
     return Decrease(0, dict.fromkeys(LABELS, 0), 0.0, words, None)
 
@@ -183,26 +182,16 @@ def check_stated(claim: dict[str, Any], found: Decrease) -> None:
     Raises:
         FileFormatError: They differ.
     """
-    if integer(claim["boxes"], "boxes") != found.boxes:
-        raise FileFormatError(f"boxes: the claim says {claim['boxes']}, the cover has {found.boxes}.")
-    stated = decode_one(claim["worst"], "worst")
-    if not found.change <= stated <= found.change + SLOPPY * abs(found.change):
-        raise FileFormatError(f"worst: the claim says {stated!r}, the data give {found.change!r}.")
+    check_boxes(claim, found.boxes)
+    check_most(claim, "worst", found.change)
 
 
 def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     """The claim in words, made from its numbers."""
     task, data = certificate["task"], claim["data"]
     n = len(task["state"])
-    box = ", ".join(
-        f"{low!r} <= {name.split()[0]} <= {high!r}"
-        for name, low, high in zip(
-            task["state"],
-            decode(data["lower"], "data.lower", n),
-            decode(data["upper"], "data.upper", n),
-            strict=True,
-        )
-    )
+    ends = (decode(data[k], f"data.{k}", n) for k in ("lower", "upper"))
+    box = box_in_words(task["state"], *ends)
     level, margin, radius, factor = (
         decode_one(claim[name], name) for name in ("level", "margin", "radius", "factor")
     )

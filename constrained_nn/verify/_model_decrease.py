@@ -16,8 +16,15 @@ from flint import arb
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import ONE, ZERO, above, interval, maximum, precision
-from constrained_nn.verify._claim import COMMON
-from constrained_nn.verify._cover import leaves
+from constrained_nn.verify._claim import COMMON, Covered
+from constrained_nn.verify._cover import (
+    box_in_words,
+    check_boxes,
+    check_most,
+    leaves,
+    not_proved,
+    point_in_words,
+)
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
 from constrained_nn.verify._program import Program, parse
 from constrained_nn.verify._rows import tolerance
@@ -31,11 +38,10 @@ DATA = ("certificate", "raw", "lower", "upper", "center", "hole", "cover", "x", 
 LABELS = ".o?"  # of a leaf: proved; in the hole; open
 KINKS = ("abs", "relu", "max", "min")  # V has none, so that its Jacobian is its gradient
 BITS, STATE_BITS = 64, 128
-SLOPPY = 1e-6  # a stated maximum may be above ours by this, relative and in rtol, never below
 
 
 @dataclass(frozen=True)
-class Decrease:
+class Decrease(Covered):
     """Account of a cover and of recorded velocities.
 
     Args:
@@ -53,12 +59,6 @@ class Decrease:
     distance: float
     counterexample: str | None
     missing: str | None
-
-    @property
-    def verdict(self) -> str:
-        if self.counterexample is not None:
-            return "counterexample"
-        return "holds" if self.missing is None else "inconclusive"
 
     @property
     def line(self) -> str:
@@ -176,7 +176,7 @@ def _covered(model: Model, tree: str) -> tuple[int, str | None]:
         open_ += leaf.label == "?"
         test = {".": model.is_proved, "o": model.is_hole}.get(leaf.label)
         if test is not None and missing is None and not test(leaf.lower, leaf.upper):
-            missing = f"box {boxes - 1}, from {list(leaf.lower)} to {list(leaf.upper)}, is not proved"
+            missing = not_proved(boxes - 1, leaf)
     return boxes, missing or (f"{open_} of {boxes} boxes are open" if open_ else None)
 
 
@@ -200,8 +200,7 @@ def _velocities(
         drift = model.rate * value
         row, scale = sum(terms, drift), sum(map(abs, terms), abs(drift))
         if row - rtol * scale > 0:
-            names = zip(certificate["task"]["state"], state, strict=True)
-            named = ", ".join(f"{name.split()[0]} = {c!r}" for name, c in names)
+            named = point_in_words(certificate["task"]["state"], state)
             words = (
                 f"state {k}: grad V . v + rate V = {float(row.mid()):.6g}, relative excess "
                 f"{float((row / scale).mid()):.3g} above {rtol:g}, at {named}"
@@ -239,14 +238,11 @@ def check_stated(claim: dict[str, Any], found: Decrease) -> None:
     Raises:
         FileFormatError: They differ.
     """
-    if integer(claim["boxes"], "boxes") != found.boxes:
-        raise FileFormatError(f"boxes: the claim says {claim['boxes']}, the cover has {found.boxes}.")
+    check_boxes(claim, found.boxes)
     if text(claim["states_sha256"], "states_sha256") != fingerprint(claim["data"]):
         raise FileFormatError("states_sha256: the recorded states and velocities are others.")
     for name in ("excess", "distance"):
-        stated, ours = decode_one(claim[name], name), getattr(found, name)
-        if not ours <= stated <= ours + SLOPPY * (abs(ours) + decode_one(claim["rtol"], "rtol")):
-            raise FileFormatError(f"{name}: the claim says {stated!r}, the data give {ours!r}.")
+        check_most(claim, name, getattr(found, name), room=decode_one(claim["rtol"], "rtol"))
 
 
 def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
@@ -255,7 +251,7 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     n = len(task["state"])
     lower, upper, center, hole = (decode(data[k], k, n) for k in ("lower", "upper", "center", "hole"))
     names = [name.split()[0] for name in task["state"]]
-    box = ", ".join(f"{a!r} <= {name} <= {b!r}" for name, a, b in zip(names, lower, upper, strict=True))
+    box = box_in_words(task["state"], lower, upper)
     inner = ", ".join(f"|{name} - {c!r}| <= {r!r}" for name, c, r in zip(names, center, hole, strict=True))
     rate, floor, rtol, excess, distance = (
         decode_one(claim[name], name) for name in ("rate", "floor", "rtol", "excess", "distance")

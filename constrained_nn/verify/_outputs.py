@@ -8,8 +8,15 @@ from typing import Any
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import above, precision
-from constrained_nn.verify._claim import COMMON
-from constrained_nn.verify._cover import leaves
+from constrained_nn.verify._claim import COMMON, Covered
+from constrained_nn.verify._cover import (
+    box_in_words,
+    check_boxes,
+    check_most,
+    leaves,
+    not_proved,
+    point_in_words,
+)
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
 from constrained_nn.verify._program import parse
 from constrained_nn.verify._vectors import Interpreter, Vector, enclose, linear
@@ -19,11 +26,10 @@ KEYS = (*COMMON, "rows", "boxes", "worst", "data")
 DATA = ("network", "lower", "upper", "A", "bound", "cover", "point")
 LABELS = ".?"  # of a leaf: every row holds; open
 BITS = 64
-SLOPPY = 1e-6  # the stated worst excess may be above ours by this relative amount, never below
 
 
 @dataclass(frozen=True)
-class Outputs:
+class Outputs(Covered):
     """Account of a cover.
 
     Args:
@@ -39,12 +45,6 @@ class Outputs:
     excess: float
     counterexample: str | None
     missing: str | None
-
-    @property
-    def verdict(self) -> str:
-        if self.counterexample is not None:
-            return "counterexample"
-        return "holds" if self.missing is None else "inconclusive"
 
     @property
     def line(self) -> str:
@@ -112,7 +112,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Outputs:
                 continue
             excess, _ = rows.excess(leaf.lower, leaf.upper)
             if not excess <= 0:
-                missing = f"box {boxes - 1}, from {list(leaf.lower)} to {list(leaf.upper)}, is not proved"
+                missing = not_proved(boxes - 1, leaf)
                 break
             worst = max(worst, excess)
     if open_:
@@ -127,7 +127,7 @@ def _at_point(rows: Rows, x: list[float], certificate: dict[str, Any]) -> Output
     if not inside or not broken:
         raise FileFormatError("data.point: its output satisfies every row, or it is not in the box.")
     row = max(broken, key=lambda i: float(values[i].mid()))
-    named = ", ".join(f"{n.split()[0]} = {v!r}" for n, v in zip(certificate["task"]["state"], x, strict=True))
+    named = point_in_words(certificate["task"]["state"], x)
     words = f"row {row}: A y - bound = {float(values[row].mid()):.6g}, from {named}"
     return Outputs(0, 0, above(values[row]), words, None)
 
@@ -138,23 +138,15 @@ def check_stated(claim: dict[str, Any], found: Outputs) -> None:
     Raises:
         FileFormatError: They differ.
     """
-    if integer(claim["boxes"], "boxes") != found.boxes:
-        raise FileFormatError(f"boxes: the claim says {claim['boxes']}, the cover has {found.boxes}.")
-    stated = decode_one(claim["worst"], "worst")
-    if not found.excess <= stated <= found.excess + SLOPPY * abs(found.excess):
-        raise FileFormatError(f"worst: the claim says {stated!r}, the data give {found.excess!r}.")
+    check_boxes(claim, found.boxes)
+    check_most(claim, "worst", found.excess)
 
 
 def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     """The claim in words, made from its numbers."""
     task, data = certificate["task"], claim["data"]
     n, m = len(task["state"]), len(task["input"])
-    box = ", ".join(
-        f"{low!r} <= {name.split()[0]} <= {high!r}"
-        for name, low, high in zip(
-            task["state"], decode(data["lower"], "lower", n), decode(data["upper"], "upper", n), strict=True
-        )
-    )
+    box = box_in_words(task["state"], *(decode(data[k], k, n) for k in ("lower", "upper")))
     return (
         f"For every context of {task['name']} (version {task['version']}) with {box}, the {m} outputs y satisfy "
         f"A y <= bound, {claim['rows']} rows, with A y - bound at most {decode_one(claim['worst'], 'worst')!r}."

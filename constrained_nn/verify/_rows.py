@@ -10,6 +10,7 @@ from flint import fmpq
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._claim import COMMON
+from constrained_nn.verify._cover import point_in_words
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text
 
 # Largest relative tolerance that may be called satisfied: rounding of a well-conditioned evaluation.
@@ -104,7 +105,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
         i = exact.worst.input
         value = _dot(A[k * input_dim : (k + 1) * input_dim], u[i * input_dim : (i + 1) * input_dim])
         state = x[i * state_dim : (i + 1) * state_dim]
-        named = ", ".join(f"{n.split()[0]} = {v!r}" for n, v in zip(task["state"], state, strict=True))
+        named = point_in_words(task["state"], state)
         counterexample = (
             f"{exact.violated} of {exact.bounds} bounds fail; worst in run {_run_of(i, counts)} at t = {t[i]:.6g} s, "
             f"row {exact.worst.row}: A u = {_float(value):.6g} beyond {exact.worst.side} = {bound:.6g}, relative "

@@ -10,6 +10,7 @@ from flint import arb, ctx, fmpq
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._claim import COMMON
+from constrained_nn.verify._cover import point_in_words
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
 from constrained_nn.verify._rows import tolerance
 
@@ -115,10 +116,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
             if collisions
             else ("excess", "a row fails, relative excess", worst["excess"])
         )
-        state = ", ".join(
-            f"{n.split()[0]} = {v!r}"
-            for n, v in zip(certificate["task"]["state"], worst[f"{which}_start"], strict=True)
-        )
+        state = point_in_words(certificate["task"]["state"], worst[f"{which}_start"])
         counterexample = (
             f"{collisions} of {runs} runs collide, {violations} violate a row; worst run {worst[f'{which}_run']}: "
             f"{quantity} {value:.6g}, from {state}"

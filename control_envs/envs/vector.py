@@ -14,9 +14,10 @@ from torch import Tensor
 
 from control_envs.disturbances import Disturbance
 from control_envs.dynamics import Dynamics
+from control_envs.envs._episodes import Episodes
 from control_envs.envs._interface import ACTION_ATOL, Interface
 from control_envs.errors import ActionError, EpisodeError, NonFiniteError
-from control_envs.scenarios import Parameters, Scenario, Scenarios
+from control_envs.scenarios import Parameters, Scenarios
 from control_envs.tasks import Task
 
 
@@ -129,8 +130,8 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
         self._backend = compile
         self._compiled: Callable[..., Any] | None = None
         self._renderer: Any = None
-        self._seeds: list[int] | None = None
-        self._episodes = np.full(num_envs, -1)
+        self._begun = False
+        self._episodes: Episodes
         self._x = torch.empty(0)
 
     @property
@@ -141,7 +142,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
     @property
     def measurement(self) -> Tensor:
         """States as they are observed `(num_envs, n)`."""
-        noise = self._sample("measurement", self._steps)
+        noise = self._episodes.sample("measurement", self._steps)
         return self.state if noise is None else self._x + noise
 
     @property
@@ -163,16 +164,21 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
         super().reset(seed=seed if isinstance(seed, int) else None)
         options = options or {}
         mask = self._mask(options)
-        if self._seeds is None:
+        if not self._begun:
             mask = np.ones(self.num_envs, dtype=bool)
-            self._seeds = [int(s) for s in self.np_random.integers(2**63, size=self.num_envs)]
+            self._episodes = Episodes(
+                self.interface,
+                [int(s) for s in self.np_random.integers(2**63, size=self.num_envs)],
+                dtype=self.dtype,
+                device=self.device,
+                differentiable=self.differentiable,
+            )
+            self._begun = True
             n = self.task.plant.state_dim
             self._x = torch.zeros(self.num_envs, n, dtype=self.dtype, device=self.device)
             self._steps = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
             self._done = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-            self._values: dict[str, Tensor] = {}
-            self._tables: dict[str, Tensor] = {}
-        self._reseed(seed, mask)
+        self._episodes.reseed(seed, mask)
         with torch.set_grad_enabled(self.differentiable):
             self._restart(np.flatnonzero(mask))
             if "state" in options:
@@ -185,12 +191,14 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
                 rows = torch.as_tensor(mask, device=self.device)[:, None]
                 self._x = torch.where(rows, start, self._x)
             u = self._constants["center"].expand(self.num_envs, -1)
-            observation, g = self._judge(self._x, self.time, u, self._sample("measurement", self._steps))
+            observation, g = self._judge(
+                self._x, self.time, u, self._episodes.sample("measurement", self._steps)
+            )
         info = self._info(g, u, torch.ones_like(self._done))
         return self._out(observation), self._out(info)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        if self._seeds is None:
+        if not self._begun:
             raise EpisodeError("ControlVectorEnv.step: nothing was simulated; call `reset()` first.")
         with torch.set_grad_enabled(self.differentiable):
             return self._step(self._checked(actions))
@@ -208,9 +216,9 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             self._restart(before.nonzero()[:, 0].cpu().numpy())
         start, steps = self._x, self._steps
         advance = self._advance_function()
-        noise = self._sample("disturbance", steps), self._sample("input", steps)
+        noise = self._episodes.sample("disturbance", steps), self._episodes.sample("input", steps)
         x, reward, observation, g, u, left, finite = advance(
-            start, self.time, a, *noise, self._sample("measurement", steps + 1)
+            start, self.time, a, *noise, self._episodes.sample("measurement", steps + 1)
         )
         self._check_finite(x, finite | begun, start, u)
         self._x, self._steps = x, steps + 1
@@ -246,7 +254,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
         """A picture of every copy, or None without a render mode."""
         if self.render_mode is None:
             return None
-        if self._seeds is None:
+        if not self._begun:
             raise EpisodeError("ControlVectorEnv.render: nothing to draw before the first `reset()`.")
         if self._renderer is None:
             from control_envs.envs.rendering import Renderer
@@ -295,7 +303,7 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
     def _judge_again(self, begun: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Observation, constraints and input after some copies began a new episode."""
         u = torch.where(begun[:, None], self._constants["center"], u)
-        observation, g = self._judge(self._x, self.time, u, self._sample("measurement", self._steps))
+        observation, g = self._judge(self._x, self.time, u, self._episodes.sample("measurement", self._steps))
         return observation, g, u
 
     def _info(self, g: Tensor, u: Tensor, begun: Tensor) -> dict[str, Any]:
@@ -357,60 +365,16 @@ class ControlVectorEnv(VectorEnv[Any, Any, Any]):
             )
         return mask
 
-    def _reseed(self, seed: int | Sequence[int | None] | None, mask: np.ndarray) -> None:
-        assert self._seeds is not None
-        if seed is None:
-            return
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"ControlVectorEnv.reset: expected {self.num_envs} seeds, got {len(seeds)}.")
-        for i, s in enumerate(seeds):
-            if mask[i] and s is not None:
-                self._seeds[i], self._episodes[i] = int(s), -1
-
     def _restart(self, rows: np.ndarray) -> None:
         """Put these copies at the start of their next scenario."""
-        assert self._seeds is not None
-        self._episodes[rows] += 1
-        drawn = [self._scenario(i) for i in rows.tolist()]
+        starts = self._episodes.begin(rows)
         index = torch.as_tensor(rows, device=self.device)
-        self._x = self._x.index_copy(0, index, self._tensor([s.start for s in drawn]))
+        self._x = self._x.index_copy(0, index, starts)
         self._steps = self._steps.index_fill(0, index, 0)
         self._done = self._done.index_fill(0, index, False)
-        for name in drawn[0].parameters:
-            new = self._tensor([s.parameters[name] for s in drawn])
-            if name not in self._values:
-                self._values[name] = torch.ones(self.num_envs, dtype=self.dtype, device=self.device)
-            if self.differentiable:
-                self._values[name] = self._values[name].index_copy(0, index, new)
-            else:  # in place: a compiled step keeps its plant
-                self._values[name].index_copy_(0, index, new)
-        if self._values and (self.differentiable or self.plant is self.task.plant):
-            self.plant = replace(self.task.plant, **self._values)  # pyright: ignore[reportArgumentType]
-        for name in ("disturbance", "input", "measurement"):
-            if getattr(drawn[0], name) is None:
-                continue
-            new = self._tensor([getattr(s, name) for s in drawn])
-            if name not in self._tables:
-                self._tables[name] = new.new_zeros(self.num_envs, *new.shape[1:])
-            self._tables[name].index_copy_(0, index, new)
-
-    def _scenario(self, i: int) -> Scenario:
-        assert self._seeds is not None
-        episode = int(self._episodes[i])
-        if self.interface.scenarios is not None:
-            episode = i + episode * self.num_envs
-        return self.interface.scenario(self._seeds[i], episode)
-
-    def _sample(self, channel: str, step: Tensor) -> Tensor | None:
-        """What a channel adds in interval `step` of each copy `(num_envs, k)`, or None."""
-        table = self._tables.get(channel)
-        if table is None:
-            return None
-        return table[torch.arange(self.num_envs, device=self.device), step.clamp(max=table.shape[1] - 1)]
-
-    def _tensor(self, rows: list[Any]) -> Tensor:
-        return torch.as_tensor(np.array(rows), dtype=self.dtype, device=self.device)
+        values = self._episodes.parameters
+        if values and (self.differentiable or self.plant is self.task.plant):
+            self.plant = replace(self.task.plant, **values)  # pyright: ignore[reportArgumentType]
 
     def _out(self, value: Any) -> Any:
         if isinstance(value, dict):

@@ -49,14 +49,15 @@ def test_gym_wrapper_plays_the_vector_env(mode):
     assert played.batch_size == (3, 7)
     assert played["next", "truncated"].squeeze(-1).nonzero().tolist() == [[0, 3], [1, 3], [2, 3]]
     rewards = played["next", "reward"].squeeze(-1)
-    assert envs._seeds is not None
     for i in range(3):
         single = ControlEnv("pendulum", horizon=4)
         episodes = []  # which scenarios of its seed a copy played
         for k in range(7):
             if k in (0, 4):
                 seen = played["observation"][i, k].numpy()
-                starts = [single.reset(seed=envs._seeds[i], options={"scenario": e})[0] for e in range(6)]
+                starts = [
+                    single.reset(seed=envs._episodes.seeds[i], options={"scenario": e})[0] for e in range(6)
+                ]
                 episodes.append(int(np.argmin([np.abs(start - seen).max() for start in starts])))
                 start, _ = single.reset(options={"scenario": episodes[-1]})
                 np.testing.assert_allclose(seen, start, rtol=1e-6)

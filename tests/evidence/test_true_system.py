@@ -12,15 +12,13 @@ from constrained_nn.certificates import BiLipschitzLyapunov, NeuralLyapunov, Qua
 from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel, CoILS
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import bound_true_system, sample_true_system
-from constrained_nn.evidence._ranges import (
-    Range,
-    join,
+from constrained_nn.evidence._learned_ranges import (
     range_of_certificate,
     range_of_model,
     range_of_network,
     range_of_policy,
-    range_of_program,
 )
+from constrained_nn.evidence._ranges import Range, join, range_of_program
 from constrained_nn.evidence._trace import trace_derivative
 from constrained_nn.evidence._true_system import _Judge
 from constrained_nn.verify._program import parse
