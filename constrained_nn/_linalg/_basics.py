@@ -45,10 +45,10 @@ def nearest_between(
     """`clamp(value, lower, upper)` that keeps the derivative of an equality, `lower = upper`.
 
     `torch.clamp` gives a value below two equal bounds no derivative in either of them. On a bound the derivative
-    is that of the inside; an equality has none, and takes that of `upper`.
+    is that of the inside; an equality has none, and takes that of `upper`. A bound that is NaN gives NaN, never a
+    value that lies between.
     """
-    inside = torch.where(value < lower, lower, value)
-    return torch.where((value > upper) | (lower >= upper), upper, inside)
+    return torch.where(lower >= upper, upper, torch.clamp(value, lower, upper))
 
 
 def safe_norm(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:

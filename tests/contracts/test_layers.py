@@ -155,6 +155,28 @@ def test_poisoned_element_leaves_the_others_alone(case: LayerCase, generator: to
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+@every(LayerCase)
+def test_bound_that_is_nan_is_reported_for_itself_alone(case: LayerCase, generator: torch.Generator) -> None:
+    """Also among bounds that are infinite, which the contract above cannot draw derivatives for."""
+    set, y = draw(case, generator)
+    layer = case.make()
+    reference, healthy = layer.solve(y, set), torch.arange(BATCH) != 2
+    for name in tensor_fields(set):
+        tensor = tensor_of(set, name)
+        if not tensor.numel() or is_shared(set, name):
+            continue
+        bad = tensor.clone()
+        bad[(2,) + (-1,) * (bad.ndim - 1)] = torch.nan
+        poisoned = with_tensors(set, **{name: bad})
+        solution = layer.solve(y, poisoned)
+        assert solution.status[2] == Status.NONFINITE_INPUT, name
+        assert not poisoned.contains(y, atol=torch.inf)[2], name
+        assert torch.equal(solution.status[healthy], reference.status[healthy]), name
+        torch.testing.assert_close(
+            solution.value[healthy], reference.value[healthy], rtol=1e-12, atol=1e-12, msg=name
+        )
+
+
 @can_fail
 def test_infeasible_element_is_reported_for_itself_alone(case: LayerCase) -> None:
     y, set = case.infeasible()
