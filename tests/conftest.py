@@ -1,8 +1,14 @@
 """Fixtures and options of the whole suite.
 
-`pytest` is the plain pass. `pytest --typed` runs the same tests with every jaxtyping annotation of constrained_nn
-checked at run time; tests marked `untyped` are left out there: the checker's wrappers cannot be traced by
-`torch.compile`, `torch.export` and `torch.func`, and they catch wrong types before our own errors do.
+`pytest` is the plain pass. `pytest --typed` runs tests with every annotation of constrained_nn checked at run time. Two
+kinds of tests are left out there:
+
+- `untyped`: those that cannot run so. The checker's wrappers cannot be traced by `torch.compile`, `torch.export` and
+  `torch.func`, and they catch wrong types before our own errors do.
+- `once`: those that would be the same twice: nothing that they run is type-checked (`control_envs`, documents, other
+  processes), or only what the tests beside them run already (many samples of a function, one solver on many sets).
+
+A test with code of its own, however slow, has neither mark: every annotated function is called in the typed pass.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "untyped: traced by torch or wrong on purpose; left out of --typed")
+    config.addinivalue_line("markers", "once: nothing that only it type-checks; left out of --typed")
     torch.set_num_threads(1)
     if config.getoption("--typed"):
         from importlib import import_module
@@ -44,9 +51,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     by_hand = "slow" in config.getoption("-m")
     kept, left_out = [], []
     for item in items:
-        excluded = (typed and item.get_closest_marker("untyped")) or (
-            not by_hand and item.get_closest_marker("slow")
-        )
+        plain_only = item.get_closest_marker("untyped") or item.get_closest_marker("once")
+        excluded = (typed and plain_only) or (not by_hand and item.get_closest_marker("slow"))
         (left_out if excluded else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -78,5 +84,6 @@ def float64():
 def fresh_compiler(request: pytest.FixtureRequest):
     """Compiled functions of one test do not count against the recompile limit of the next."""
     yield
-    if request.node.get_closest_marker("untyped"):
+    # a test that traced nothing need not load the compiler, which takes seconds
+    if request.node.get_closest_marker("untyped") and "torch._dynamo" in sys.modules:
         torch.compiler.reset()

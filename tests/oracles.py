@@ -138,6 +138,27 @@ def finite_difference(function, x: Tensor, step: float = 1e-6) -> Tensor:
     return torch.stack(columns, -1)
 
 
+def blocks_by_difference(function, y: Tensor, step: float = 1e-6) -> Tensor:
+    """Central differences `(batch, k, n)` of a function whose elements `(batch, n)` do not see each other.
+
+    One component of all elements moves at once. That they do not see each other is for others to show.
+    """
+    columns = []
+    for j in range(y.shape[-1]):
+        change = torch.zeros_like(y)
+        change[..., j] = step
+        columns.append((function(y + change) - function(y - change)).detach() / (2 * step))
+    return torch.stack(columns, -1)
+
+
+def blocks_by_autograd(function, y: Tensor) -> Tensor:
+    """Derivatives `(batch, k, n)` of such a function, by one backward pass a component."""
+    y = y.detach().requires_grad_()
+    value = function(y)
+    rows = [torch.autograd.grad(component.sum(), y, retain_graph=True)[0] for component in value.unbind(-1)]
+    return torch.stack(rows, -2)
+
+
 def dykstra(y: np.ndarray, projections: list[typing.Callable[[np.ndarray], np.ndarray]]) -> np.ndarray:
     """Euclidean projection onto an intersection by Dykstra's alternating corrections, run to stagnation."""
     x, corrections = y, [np.zeros_like(y) for _ in projections]

@@ -28,6 +28,8 @@ from tests.cases import (
     rows,
 )
 
+pytestmark = pytest.mark.once  # names and texts
+
 ROOT = Path(__file__).parents[1]
 DOCS = {path: path.read_text() for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts}
 MODULES = (

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.once  # in other processes
+
 PACKAGES = ("constrained_nn", "control_envs")
 
 

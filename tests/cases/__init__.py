@@ -34,10 +34,14 @@ def rows(kind: type[CaseT]) -> list[CaseT]:
     return [row for row in _ROWS if isinstance(row, kind)]
 
 
-def every(kind: type, argument: str = "case", where=lambda row: True):
-    """Decorator: run a contract on all rows of one kind."""
-    picked = [row for row in rows(kind) if where(row)]
-    return pytest.mark.parametrize(argument, picked, ids=lambda row: row.name)
+def every(kind: type, argument: str = "case", where=lambda row: True, typed=lambda row: True):
+    """Decorator: run a contract on all rows of one kind; in the typed pass, on those with `typed(row)`."""
+    picked = [
+        pytest.param(row, id=row.name, marks=() if typed(row) else pytest.mark.once)
+        for row in rows(kind)
+        if where(row)
+    ]
+    return pytest.mark.parametrize(argument, picked)
 
 
 __all__ = [

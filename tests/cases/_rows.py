@@ -78,7 +78,8 @@ class LayerCase:
         transforms: Whether vmap, forward mode and compilation are claimed.
         iterative: Whether the layer runs a solver that costs seconds to compile and to difference; finite
             differences then go along random directions.
-        compiles: Whether compilation is run on this row (one row for each solver is enough).
+        compiles: Whether compilation is run on this row (one row for each solver is enough: its graph is that of all
+            layers that call it).
     """
 
     name: str

@@ -110,6 +110,7 @@ ROWS = [
         _empty_strip,
         _deficient_edges,
         euclidean=True,
+        compiles=False,
     ),
     LayerCase(
         "HardNetAffine-Euclidean",
@@ -121,6 +122,7 @@ ROWS = [
         _crossed,
         _deficient_edges,
         euclidean=True,
+        compiles=False,
     ),
     LayerCase(
         "HardNetConvex-Polyhedron",
@@ -132,6 +134,7 @@ ROWS = [
         _crossed,
         _deficient_edges,
         euclidean=True,
+        compiles=False,
     ),
     LayerCase(
         "HardNetAffine-Box",

@@ -216,8 +216,15 @@ def _friction_center(set: Intersection) -> torch.Tensor:
 
 ROWS = [
     _row("Ball", sets_convex.ball, _ball, lambda set: set.center + 0.1, _negative_radius),
-    _row("Polyhedron", sets.polyhedron, _polyhedron, sets.polyhedron_inside, _empty_strip),
-    _row("Polyhedron-deficient", sets.polyhedron_deficient, _polyhedron, sets.polyhedron_inside),
+    # the solver of "rows-and-box", which is the one that is compiled
+    _row("Polyhedron", sets.polyhedron, _polyhedron, sets.polyhedron_inside, _empty_strip, compiles=False),
+    _row(
+        "Polyhedron-deficient",
+        sets.polyhedron_deficient,
+        _polyhedron,
+        sets.polyhedron_inside,
+        compiles=False,
+    ),
     _row("Box", sets.box, None, sets.box_inside, _crossed_box),
     _row("rows-and-box", boxed_rows, _boxed_rows, _boxed_center, _crossed_boxes),
     _row(
@@ -225,6 +232,7 @@ ROWS = [
         blocks,
         _blocks,
         lambda set: torch.cat([set.sets[0].center + 0.1, sets.polyhedron_inside(set.sets[1])], -1),
+        compiles=False,
     ),
     _row(
         "capped-ball",

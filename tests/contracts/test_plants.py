@@ -16,6 +16,8 @@ from control_envs.simulate import RK4, Euler, rollout
 from tests.cases import PlantCase, every
 from tests.fake_cuda import fake_cuda, on_cuda
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 BATCH = 5
 
 

@@ -19,6 +19,7 @@ from tests.cases import PlantCase, every
 POINTS = 10_000
 MAPS = {"derivative": None, "euler": Euler(), "rk4": RK4(2)}
 DT = 0.03
+TYPED = ("CartPole", "PathFollowing")  # operations are checked one by one elsewhere
 
 
 @cache
@@ -37,7 +38,7 @@ def points(case: PlantCase, rng: np.random.Generator, count: int) -> list[np.nda
     return [x * np.array(case.scale), u, w]
 
 
-@every(PlantCase)
+@every(PlantCase, typed=lambda row: row.name in TYPED)
 @pytest.mark.parametrize("name", MAPS)
 def test_program_is_the_plant(case: PlantCase, name: str, rng: np.random.Generator) -> None:
     plant, integrator = case.make(), MAPS[name]
@@ -52,7 +53,7 @@ def test_program_is_the_plant(case: PlantCase, name: str, rng: np.random.Generat
     assert (np.abs(found - expected) <= 1e-12 * scale).all()
 
 
-@every(PlantCase)
+@every(PlantCase, typed=lambda row: row.name in TYPED)
 @pytest.mark.parametrize("name", ["derivative", "rk4"])
 def test_enclosure_contains_the_samples(case: PlantCase, name: str, rng: np.random.Generator) -> None:
     program = traced(case, name)

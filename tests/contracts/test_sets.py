@@ -14,8 +14,9 @@ from constrained_nn.sets import Box, Polyhedron, ProjectableSet
 from tests.cases import SetCase, every
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.oracles import (
+    blocks_by_autograd,
+    blocks_by_difference,
     element,
-    finite_difference,
     is_shared,
     nearest_point,
     numpy,
@@ -33,6 +34,7 @@ def draw(case: SetCase, generator: torch.Generator, spread: float = 3.0):
     return set, spread * torch.randn(BATCH, set.dim, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.once  # samples of the same functions
 @every(SetCase)
 def test_violation_is_that_of_the_oracle(case: SetCase, generator: torch.Generator) -> None:
     set, far = draw(case, generator)
@@ -187,6 +189,7 @@ def test_passes_through_vmap_and_compile(case: SetCase, generator: torch.Generat
         torch.testing.assert_close(compiled(set, y), call(set, y), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.once  # samples of the same functions
 @projectable
 def test_projection_is_idempotent_and_in_the_set(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
@@ -196,6 +199,7 @@ def test_projection_is_idempotent_and_in_the_set(case: SetCase, generator: torch
     torch.testing.assert_close(set.project(projected), projected, rtol=0, atol=10 * case.atol)
 
 
+@pytest.mark.once  # samples of the same functions
 @projectable
 def test_projection_is_firmly_nonexpansive(case: SetCase, generator: torch.Generator) -> None:
     set, x = draw(case, generator)
@@ -206,6 +210,7 @@ def test_projection_is_firmly_nonexpansive(case: SetCase, generator: torch.Gener
     assert (moved > 0).any()
 
 
+@pytest.mark.once  # samples of the same functions
 @projectable
 def test_projection_is_that_of_cvxpy(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
@@ -250,9 +255,9 @@ def test_gradients(case: SetCase, generator: torch.Generator) -> None:
     assert torch.autograd.gradcheck(project, (y, *inputs), atol=1e-6)
     if case.smooth:
         assert torch.autograd.gradgradcheck(project, (y, *inputs), atol=1e-5)
-    jacobian = torch.autograd.functional.jacobian(lambda p: project(p, *inputs).reshape(-1), y)
-    expected = finite_difference(lambda p: project(p, *inputs), y)
-    torch.testing.assert_close(jacobian.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+    jacobian = blocks_by_autograd(lambda p: project(p, *inputs), y)
+    expected = blocks_by_difference(lambda p: project(p, *inputs), y)
+    torch.testing.assert_close(jacobian, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.untyped
@@ -262,6 +267,6 @@ def test_transforms_agree(case: SetCase, generator: torch.Generator) -> None:
     single = element(set, 0)
     backward = torch.func.vmap(torch.func.jacrev(single.project))(y)
     forward = torch.func.vmap(torch.func.jacfwd(single.project))(y)
-    expected = torch.stack([torch.autograd.functional.jacobian(single.project, point) for point in y])
+    expected = blocks_by_autograd(single.project, y)
     torch.testing.assert_close(backward, expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(forward, expected, rtol=1e-10, atol=1e-12)

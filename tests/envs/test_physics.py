@@ -10,6 +10,8 @@ from control_envs.dynamics import CartPole, Manipulator, Mechanical, Pendulum, Q
 from control_envs.simulate import RK4, rollout
 from tests.cases import PlantCase, every
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 
 def cart_pole_energy(plant, x):
     _, theta, v, omega = np.moveaxis(x, -1, 0)

@@ -27,6 +27,8 @@ from control_envs.scenarios import Scenarios
 from control_envs.simulate import rollout
 from control_envs.tasks import TASKS, make_task
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 every_id = pytest.mark.parametrize("id", ids())
 every_task = pytest.mark.parametrize("name", sorted(TASKS))
 

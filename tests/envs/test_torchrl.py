@@ -12,6 +12,8 @@ import torch
 import control_envs
 from control_envs.envs import ControlEnv, ControlVectorEnv, FlatInfo, ids
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 pytest.importorskip("torchrl")
 
 

@@ -17,6 +17,8 @@ from control_envs.errors import ActionError, EpisodeError, NonFiniteError, Unkno
 from control_envs.scenarios import Scenarios
 from control_envs.tasks import TASKS, make_task
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 every_task = pytest.mark.parametrize("name", sorted(TASKS))
 N = 3
 

@@ -13,6 +13,8 @@ from control_envs.envs import ControlVectorEnv
 from control_envs.tasks import TASKS
 from tests.fake_cuda import fake_cuda
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 
 @pytest.mark.untyped
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -290,6 +290,7 @@ def paths(value, here=()):
         yield from paths(child, (*here, key))
 
 
+@pytest.mark.once  # samples of the same functions
 def test_nothing_in_a_file_brings_the_checker_down(small, tmp_path):
     """Any value in any place ends in a finding or in a clear error, and never in another exception."""
     rng = random.Random(1)
@@ -323,6 +324,7 @@ def test_same_kind_twice_is_refused(small, shell):
 # --- the process ---
 
 
+@pytest.mark.once  # in another process
 def test_check_loads_neither_torch_nor_scipy_and_is_quick(tmp_path):
     """On a certificate of the demo's size: 84 recorded runs and 1,000 sampled ones."""
     demo = make(subject(Filtered()), starts=TASK.published_starts()["test"], runs=1000)

@@ -75,6 +75,7 @@ def test_every_form_is_proved_and_its_runs_are_consistent(tmp_path, generator, f
     assert "10 runs of 50 steps" in runs.statement
 
 
+@pytest.mark.once  # in other processes
 def test_command_line_certifies_and_checks(tmp_path: Path, generator: torch.Generator) -> None:
     certificate(tmp_path, "diagonal", generator)
     for words in (
@@ -186,6 +187,7 @@ def test_uncovered_alterations_are_rejected(tmp_path: Path, generator: torch.Gen
     )
 
 
+@pytest.mark.once  # samples of the same functions
 def test_any_digit_of_the_numbers_is_covered(tmp_path: Path, generator: torch.Generator) -> None:
     """One hexadecimal digit of Q, center, level, alpha or safety, the digest computed again."""
     rng = random.Random(0)
@@ -248,6 +250,7 @@ def exact_energy(model: ECO, x: torch.Tensor) -> Fraction:
     return total
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("form", ["diagonal", "low-rank", "dense"])
 def test_bound_holds_in_exact_arithmetic_where_it_is_proved(form, dtype, generator) -> None:

@@ -16,6 +16,8 @@ from tests.evidence.loops import clipped_mass
 from tests.evidence.test_check import NASTY, paths
 from tests.evidence.test_lyapunov import certified
 
+pytestmark = pytest.mark.once  # many samples of what test_check runs
+
 
 @pytest.fixture(scope="module")
 def small() -> dict:

@@ -47,6 +47,7 @@ def forged(original: dict, change) -> dict:
     return other
 
 
+@pytest.mark.once  # in other processes
 def test_command_line_certifies_and_checks(folder: Path) -> None:
     for words in (["certify", str(folder)], ["check", str(folder / "certificate.json")]):
         done = subprocess.run(

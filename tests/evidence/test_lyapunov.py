@@ -183,6 +183,7 @@ def test_unstable_loop_is_refused() -> None:
         certified(task, loop, level)
 
 
+@pytest.mark.once  # in other processes
 def test_processes_find_the_same() -> None:
     task, loop, level = clipped_mass()
     lines: list[float] = []
@@ -191,6 +192,7 @@ def test_processes_find_the_same() -> None:
     assert lines[-1] == pytest.approx(1.0)
 
 
+@pytest.mark.once  # in other processes
 def test_command_line(tmp_path: Path) -> None:
     task, loop, level = clipped_mass()
     save_loop(tmp_path, task, loop.controller, loop.value, lower=loop.lower, upper=loop.upper, level=level)

@@ -74,6 +74,7 @@ def test_table_holds_ours_and_published_side_by_side(tmp_path):
     assert result["rows"][1]["ours"]["end"]["mean"] == pytest.approx(mean)
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("stop", [0, 3, 10, 14, 19])
 def test_resumed_run_has_the_same_numbers(tmp_path, stop):
     whole = reproduce(Walk(), runs=tmp_path / "whole", report=quiet)

@@ -120,6 +120,7 @@ def test_failed_cells_are_shown_and_tried_again(spec, tmp_path):
     ]  # only what had failed ran again (the killed one left no mark)
 
 
+@pytest.mark.once  # in other processes
 def test_diverged_runs_withhold_the_mean(spec, tmp_path):
     found = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.one_diverges)
     soft = entries_by(spec, found)["soft"]
@@ -129,6 +130,7 @@ def test_diverged_runs_withhold_the_mean(spec, tmp_path):
     assert entries_by(spec, found)["hardnet"].difference is None
 
 
+@pytest.mark.once  # in other processes
 def test_interruption_keeps_what_is_finished(spec, tmp_path):
     def interrupt(line: str) -> None:
         if "hardnet" in line:
@@ -147,6 +149,7 @@ def test_interruption_keeps_what_is_finished(spec, tmp_path):
     assert latex(slow, summarize(slow, whole)) == latex(slow, summarize(slow, elsewhere))
 
 
+@pytest.mark.once  # in other processes
 def test_cells_of_other_settings_are_not_reused(spec, tmp_path):
     few = spec.model_copy(update={"methods": spec.methods[:1], "seeds": (1,)})
     run_study(few, tmp_path, jobs=1, report=quiet, target=targets.quick)
@@ -331,7 +334,7 @@ def test_interrupted_command_goes_on(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(
         "methods: [hardnet, soft]\ntasks: [unicycle-obstacles]\nscenarios: [{name: s, count: 4}]\nseeds: [1]\n"
-        "training: {steps: 60, batch: 5, eval_every: 1, hidden: [8]}\n"  # long enough that Ctrl-C finds it running
+        "training: {steps: 60, batch: 5, eval_every: 30, hidden: [8]}\n"  # the second cell outlasts the Ctrl-C
     )
     command = [sys.executable, "-m", "constrained_nn", "study", str(file), "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}

@@ -117,6 +117,7 @@ def test_splitting_alone_finds_the_projection(generator: torch.Generator) -> Non
     assert (interior.status[outside] == Status.FALLBACK).all()
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("name", ["train", "slow", "large"])
 def test_ellipsoids_are_proved_for_random_proposals(name: str, generator: torch.Generator) -> None:
     A, B = systems.stable_systems(name, 256, 11)
@@ -128,6 +129,7 @@ def test_ellipsoids_are_proved_for_random_proposals(name: str, generator: torch.
     assert all(all(exact_blocks(set, solution.value, i)) for i in range(24))
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("name", ["train", "ood"])
 def test_controllers_are_proved_for_random_proposals(name: str, generator: torch.Generator) -> None:
     A, B, G = systems.joint_systems(name, 256, 12)
@@ -159,6 +161,7 @@ def test_nothing_reported_feasible_fails_the_exact_check() -> None:
     assert checked > 99_000
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_distance_to_a_conic_solver() -> None:
     """At most 1e-6 from Clarabel at 1e-12; where it is more, Clarabel's point is the one that is farther away."""

@@ -113,6 +113,7 @@ def independent_violation(set: NonlinearSet, y: Tensor) -> np.ndarray:
     return np.maximum(np.maximum(set.lower.numpy() - value, value - set.upper.numpy()), 0.0).max(-1)
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("layer", [HardNetPlusPlus, NearestPoint])
 def test_random_sets_are_satisfied_or_flagged(layer, generator: torch.Generator) -> None:
     count = 1000 if layer is HardNetPlusPlus else 15

@@ -25,6 +25,7 @@ def sample(generator, batch=6, n=5, m=7, shared=False):
     return y, A, upper - 3.0, upper
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_sets(seed):
     counts = check_random(seed, batches=12, full_batch=80)

@@ -121,6 +121,7 @@ def random_program(rng: np.random.Generator, inputs: int, length: int) -> Progra
     return parse(builder.program(builder.join(*known[-3:])), "program")
 
 
+@pytest.mark.once  # samples of the same functions
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1), width=st.sampled_from([0.0, 1e-6, 1e-2, 0.3, 2.0]))
 def test_random_programs_are_enclosed(seed: int, width: float) -> None:

@@ -12,6 +12,8 @@ from control_envs.references import Loops, minimum_derivative_spline, proportion
 from control_envs.scenarios import Scenarios
 from control_envs.tasks import make_task
 
+pytestmark = pytest.mark.once  # control_envs has no annotations that are checked
+
 
 def dense(times: np.ndarray, knots: np.ndarray, d: int, degree: int) -> np.ndarray:
     """Coefficients in time since the piece's start, from the whole quadratic program with its constraints."""

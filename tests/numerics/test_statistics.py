@@ -190,6 +190,7 @@ def lorenz_63_states(generator):
     return start
 
 
+@pytest.mark.once  # samples of the same functions
 def test_exponent_of_lorenz_63(generator):
     start = lorenz_63_states(generator)
     found = exponent(

@@ -48,6 +48,7 @@ def draw(generator: torch.Generator, rows: int, n: int, dtype: torch.dtype, shar
     return A.to(dtype), lower.to(dtype), upper.to(dtype)
 
 
+@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 1e-3])

@@ -203,18 +203,21 @@ def filtered(layer, nominal=TASK.nominal) -> SafetyFilter:
     return SafetyFilter(FunctionController(nominal), barrier.condition, layer).eval()
 
 
+@pytest.mark.once  # test_train checks the same functions
 def test_nominal_controller_costs_656_28_and_always_collides() -> None:
     result = closed_loop(TASK.nominal)
     assert result["cost"] == pytest.approx(656.28, abs=0.05)
     assert result["collisions"] == 84
 
 
+@pytest.mark.once  # test_train checks the same functions
 def test_untrained_hardnet_costs_981_59() -> None:
     result = closed_loop(filtered(HardNetAffine()))
     assert result["cost"] == pytest.approx(981.59, abs=0.1)
     assert result["collisions"] == 0
 
 
+@pytest.mark.once  # test_train checks the same functions
 def test_exact_cbf_qp_costs_968_35() -> None:
     result = closed_loop(filtered(EuclideanProjection()))
     assert result["cost"] == pytest.approx(968.35, abs=0.1)

@@ -163,6 +163,7 @@ def test_bad_start_state_is_named(value):
         simulate(task, task.nominal, starts)
 
 
+@pytest.mark.once  # in other processes
 def test_runs_in_processes_equal_runs_in_this_one(tmp_path):
     configs = {"a": config(seed=1), "b": config("soft", seed=2)}
     seen = []
