@@ -45,10 +45,10 @@ lint: $(VENV)/.stamp-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 typed: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest -q -n $(JOBS) --typed
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --typed
 
 docs: $(VENV)/.stamp-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

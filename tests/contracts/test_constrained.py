@@ -19,7 +19,7 @@ every_network = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 
 
 def boxed(make) -> Constrained:
-    """The same network in a box, by a closed form: the solver of polyhedra takes ten seconds to trace, once is enough."""
+    """The same network in a box, by a closed form: to trace the solver of polyhedra takes ten seconds."""
     network = make()
 
     def box_of_context(context: torch.Tensor) -> Box:

@@ -178,15 +178,17 @@ def test_no_hidden_synchronization(case: SetCase, generator: torch.Generator) ->
 def test_passes_through_vmap_and_compile(case: SetCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
     single = element(set, 0)
-    for name in ["violation", *(["project"] if isinstance(set, ProjectableSet) else [])]:
+    names = ["violation", *(["project"] if isinstance(set, ProjectableSet) else [])]
+    for name in names:
         mapped = torch.func.vmap(getattr(single, name))(y)
         torch.testing.assert_close(mapped, getattr(single, name)(y), rtol=1e-12, atol=1e-13)
 
-        def call(s, point: Tensor, name: str = name) -> Tensor:
-            return getattr(s, name)(point)
+    def call(s, point: Tensor) -> list[Tensor]:
+        return [getattr(s, name)(point) for name in names]
 
-        compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(compiled(set, y), call(set, y), rtol=1e-12, atol=1e-13)
+    compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
+    for traced, eager in zip(compiled(set, y), call(set, y), strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.once  # samples of the same functions
