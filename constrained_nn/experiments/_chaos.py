@@ -67,10 +67,12 @@ class Recipe:
     Args:
         shared: Epochs that all rows have in common.
         own: Epochs with the row's own layer or penalty (for the backbone alone: with nothing).
-        learning_rate, final_learning_rate: Adam's, along a cosine in the first stage; the second stage goes from a
-            quarter of the first one's start to the same end.
+        learning_rate, final_learning_rate: Adam's, along a cosine in the first stage; the second stage goes from
+            `restart` times the first one's start to the same end.
+        restart: See there.
         batch: Windows a step.
         horizon: Steps of a window in the first stage and in the second.
+        every: Distance between two windows, in samples.
         sobolev: Order of the derivatives in the loss.
         noise: Noise on the first state of a window, in standard deviations.
         volume: Weight of the volume of the level set.
@@ -81,8 +83,10 @@ class Recipe:
     own: int
     learning_rate: float = 2e-3
     final_learning_rate: float = 2e-5
+    restart: float = 0.25
     batch: int = 32
     horizon: tuple[int, int] = (1, 2)
+    every: int = 1
     sobolev: float = 0.0
     noise: float = 0.0
     volume: float = 1e-6
@@ -277,7 +281,7 @@ class ChaosExperiment(Experiment):
             data,
             epochs=(r.shared, r.own)[number],
             batch=r.batch,
-            learning_rate=(1.0, 0.25)[number] * r.learning_rate,
+            learning_rate=(1.0, r.restart)[number] * r.learning_rate,
             final_learning_rate=r.final_learning_rate,
             seed=seed + number,
             horizon=r.horizon[number],
@@ -285,6 +289,7 @@ class ChaosExperiment(Experiment):
             noise=r.noise * float(data[:, ::50].std()),
             volume=volume,
             dissipativity=soft,
+            every=r.every,
             max_norm=r.max_norm,
             device=self.device,
             checkpoint=directory / f"stage{number}.safetensors",
@@ -293,10 +298,13 @@ class ChaosExperiment(Experiment):
 
     def norm(self, data: np.ndarray) -> Any:
         """Square of the size of an error, in which the increments of the data have size about one."""
+        import torch
+
         from constrained_nn.training import Sobolev
 
         sobolev = Sobolev(self.shape(), self.recipe.sobolev, cutoff=self.shape()[0] / 16.0)
-        scale = float(np.diff(data[:, :200], axis=1).var())
+        increments = torch.from_numpy(np.diff(data[:, :200], axis=1)[:, ::10])
+        scale = float(sobolev(increments).mean())
         return lambda error: sobolev(error) / scale
 
     # --- rollouts ------------------------------------------------------------------------------------------

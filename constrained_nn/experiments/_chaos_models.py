@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.certificates import EnergyFunction
-from constrained_nn.operators import MLP, FieldIncrement, GatedOperator, Increment
+from constrained_nn.operators import MLP, FieldIncrement, GatedOperator, Increment, TransportOperator
 
 
 class ClippedToBall(nn.Module):
@@ -64,20 +64,22 @@ def fronts(
 def vorticity(
     states: Float[Tensor, "count samples n"], points: int, inner: int, width: int, depth: int, wavenumber: int
 ) -> nn.Module:
-    """Next vorticity of the Kolmogorov flow; the force is known, small scales follow from the large ones."""
-    kept = (points - 1) // 3  # the solver keeps these frequencies
+    """Next vorticity of the Kolmogorov flow, on the frequencies that the solver keeps; the force is known."""
+    kept = (points - 1) // 3
     y = 2.0 * torch.pi / inner * torch.arange(inner, dtype=torch.float32)
     force = torch.cos(wavenumber * y).expand(1, inner, inner)  # states are (x, y)
+    deviation = float(states[:, ::10].std())
+    step = float(states[:, :200].diff(dim=1).std())
+    modes = min(kept + 1, (inner + 1) // 2)
     return FieldIncrement(
-        GatedOperator(2, width=width, depth=depth, kernel=3, modes=(inner // 2, inner // 2), inputs=2),
+        TransportOperator((modes, modes), width=width, depth=depth, inputs=2, scale=step / deviation),
         (points, points),
         inner=(inner, inner),
-        deviation=float(states[:, ::10].std()),
-        step=float(states[:, :200].diff(dim=1).std()),
+        deviation=deviation,
+        step=step,
         static=force,
         conserve_mean=True,
         limit=8.0,
-        closure=GatedOperator(2, width=6, depth=1, kernel=1, modes=(kept + 1, kept + 1)),
         resolved=(2 * kept + 1, 2 * kept + 1),
     )
 

@@ -22,18 +22,18 @@ class EcoKolmogorov(ChaosExperiment):
 
     Args:
         recipe, steps, samples, far_steps, device: See `ChaosExperiment`.
-        count, length: Number of training trajectories and states of each, a quarter of a second apart.
+        count, length: Number of training trajectories and states of each, 0.05 s apart.
         inner: Points in each direction of the grid that the network sees, of 64.
-        width, depth: Of the gated operator.
+        width, depth: Of the transport operator.
         tests, test_length: Number of unseen trajectories and states of each, a second apart.
         dt: Step of the solver [s].
     """
 
-    count: int = 24
-    length: int = 200
-    inner: int = 32
-    width: int = 16
-    depth: int = 3
+    count: int = 32
+    length: int = 1000
+    inner: int = 48
+    width: int = 8
+    depth: int = 4
     tests: int = 16
     test_length: int = 500
     dt: float = 0.025
@@ -46,7 +46,7 @@ class EcoKolmogorov(ChaosExperiment):
         {"physical_kl": 0.06221, "pca_kl": 0.9877, "log_spectral": 0.3689},
     )
     seeds: ClassVar = (1,)
-    substeps: ClassVar[int] = 4
+    substeps: ClassVar[int] = 20
     notes: ClassVar = (
         "64 by 64 points, steps of 1 s, vorticity. A reduced training, for one core: 24 trajectories of 50 s after a "
         "transient of 50 s. The network is a gated operator in float32; it sees 32 by 32 points and the force, steps "
@@ -82,7 +82,7 @@ class EcoKolmogorov(ChaosExperiment):
         )
 
     def trajectories(self, folder: Path) -> np.ndarray:
-        return self._record(folder, seed=1, count=self.count, samples=self.length, interval=0.25)
+        return self._record(folder, seed=1, count=self.count, samples=self.length, interval=0.05, batch=8)
 
     def truth(self, folder: Path) -> np.ndarray:
         return self._record(
@@ -113,4 +113,16 @@ class EcoKolmogorov(ChaosExperiment):
         return self.as_published(truth, model, half_width=200.0)
 
 
-EXPERIMENT = EcoKolmogorov(Recipe(shared=9, own=1, batch=8, horizon=(1, 2), sobolev=0.0))
+EXPERIMENT = EcoKolmogorov(
+    Recipe(
+        shared=16,
+        own=1,
+        learning_rate=1e-2,
+        restart=0.03,
+        batch=4,
+        horizon=(2, 6),
+        every=5,
+        sobolev=2.0,
+        noise=0.002,
+    )
+)

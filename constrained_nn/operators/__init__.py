@@ -5,6 +5,7 @@ from constrained_nn.operators._fourier import FNO, SpectralConv, SpectralScaling
 from constrained_nn.operators._gated import GatedOperator
 from constrained_nn.operators._increment import FieldIncrement, Increment
 from constrained_nn.operators._mlp import MLP
+from constrained_nn.operators._transport import TransportOperator
 
 __all__ = [
     "FNO",
@@ -15,5 +16,6 @@ __all__ = [
     "Increment",
     "SpectralConv",
     "SpectralScaling",
+    "TransportOperator",
     "resample",
 ]

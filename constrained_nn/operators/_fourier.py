@@ -24,16 +24,16 @@ def resample(w: Float[Tensor, ...], shape: tuple[int, ...]) -> Float[Tensor, ...
     if grid == tuple(shape):
         return w
     modes = tuple((min(a, b) + 1) // 2 for a, b in zip(grid, shape, strict=True))
-    return _to_grid(_to_modes(w, modes), tuple(shape))
+    return to_grid(to_modes(w, modes), tuple(shape))
 
 
-def _to_modes(w: Tensor, modes: tuple[int, ...]) -> Tensor:
+def to_modes(w: Tensor, modes: tuple[int, ...]) -> Tensor:
     """Coefficients of the frequencies `|j| < modes`, in the order 0, 1, ..., −1; the last direction has `j >= 0`."""
     found = torch.fft.rfft(w, norm="forward")[..., : modes[-1]]
     return found if len(modes) == 1 else _low(torch.fft.fft(found, dim=-2, norm="forward"), modes[0])
 
 
-def _to_grid(coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
+def to_grid(coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The field on a grid."""
     if len(shape) == 2:
         modes = (coefficients.shape[-2] + 1) // 2
@@ -70,7 +70,7 @@ class _Spectral(nn.Module):
         used = tuple(min(m, (n + 1) // 2) for m, n in zip(self.modes, shape, strict=True))
         weight = torch.view_as_complex(self.weight)[..., : used[-1]]
         weight = weight if dim == 1 else _low(weight, used[0])
-        return _to_grid(multiply(_to_modes(w, used), weight), shape)
+        return to_grid(multiply(to_modes(w, used), weight), shape)
 
 
 class SpectralConv(_Spectral):

@@ -1,0 +1,100 @@
+"""Operators made of products of a field with its velocity and its derivatives, as vorticity is transported."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from constrained_nn.errors import ShapeError
+from constrained_nn.operators._fourier import SpectralConv, SpectralScaling, to_grid, to_modes
+
+
+class TransportOperator(nn.Module):
+    """Residual operator with products of known linear maps of a field, on a periodic grid of two directions.
+
+    `h₀ = C w`, `f_l = (h_l, ∂ Z_l h_l)`, `p_l = M_l (A_l f_l ∘ B_l f_l)`, `h_{l+1} = h_l + scale p_l`,
+    `G(w) = T Σ_l D_l p_l + R w`, with matrices `A, B, C, D, M, Z` at each point, the five maps
+    `∂ = (∂x, ∂y, Δ, ∂xΔ⁻¹, ∂yΔ⁻¹)`, each of a part of the channels of `Z_l h_l`, `SpectralScaling` `T` and, of one
+    channel, `SpectralConv` `R`.
+
+    A layer can hold a stage of a Runge-Kutta method for two-dimensional Navier-Stokes equations, whose nonlinear term
+    is `∂x w ∂yΔ⁻¹ w − ∂y w ∂xΔ⁻¹ w`. What is known is that velocities and gradients matter, not the equation: its
+    coefficients, the force, the viscosity and the step are learned. With few weights, it learns in a tenth of the
+    time of a `GatedOperator`, which learns the maps too.
+
+    Guarantee: translation-equivariant, a polynomial of degree `2^depth`. The grid must resolve `modes`.
+
+    Args:
+        modes: Number of frequencies `0, 1, ...` that `T` and `R` scale, in each direction; others of the output are 0.
+        width: Channels of the hidden fields, and of the products.
+        depth: Number of layers.
+        inputs: Channels of the input; the first one is the field.
+        scale: Size of the change of a layer; that of an increment of the data in their standard deviations.
+
+    Raises:
+        ShapeError: The input does not have the channels.
+
+    Example:
+        >>> import torch
+        >>> TransportOperator((6, 6), width=8, depth=2)(torch.zeros(3, 1, 16, 16)).shape
+        torch.Size([3, 1, 16, 16])
+
+    References:
+        Chandler and Kerswell, Invariant recurrent solutions embedded in a turbulent two-dimensional Kolmogorov flow
+        (2013), section 2, for the equation; He et al., Deep residual learning (2016).
+    """
+
+    def __init__(
+        self, modes: tuple[int, int], *, width: int, depth: int, inputs: int = 1, scale: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.inputs, self.scale, self.modes = inputs, scale, modes
+        self.lift = nn.Conv2d(inputs, width, 1)
+        self.before = nn.ModuleList(nn.Conv2d(width, 10, 1) for _ in range(depth))
+        self.pairs = nn.ModuleList(nn.Conv2d(width + 10, 2 * width, 1) for _ in range(depth))
+        self.mix = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(depth))
+        self.drop = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in range(depth))
+        self.filters = nn.ParameterList(torch.ones(10, 2 * modes[0] - 1, modes[1]) for _ in range(depth))
+        self.shaping = SpectralScaling(1, modes)
+        self.linear = SpectralConv(inputs, 1, modes)
+        with torch.no_grad():
+            self.shaping.weight.copy_(torch.tensor([1.0, 0.0]))
+            self.linear.weight.zero_()
+
+    def forward(self, w: Float[Tensor, "batch inputs rows columns"]) -> Float[Tensor, "batch 1 rows columns"]:
+        if w.ndim != 4 or w.shape[1] != self.inputs:
+            raise ShapeError(
+                f"TransportOperator: expected a field of 4 dimensions (batch, {self.inputs}, rows, columns), got "
+                f"{tuple(w.shape)}. Flatten the batch into one direction."
+            )
+        maps = derivatives(self.modes, w)
+        h, total = self.lift(w), None
+        layers = zip(self.before, self.filters, self.pairs, self.mix, self.drop, strict=True)
+        for before, filter, pair, mix, drop in layers:
+            f = apply_symbols(before(h), maps * filter)
+            a, b = pair(torch.cat([h, f], 1)).chunk(2, 1)
+            p = mix(a * b)
+            h = h + self.scale * p
+            total = drop(p) if total is None else total + drop(p)
+        assert total is not None, "depth is one or more"
+        return self.shaping(total) + self.linear(w)
+
+
+def apply_symbols(w: Float[Tensor, "... rows columns"], symbols: Tensor) -> Float[Tensor, "... rows columns"]:
+    """The field with its coefficients multiplied by `symbols` `(..., 2 modes − 1, modes)`; the others are 0."""
+    modes = ((symbols.shape[-2] + 1) // 2, symbols.shape[-1])
+    return to_grid(symbols * to_modes(w, modes), tuple(w.shape[-2:]))
+
+
+def derivatives(modes: tuple[int, int], like: Tensor) -> Tensor:
+    """Symbols `(10, 2 modes − 1, modes)` of `(∂x, ∂y, Δ, ∂xΔ⁻¹, ∂yΔ⁻¹)`, twice each, of size about 1 at 4 periods."""
+    kx = torch.arange(2 * modes[0] - 1, dtype=like.dtype, device=like.device).unsqueeze(-1)
+    kx = torch.where(kx < modes[0], kx, kx - (2 * modes[0] - 1))
+    ky = torch.arange(modes[1], dtype=like.dtype, device=like.device)
+    square = kx**2 + ky**2
+    inverse = torch.where(square > 0, 1.0 / square.clamp_min(1.0), 0.0)
+    odd = (kx.expand_as(square) / 4.0, ky.expand_as(square) / 4.0, 2.0 * kx * inverse, 2.0 * ky * inverse)
+    i = torch.complex(torch.zeros((), dtype=like.dtype), torch.ones((), dtype=like.dtype)).to(like.device)
+    maps = [i * odd[0], i * odd[1], -square / 16.0 + 0.0 * i, i * odd[2], i * odd[3]]
+    return torch.stack(maps).repeat_interleave(2, 0)
