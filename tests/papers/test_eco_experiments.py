@@ -32,6 +32,21 @@ def test_lorenz_stays_bounded_and_reports_what_it_shows(tmp_path) -> None:
     assert np.linalg.eigvalsh(level["shape"]).min() > 0
 
 
+def test_exponent_of_a_model_in_float32_is_that_of_its_map() -> None:
+    """Eigenvalue 1.02 of a linear map with weights in float32, steps of 0.05 s: `log(1.02) / 0.05`."""
+    experiment = load("eco-lorenz63").fast()
+
+    class Map(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+    model = Map(3, 3, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.diag(torch.tensor([1.02, 0.0, 0.0])))
+    found = experiment.extra(model, np.full((100, 3), 20.0, np.float32))
+    assert found["lyapunov"] == pytest.approx(math.log(1.02) / 0.05, rel=1e-3)
+
+
 def test_rows_without_a_stage_of_their_own_share_the_backbone(tmp_path) -> None:
     experiment = load("eco-lorenz63").fast()
     (tmp_path / "clip-seed1").mkdir()
