@@ -53,8 +53,8 @@ class EcoLorenz63(ChaosExperiment):
         "Steps of 0.05 s; 20 trajectories of 50 s for training. A network of three hidden layers of 64 in float32 and "
         "an energy with a dense matrix; states and energies in float64. Statistics over the last 2,000 of 10,000 steps "
         "against 2,000 of an unseen trajectory; the first row is the same for a second one, the noise floor. The "
-        "largest Lyapunov exponent is that of the weights in float64, the mean over ten runs of 1,000 steps from states of "
-        "the rollout; the system's is 0.906.",
+        "largest Lyapunov exponent is that of the weights in float64, the mean over ten runs of 1,000 steps from "
+        "states of the rollout; the system's is 0.906.",
         "All rows share a first stage of training; the second has the layer, the penalty, or nothing, for as many "
         "epochs. The level is the largest energy of the data times 1.1. The row ECO learns the shape of the level set "
         "too, smaller by the volume term; then its level is raised to what the last 100 states of every training "

@@ -44,6 +44,21 @@ def spectral(rows: int, columns: int):
     return build
 
 
+def fitted(generator: torch.Generator) -> list:
+    """One energy of each kind on 16 components, fitted to the same data."""
+    x = 0.5 + randn(generator, 300, 16) @ randn(generator, 16, 16) / 4
+    points = torch.linspace(0, 1, 17, dtype=torch.float64)[:-1].unsqueeze(-1)
+    quadrature = torch.full((16,), 1 / 16, dtype=torch.float64)
+    return [
+        DiagonalEnergy.from_data(x),
+        DenseEnergy.from_data(x),
+        LowRankEnergy.from_data(x, rank=3),
+        FourierEnergy.from_data(x, 16),
+        FourierEnergy.from_data(x, (4, 4)),
+        NeuralEnergy.from_data(x, points, quadrature, hidden=(16,)),
+    ]
+
+
 def matrix(set) -> np.ndarray:
     """`Q` entry by entry, from its definition."""
     if isinstance(set, WeightedEllipsoid):

@@ -1,0 +1,88 @@
+"""Energies of states: coordinates, determinants, coverage of data, symmetry and transfer between grids."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from constrained_nn.certificates import DiagonalEnergy, FourierEnergy, NeuralEnergy, energy_report
+from tests.cases.energies import fitted
+from tests.cases.sets import randn
+
+
+def test_coordinates_and_determinants(generator: torch.Generator) -> None:
+    for energy in fitted(generator):
+        x = 3.0 * randn(generator, 7, 16)
+        z = energy.coordinates(x)
+        torch.testing.assert_close(z.square().sum(-1), energy.value(x), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(energy.state(z), x, rtol=1e-9, atol=1e-9)
+        hessian = torch.autograd.functional.hessian(lambda x, e=energy: e.value(x), x[0])
+        torch.testing.assert_close(torch.logdet(0.5 * hessian) / 16, energy.log_det(), rtol=1e-9, atol=1e-9)
+        wild = energy.sublevel(energy.level).from_coordinates(3.0 * randn(generator, 7, z.shape[-1]))
+        assert wild.isfinite().all()
+
+
+def test_volume_is_per_dimension_where_determinants_overflow() -> None:
+    small = DiagonalEnergy(torch.full((2,), 4.0).double(), level=1.0)
+    assert small.log_volume().item() == pytest.approx(0.5 * math.log(math.pi / 4.0), rel=1e-12)
+    for scale in (1e-3, 1e3):
+        large = DiagonalEnergy(torch.full((4096,), scale), level=1.0)
+        gradient = torch.autograd.grad(large.log_volume(), large.log_weights)[0]
+        assert large.log_volume().isfinite()
+        torch.testing.assert_close(gradient, torch.full((4096,), -0.5 / 4096))
+
+
+def test_data_are_covered_and_forbidden_transitions_counted(generator: torch.Generator) -> None:
+    x = randn(generator, 2000, 6) * torch.linspace(1, 3, 6).double()
+    before, after = x[:-1], x[1:]
+    energy = DiagonalEnergy.from_data(x, quantile=0.9, headroom=1.0)
+    report = energy_report(energy, before, after, alpha=0.99)
+    values = energy.value(x)
+    level = float(energy.level)
+    assert report.coverage == pytest.approx(0.9, abs=2e-3)
+    expected = values[1:] > 0.99 * values[:-1].clamp_min(level)
+    assert report.forbidden == pytest.approx(float(expected.double().mean()))
+    assert "true transitions forbidden" in str(report)
+    energy.set_level(report.level_without * (1 + 1e-9))
+    assert energy_report(energy, before, after, alpha=0.99).forbidden == 0.0
+    energy.set_level(report.level_without * 0.99)
+    assert energy_report(energy, before, after, alpha=0.99).forbidden > 0.0
+
+
+def test_fourier_energy_is_the_same_for_translated_fields_and_fits_their_spectrum(generator) -> None:
+    for shape in ((1, 12), (1, 9), (4, 6), (3, 5)):
+        n = shape[0] * shape[1]
+        noise = torch.fft.rfft2(randn(generator, 4000, *shape), norm="ortho")
+        size = 1.0 / (1.0 + torch.arange(shape[1] // 2 + 1).double())
+        fields = torch.fft.irfft2(noise * size, s=shape, norm="ortho")
+        energy = FourierEnergy.from_data(fields.reshape(-1, n), shape if shape[0] > 1 else shape[1])
+        moved = fields.roll((1, 2), (-2, -1)).reshape(-1, n)
+        torch.testing.assert_close(
+            energy.value(moved), energy.value(fields.reshape(-1, n)), rtol=1e-10, atol=1e-12
+        )
+        assert energy.value(moved).mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_neural_energy_is_the_same_function_on_a_finer_grid(generator: torch.Generator) -> None:
+    def grid(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        points = torch.arange(n, dtype=torch.float64).unsqueeze(-1) / n
+        return points, torch.full((n,), 1.0 / n, dtype=torch.float64)
+
+    def fields(n: int) -> torch.Tensor:
+        angle = 2 * math.pi * grid(n)[0].squeeze(-1)
+        amplitude = torch.randn(50, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        return angle.sin() + amplitude * (1.5 + angle.cos())
+
+    def waves(points: torch.Tensor) -> torch.Tensor:
+        return torch.cat([(2 * math.pi * points).sin(), (2 * math.pi * points).cos()], -1)
+
+    coarse = NeuralEnergy.from_data(fields(64), *grid(64), features=waves, hidden=(32,))
+    fine = coarse.on(*grid(128))
+    torch.testing.assert_close(fine.value(fields(128)), coarse.value(fields(64)), rtol=1e-6, atol=1e-6)
+    assert fine.density_net is coarse.density_net
+    assert fine.log_level is coarse.log_level
+    variance = fields(64).var(0, correction=0)
+    weights = coarse.log_weights().exp() * variance
+    assert float(weights.std() / weights.mean()) < 0.05  # the density follows the inverse of the variance
