@@ -355,10 +355,10 @@ def log_of_positive(name: str, what: str, value: Tensor) -> Tensor:
     return value.detach().log()
 
 
-def floored(variance: Tensor) -> Tensor:
-    """Variances that are at least a thousandth of their mean, so that no direction is all but forbidden."""
+def floored(variance: Tensor, share: float = 1e-3) -> Tensor:
+    """Variances that are at least a share of their mean, so that no direction is all but forbidden."""
     mean = variance.mean()
-    return variance.clamp_min(1e-3 * float(mean) if mean > 0 else 1.0)
+    return variance.clamp_min(share * float(mean) if mean > 0 else 1.0)
 
 
 @torch.no_grad()

@@ -89,13 +89,18 @@ class FourierEnergy(EnergyFunction):
         *,
         quantile: float = 1.0,
         headroom: float = 1.1,
+        floor: float = 1e-3,
         **options: Any,
     ) -> FourierEnergy:
-        """Center at the overall mean, weights `1 / variance / n` of each mode, alike for `k` and `−k` (floored)."""
+        """Center at the overall mean, weights `1 / variance / n` of each mode, alike for `k` and `−k`.
+
+        Variances below `floor` times their mean count as that. Where small scales hold next to nothing, a small floor
+        bounds them by what they hold; the condition number of `Q` grows with it.
+        """
         rows, columns = (1, points) if isinstance(points, int) else points
         mean = float(states.mean())
         modes = torch.fft.rfft2((states - mean).reshape(-1, rows, columns), norm="ortho")
-        variance = floored(even_spectrum(modes.abs().square().mean(0), columns))
+        variance = floored(even_spectrum(modes.abs().square().mean(0), columns), floor)
         spectrum = 1.0 / (variance * rows * columns)
         return fit_level(cls(spectrum, points, mean=mean, **options), states, quantile, headroom)
 

@@ -15,7 +15,7 @@ class TransportOperator(nn.Module):
 
     `h₀ = C w`, `f_l = (h_l, ∂ Z_l h_l)`, `p_l = M_l (A_l f_l ∘ B_l f_l)`, `h_{l+1} = h_l + scale p_l`,
     `G(w) = T Σ_l D_l p_l + R w`, with matrices `A, B, C, D, M, Z` at each point, the five maps
-    `∂ = (∂x, ∂y, Δ, ∂xΔ⁻¹, ∂yΔ⁻¹)`, each of a part of the channels of `Z_l h_l`, `SpectralScaling` `T` and, of one
+    `∂ = (∂x, ∂y, Δ, −∂xΔ⁻¹, −∂yΔ⁻¹)`, each of a part of the channels of `Z_l h_l`, `SpectralScaling` `T` and, of one
     channel, `SpectralConv` `R`.
 
     A layer can hold a stage of a Runge-Kutta method for two-dimensional Navier-Stokes equations, whose nonlinear term
@@ -88,7 +88,7 @@ def apply_symbols(w: Float[Tensor, "... rows columns"], symbols: Tensor) -> Floa
 
 
 def derivatives(modes: tuple[int, int], like: Tensor) -> Tensor:
-    """Symbols `(10, 2 modes − 1, modes)` of `(∂x, ∂y, Δ, ∂xΔ⁻¹, ∂yΔ⁻¹)`, twice each, of size about 1 at 4 periods."""
+    """Symbols `(10, 2 modes − 1, modes)` of `(∂x, ∂y, Δ, −∂xΔ⁻¹, −∂yΔ⁻¹)`, twice each, of size about 1 at 4 periods."""
     kx = torch.arange(2 * modes[0] - 1, dtype=like.dtype, device=like.device).unsqueeze(-1)
     kx = torch.where(kx < modes[0], kx, kx - (2 * modes[0] - 1))
     ky = torch.arange(modes[1], dtype=like.dtype, device=like.device)

@@ -18,8 +18,10 @@ from constrained_nn.operators import (
     Increment,
     SpectralConv,
     SpectralScaling,
+    TransportOperator,
     resample,
 )
+from control_envs.flows import KolmogorovFlow
 from tests.fake_cuda import fake_cuda, on_cuda
 
 FIELDS = {
@@ -27,6 +29,7 @@ FIELDS = {
     "fno-2d": (lambda: FNO((4, 5), width=4, depth=2), (12, 16)),
     "gated-1d": (lambda: GatedOperator(1, width=5, depth=2, kernel=5), (16,)),
     "gated-2d": (lambda: GatedOperator(2, width=4, depth=2, modes=(3, 4)), (8, 12)),
+    "transport": (lambda: TransportOperator((3, 4), width=4, depth=2), (8, 12)),
     "deeponet-1d": (lambda: DeepONet((16,), channels=(4, 6), hidden=(8,), basis=5), (16,)),
     "deeponet-2d": (lambda: DeepONet((8, 12), channels=(4,), hidden=(8,), basis=5), (8, 12)),
     "spectral": (lambda: SpectralConv(1, 1, (3, 4)), (8, 12)),
@@ -78,6 +81,29 @@ def test_translation_equivariant(name: str, generator: torch.Generator) -> None:
     w = torch.randn(2, 1, *shape, generator=generator, dtype=torch.float64)
     by, axes = (3, 2)[: len(shape)], tuple(range(-len(shape), 0))
     torch.testing.assert_close(net(w.roll(by, axes)), net(w).roll(by, axes), rtol=1e-10, atol=1e-10)
+
+
+def test_a_layer_of_the_transport_operator_holds_the_equation(generator: torch.Generator) -> None:
+    """`−u ∂x w − v ∂y w + Δw / Re`, with `u = −∂yΔ⁻¹ w`, `v = ∂xΔ⁻¹ w`, as the solver computes it."""
+    flow = KolmogorovFlow(points=32, forcing=0.0)
+    net = TransportOperator((11, 11), width=4, depth=1).double()
+    w = smooth(generator, (32, 32), 5)
+    with torch.no_grad():
+        for p in (*net.lift.parameters(), *net.before.parameters(), *net.pairs.parameters()):
+            p.zero_()
+        net.lift.weight[0] = 1.0  # h₀ = (w, 0, 0, 0)
+        net.before[0].weight[:, 0] = 1.0  # all ten maps of w
+        # behind the four channels of h: ∂x/4, ∂x/4, ∂y/4, ∂y/4, Δ/16, Δ/16, −2v, −2v, 2u, 2u
+        a, b = net.pairs[0].weight[:4, :, 0, 0], net.pairs[0].weight[4:, :, 0, 0]
+        a[0, 4 + 8], b[0, 4 + 0] = -2.0, 1.0  # −u ∂x w
+        a[1, 4 + 6], b[1, 4 + 2] = 2.0, 1.0  # −v ∂y w
+        a[2, 4 + 4] = 16.0 / flow.reynolds
+        net.pairs[0].bias[4 + 2] = 1.0  # Δw / Re, times one
+        net.mix[0].weight.copy_(torch.eye(4)[..., None, None])
+        net.mix[0].bias.zero_()
+        net.drop[0].weight.fill_(1.0)
+        net.drop[0].bias.zero_()
+        torch.testing.assert_close(net(w)[:, 0], flow.derivative(w[:, 0]), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(("shape", "finer"), [((12,), (31,)), ((12, 9), (20, 16)), ((8, 16), (16, 10))])
@@ -207,6 +233,7 @@ def test_increment_is_normalized_by_data(generator: torch.Generator) -> None:
         (lambda: SpectralConv(1, 1, (3, 3))(torch.zeros(8, 8)), "Add a direction"),
         (lambda: SpectralScaling(1, (3,))(torch.zeros(8)), "Add a direction"),
         (lambda: GatedOperator(1, width=2, depth=1)(torch.zeros(4, 2, 8)), "got (4, 2, 8)"),
+        (lambda: TransportOperator((3, 3), width=2, depth=1)(torch.zeros(4, 2, 8, 8)), "got (4, 2, 8, 8)"),
         (lambda: DeepONet((16,))(torch.zeros(4, 1, 8)), "resample"),
         (lambda: FieldIncrement(Zero(), (4, 4))(torch.zeros(2, 4, 4)), "Flatten"),
     ],
