@@ -44,7 +44,7 @@ def main(task, flights: int, seed: int, runs: Path, figure: Path | None) -> None
         paths = {task.rows[0].label: task.loop(task.baseline()), "control-oriented": task.loop(learned)}
         states = {name: path.x for name, path in paths.items()}
         plot_flights(figure, task.loop_goal(), states, 0.01)
-        animate_flights(figure.with_suffix(".gif"), task.loop_goal(), states, 0.01, fps=8)
+        animate_flights(figure.with_suffix(".gif"), task.loop_goal(), states, 0.01, fps=4)
         for name, x in states.items():
             error = (x - task.loop_goal()).square().sum(-1).mean().sqrt()
             print(f"loop, {name}: RMS error {error:.3f}")

@@ -74,7 +74,7 @@ def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, 
     from constrained_nn.experiments._table import markdown
 
     options = [f"--seeds {seeds}"] * bool(seeds) + [f"--rows {rows}"] * bool(rows) + ["--fast"] * fast
-    options += [f"--earlier {file.name}" for file in earlier]
+    options += dict.fromkeys(f"--earlier {file.name}" for file in earlier)
     result = reproduce(
         experiment.fast() if fast else experiment,
         runs=runs / experiment.name,

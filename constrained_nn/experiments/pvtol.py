@@ -107,7 +107,9 @@ class Pvtol(Recorded):
         "The errors are heavy-tailed: one test of 200 with an RMS error of 59 is 0.29 of the mean without adaptation "
         "(without it 1.16). A test counts as run away, and is in no mean, above a state error of 1,000.",
         "The roll acceleration is the right derivative; the published formula has the measured roll rate in it. "
-        "Training through the closed loop in steps of 0.04 s (published 0.01 s).",
+        "Training through the closed loop in steps of 0.04 s (published 0.01 s). With the trained weights of seed 0, "
+        "M = 10, steps of 0.04 s give a validation error 0.003 % above that with 0.01 s, and a training cost 0.45 % "
+        "above, in proportion to the step: that is the sum that stands for the integral of the effort.",
     )
 
     def fast(self) -> Pvtol:

@@ -44,7 +44,7 @@ def plot_flights(path: str | Path, goal: Any, runs: Mapping[str, Any], dt: float
 def animate_flights(
     path: str | Path, goal: Any, runs: Mapping[str, Any], dt: float, *, fps: int = 20
 ) -> Path:
-    """A GIF of one flight by every method, with the body as a bar at its roll angle.
+    """A GIF of one flight by every method, with the body as a bar at its roll angle; a few kilobytes a frame at most.
 
     Args:
         path: File to write, `.gif`.
@@ -53,7 +53,7 @@ def animate_flights(
         dt: Time between two states [s].
         fps: Frames a second.
     """
-    import imageio.v3 as imageio
+    from PIL import Image
 
     goal = np.asarray(goal)
     states = {name: np.asarray(x) for name, x in runs.items()}
@@ -74,7 +74,7 @@ def animate_flights(
         xlabel="px [m]",
         ylabel="py [m]",
     )
-    ax.legend(fontsize=7, loc="upper left")
+    ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     frames = []
     for k in range(0, len(goal), max(1, round(1.0 / (fps * dt)))):
         for name, (trail, body) in artists.items():
@@ -84,11 +84,14 @@ def animate_flights(
             body.set_data(*zip(x[k, :2] - half, x[k, :2] + half, strict=True))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="rgba", dpi=80)
-        size = (round(figure.get_figheight() * 80), round(figure.get_figwidth() * 80))
-        frames.append(np.frombuffer(buffer.getvalue(), np.uint8).reshape(*size, 4)[..., :3])
+        size = (round(figure.get_figwidth() * 80), round(figure.get_figheight() * 80))
+        frames.append(Image.frombytes("RGBA", size, buffer.getvalue()).convert("RGB"))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part.gif")
-    imageio.imwrite(temporary, np.stack(frames), duration=1000 // fps, loop=0)
+    # one palette for all: only what moved is then written of a frame; the last frame has all colors
+    palette = frames[-1].quantize(32)
+    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    first.save(temporary, save_all=True, append_images=others, duration=1000 // fps, loop=0, optimize=True)
     os.replace(temporary, path)
     return path
