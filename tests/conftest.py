@@ -8,12 +8,14 @@ kinds of tests are left out there:
 - `once`: those that would be the same twice: nothing that they run is type-checked (`control_envs`, documents, other
   processes), or only what the tests beside them run already (many samples of a function, one solver on many sets).
 
-A test with code of its own, however slow, has neither mark: every annotated function is called in the typed pass.
+A test with code of its own, however slow, has neither mark. The typed pass says how many of the annotated functions it
+has called; `--uncalled FILE` lists the others.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,9 @@ import torch
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--typed", action="store_true", help="check jaxtyping annotations at run time")
+    parser.addoption(
+        "--uncalled", metavar="FILE", help="with --typed: list the annotated functions not called"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,6 +62,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist hands over what it has called."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None and session.config.getoption("--typed"):
+        from tests import runtime_types
+
+        output["typed"] = [sorted(runtime_types.ANNOTATED), sorted(runtime_types.CALLED)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """The main process takes it."""
+    if "typed" not in getattr(node, "workeroutput", {}):
+        return
+    from tests import runtime_types
+
+    annotated, called = node.workeroutput["typed"]
+    runtime_types.ANNOTATED.update(annotated)
+    runtime_types.CALLED.update(called)
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if not config.getoption("--typed"):
+        return
+    from tests import runtime_types
+
+    annotated = runtime_types.ANNOTATED
+    uncalled = sorted(annotated - runtime_types.CALLED)
+    terminalreporter.write_line(
+        f"{len(annotated) - len(uncalled)} of {len(annotated)} annotated functions were called"
+    )
+    if path := config.getoption("--uncalled"):
+        Path(path).write_text("\n".join(uncalled) + "\n")
 
 
 @pytest.fixture

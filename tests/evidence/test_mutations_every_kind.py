@@ -36,8 +36,6 @@ from tests.evidence.test_mutations import rows_are_true, sample_is_true
 from tests.evidence.test_mutations_barrier import START, Oracle
 from tests.evidence.test_outputs import LOWER, UPPER, network
 
-pytestmark = pytest.mark.once  # many samples of what the tests of each kind run
-
 Judge = Callable[[dict[str, Any], dict[str, Any]], str | None]
 
 

@@ -351,13 +351,13 @@ def test_interrupted_command_goes_on(tmp_path):
     assert process.stdout is not None
     assert "[1/2] unicycle-obstacles, hardnet" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 130, output + errors
     assert "interrupted: 1 of 2 cells are finished and kept" in errors
     assert "Traceback" not in errors
     assert "| soft | unfinished |" in output
     done = subprocess.run(
-        [*command, "--jobs", "1"], capture_output=True, text=True, env=environment, timeout=120
+        [*command, "--jobs", "1"], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 2 cells are finished already" in done.stdout

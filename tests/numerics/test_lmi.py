@@ -161,7 +161,6 @@ def test_nothing_reported_feasible_fails_the_exact_check() -> None:
     assert checked > 99_000
 
 
-@pytest.mark.once  # samples of the same functions
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_distance_to_a_conic_solver() -> None:
     """At most 1e-6 from Clarabel at 1e-12; where it is more, Clarabel's point is the one that is farther away."""

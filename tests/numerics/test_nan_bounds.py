@@ -58,7 +58,6 @@ def taken(solution: Solution) -> tuple[torch.Tensor, torch.Tensor]:
 KERNELS = [gauss_newton, gauss_newton_as_published, gauss_newton_traced, polyhedron, intersection]
 
 
-@pytest.mark.once  # samples of the same functions
 @pytest.mark.parametrize("side", ["lower", "upper"])
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.__name__)
 def test_kernel_flags_the_element_and_no_other(kernel, side: str) -> None:
