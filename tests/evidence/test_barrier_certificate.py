@@ -70,6 +70,7 @@ def change_number(claim: dict, key: str, value: float, index: int = 0) -> None:
     claim[key] = encode(values)
 
 
+@pytest.mark.once  # samples of what the same functions refuse
 @pytest.mark.parametrize(
     ("change", "says"),
     [

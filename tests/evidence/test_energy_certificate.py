@@ -144,6 +144,7 @@ FALSE = {  # whoever makes these also makes every stated number and the words fi
 }
 
 
+@pytest.mark.once  # samples of what the same functions refuse
 @pytest.mark.parametrize("name", FALSE)
 def test_false_claims_are_rejected(tmp_path: Path, generator: torch.Generator, name: str) -> None:
     original = certificate(tmp_path, "diagonal", generator)
@@ -179,6 +180,7 @@ UNCOVERED = [  # a change that the claim does not follow
 ]
 
 
+@pytest.mark.once  # samples of what the same functions refuse
 @pytest.mark.parametrize("change", UNCOVERED)
 def test_uncovered_alterations_are_rejected(tmp_path: Path, generator: torch.Generator, change) -> None:
     assert (
@@ -225,6 +227,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.once  # samples of what the same functions refuse
 @pytest.mark.parametrize("change", RUNS)
 def test_forged_runs_are_rejected(tmp_path: Path, generator: torch.Generator, change) -> None:
     assert (

@@ -89,6 +89,7 @@ def test_a_decision_outside_is_a_counterexample(folder: Path) -> None:
     assert "element 2" in finding.text
 
 
+@pytest.mark.once  # samples of what the same functions refuse
 @pytest.mark.parametrize(
     ("change", "says"),
     [

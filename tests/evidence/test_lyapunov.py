@@ -137,6 +137,7 @@ def turned(program: dict) -> None:
             item[2] = encode([-v for v in decode(item[2], "")])
 
 
+@pytest.mark.once  # samples of what the same functions refuse
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(
     "name", ["clipped-mass", pytest.param("pendulum-continuous", marks=pytest.mark.slow)]
