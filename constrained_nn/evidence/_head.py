@@ -12,7 +12,7 @@ from typing import Any
 import constrained_nn
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import SCHEMA, VERSION, encode
-from constrained_nn.verify._format import mapping
+from constrained_nn.verify._format import mapping, named
 from control_envs.tasks import Task
 
 
@@ -24,7 +24,11 @@ def head(*, command: str, seed: int, task: dict[str, Any], controller: dict[str,
         seed: Seed of whatever was drawn.
         task: As `about_task` makes it.
         controller: Method, dtype, and name and SHA-256 of the file with its weights.
+
+    Raises:
+        FileFormatError: `check` would refuse a name.
     """
+    named(task)
     return {
         "schema": SCHEMA,
         "version": VERSION,

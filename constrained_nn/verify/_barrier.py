@@ -12,7 +12,7 @@ from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import precision
 from constrained_nn.verify._claim import COMMON
 from constrained_nn.verify._cover import Leaf, leaves, replaced
-from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text
+from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text, title
 from constrained_nn.verify._held import BITS, Barrier, System, examine, inside, outside
 from constrained_nn.verify._program import Program, parse
 
@@ -90,7 +90,7 @@ def read_system(claim: dict[str, Any], certificate: dict[str, Any]) -> System:
         text(item["unit"], f"barriers[{i}].unit")
         barriers.append(
             Barrier(
-                text(item["name"], f"barriers[{i}].name"),
+                title(item["name"], f"barriers[{i}].name"),
                 parse(item["value"], f"barriers[{i}].value", inputs=n, outputs=1),
                 parse(item["curvature"], f"barriers[{i}].curvature", inputs=n, outputs=1 + m),
                 gains,

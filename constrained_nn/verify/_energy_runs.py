@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Runs:
     """
     runs = integer(claim["runs"], "runs", least=1)
     integer(claim["steps"], "steps", least=1)
-    text(claim["starts_sha256"], "starts_sha256")
+    if not re.fullmatch("[0-9a-f]{64}", text(claim["starts_sha256"], "starts_sha256")):
+        raise FileFormatError("starts_sha256: expected the 64 digits of a SHA-256.")
     if not decode_one(claim["farthest"], "farthest") > 0:
         raise FileFormatError("farthest: expected a positive ratio of norms.")
     data = mapping(claim["data"], DATA, "data")

@@ -19,6 +19,7 @@ MAX_BYTES = 64 * 2**20
 
 _TOP = ("schema", "version", "digest", "versions", "command", "seed", "task", "controller", "claims")
 _TASK = ("name", "version", "dt", "horizon", "state", "input")
+_LONGEST, _SIGNS = 60, frozenset('!"(),:;<=>?')  # of a name
 _CONTROLLER = ("method", "dtype", "weights", "sha256")
 
 
@@ -101,7 +102,7 @@ def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
 def _text(path: Path, max_bytes: int) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise FileFormatError(f"{path} is not an ordinary file.")
@@ -119,6 +120,11 @@ def _text(path: Path, max_bytes: int) -> str:
         raise FileFormatError(f"{path} is not text.") from None
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe that nobody writes to as well, so that it can be refused."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _parse(text: str, path: str) -> Any:
@@ -146,22 +152,46 @@ def _validate_head(certificate: dict[str, Any]) -> None:
     text(certificate["command"], "command")
     integer(certificate["seed"], "seed")
     versions = mapping(certificate["versions"], None, "versions")
-    for name, value in versions.items():
-        text(value, f"versions.{name!a}")
+    for key, value in versions.items():
+        text(value, f"versions.{key!a}")
     task = mapping(certificate["task"], _TASK, "task")
-    text(task["name"], "task.name")
     integer(task["version"], "task.version")
     if integer(task["horizon"], "task.horizon", least=1) and decode_one(task["dt"], "task.dt") <= 0:
         raise FileFormatError("task.dt: expected a positive time.")
-    for name in ("state", "input"):
-        for item in sequence(task[name], f"task.{name}"):
-            if not text(item, f"task.{name}").strip():
-                raise FileFormatError(f"task.{name}: expected names, got a blank.")
+    named(task)
     controller = mapping(certificate["controller"], _CONTROLLER, "controller")
-    for name in _CONTROLLER:
-        text(controller[name], f"controller.{name}")
+    for key in _CONTROLLER:
+        text(controller[key], f"controller.{key}")
     if not sequence(certificate["claims"], "claims"):
         raise FileFormatError("claims: expected at least one claim, got none.")
+
+
+def named(task: Mapping[str, Any]) -> None:
+    """Refuses a task whose statements could be misread: by its names, or because two of them are the same."""
+    title(task["name"], "task.name")
+    for key in ("state", "input"):
+        items = [text(item, f"task.{key}") for item in sequence(task[key], f"task.{key}")]
+        if not all(map(str.strip, items)):
+            raise FileFormatError(f"task.{key}: expected names, got a blank.")
+        words = [title(item.split()[0], f"task.{key}") for item in items]  # what follows is the unit
+        if len(set(words)) != len(words):
+            raise FileFormatError(f"task.{key}: expected each name once.")
+
+
+def title(value: Any, where: str) -> str:
+    """`value` as a name: at most four words without the signs of a sentence, which in a statement claim nothing."""
+    words = text(value, where).split(" ")
+    if (
+        len(value) > _LONGEST
+        or len(words) > 4
+        or any(not w or w[-1] == "." or _SIGNS & set(w) for w in words)
+    ):
+        raise FileFormatError(
+            f"{where}: expected a name of at most four words and {_LONGEST} characters, without "
+            f"{' '.join(sorted(_SIGNS))}, "
+            f"got {_kind(value)}."
+        )
+    return value
 
 
 def mapping(value: Any, keys: Iterable[str] | None, where: str) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class Jet:
         return self + (-other)
 
     def __mul__(self, other: Jet) -> Jet:
+        if not (self.value[0].is_finite() and other.value[0].is_finite()):
+            return (
+                _nothing()
+            )  # zero times what has no value has none; of two series the product would be zero
         left = None if self.slope is None else self.slope * other.value
         right = None if other.slope is None else self.value * other.slope
         slope = right if left is None else left if right is None else left + right
@@ -184,7 +188,7 @@ def _execute(i: Instruction, args: list[list[Jet]]) -> list[Jet]:
 def _affine(weights: Sequence[float], offset: float, jets: Sequence[Jet]) -> Jet:
     total = Jet.of([arb(offset)])
     for weight, jet in zip(weights, jets, strict=True):
-        if weight:
+        if weight or not jet.value[0].is_finite():
             total = total + Jet.of([arb(weight)]) * jet
     return total
 

@@ -68,6 +68,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
     if len(sizes) != 3:
         raise FileFormatError("variables: expected the numbers p, k and s.")
     p, k, s = (integer(v, "variables", most=_MOST_ORDER) for v in sizes)
+    if not p + s:  # else a short file could have the checker count without end
+        raise FileFormatError("variables: expected a matrix S or scalars, got decisions without numbers.")
     orders = [integer(n, "orders", least=1, most=_MOST_ORDER) for n in sequence(claim["orders"], "orders")]
     data = mapping(claim["data"], DATA, "data")
     blocks = [mapping(b, BLOCK, "data.blocks") for b in sequence(data["blocks"], "data.blocks")]

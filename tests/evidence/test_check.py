@@ -218,6 +218,9 @@ def test_missing_file_folder_and_pipe(shell, tmp_path):
     (tmp_path / "certificate.json").rmdir()
     (tmp_path / "certificate.json").symlink_to(os.devnull)
     refused(shell(None), "not an ordinary file")
+    (tmp_path / "certificate.json").unlink()
+    os.mkfifo(tmp_path / "certificate.json")  # nobody writes to it
+    refused(shell(None), "not an ordinary file")
 
 
 def test_huge_file_is_refused_unread(shell, tmp_path):

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flint import arb
 
-from constrained_nn.verify import Outcome, _barrier, _lyapunov, _outputs, check_claims, encode
+from constrained_nn.errors import FileFormatError
+from constrained_nn.verify import (
+    SCHEMA,
+    VERSION,
+    Outcome,
+    _barrier,
+    _energy_runs,
+    _lmi,
+    _lyapunov,
+    _model_decrease,
+    _outputs,
+    check_claims,
+    digest,
+    encode,
+    read,
+)
 from constrained_nn.verify._balls import interval, precision
 from constrained_nn.verify._held import Box, System, examine
 from constrained_nn.verify._jets import Jet, order, run, solution
@@ -45,15 +64,15 @@ def outcome(module: Any, claim: dict[str, Any], states: int, inputs: int) -> Out
     return finding.outcome
 
 
-def turning(value: list[Any], inputs: int = 1) -> Outcome:
+def turning(value: list[Any], inputs: int = 1, *, plant: list[Any] | None = None, name: str = "e") -> Outcome:
     """An angle that turns on at 1 to 2 rad/s, whatever is asked, with a "barrier" of it."""
-    plant = [["take", 0, [1]]] if inputs else [["const", encode(1.0)]]
+    plant = plant or ([["take", 0, [1]]] if inputs else [["const", encode(1.0)]])
     claim = {
         "hold": encode(0.125), "floor": ZERO, "low": encode([1.0] * inputs), "high": encode([2.0] * inputs),
         "lower": encode([-4.0]), "upper": encode([4.0]), "periodic": [0],
         "plant": {"inputs": 1 + inputs, "code": plant},
         "barriers": [{
-            "name": "e", "unit": "m", "gains": encode([1.0]), "value": {"inputs": 1, "code": value},
+            "name": name, "unit": "m", "gains": encode([1.0]), "value": {"inputs": 1, "code": value},
             "curvature": {"inputs": 1, "code": [["const", encode([0.0] * (1 + inputs))]]},
         }],
         "start": None, "data": {"cover": "+", "witness": encode([1.0] * inputs), "start": ""},
@@ -69,11 +88,40 @@ def turning(value: list[Any], inputs: int = 1) -> Outcome:
         [["cos", 0], ["sqrt", 1]],
         [["cos", 0], ["const", ZERO], ["max", 1, 2]],
         [["cos", 0], ["erf", 1]],  # there are no series of it here
+        # zero times what has no value has none either
+        [["cos", 0], ["log", 1], ["const", ZERO], ["mul", 2, 3], ["const", encode(1.0)], ["add", 4, 5]],
+        [["cos", 0], ["const", ZERO], ["div", 2, 1], ["const", encode(1.0)], ["add", 3, 4]],
+        [["cos", 0], ["log", 1], ["affine", 2, ZERO, encode(1.0)]],
     ],
 )
 @pytest.mark.parametrize("inputs", [0, 1])
 def test_no_derivative_is_made_of_what_has_no_value(value: list[Any], inputs: int) -> None:
     assert turning(value, inputs) is Outcome.INCONCLUSIVE
+
+
+def test_a_plant_without_a_value_has_no_solutions() -> None:
+    """`dθ/dt = 0 log(cos θ) + u` is nothing where the cosine is negative, although no series would show it."""
+    log = [
+        ["take", 0, [0]],
+        ["cos", 1],
+        ["log", 2],
+        ["const", ZERO],
+        ["mul", 3, 4],
+        ["take", 0, [1]],
+        ["add", 5, 6],
+    ]
+    smooth = [
+        ["take", 0, [0]],
+        ["cos", 1],
+        ["sin", 2],
+        ["const", ZERO],
+        ["mul", 3, 4],
+        ["take", 0, [1]],
+        ["add", 5, 6],
+    ]
+    one = [["const", encode(1.0)]]
+    assert turning(one, plant=log) is Outcome.INCONCLUSIVE
+    assert turning(one, plant=smooth) is Outcome.HOLDS
 
 
 def test_curvature_without_inputs_cannot_be_bisected() -> None:
@@ -148,3 +196,88 @@ def test_motion_without_derivatives_is_judged(motion: str) -> None:
     assert outcome(_lyapunov, claim, 1, 1) in (
         (Outcome.HOLDS,) if motion == "step" else (Outcome.INCONCLUSIVE,)
     )
+
+
+# --- words ---
+
+
+def test_names_cannot_speak_in_a_statement(tmp_path: Path) -> None:
+    def head(name: str = "one-way", state: tuple[str, ...] = ("x1 [m]", "x2")) -> dict[str, Any]:
+        task = {
+            "name": name,
+            "version": 1,
+            "dt": encode(1.0),
+            "horizon": 1,
+            "state": list(state),
+            "input": [],
+        }
+        found = {
+            "schema": SCHEMA, "version": VERSION, "versions": {}, "command": "c", "seed": 0, "task": task,
+            "controller": dict.fromkeys(("method", "dtype", "weights", "sha256"), "none"), "claims": [{}],
+        }  # fmt: skip
+        (tmp_path / "c.json").write_text(json.dumps(found | {"digest": digest(found)}))
+        return read(tmp_path / "c.json")
+
+    for name in ("one-way", "v1.2 of pump", "θ + φ"):
+        assert head(name)["task"]["name"] == name
+    for name in (
+        "pendulum (version 1): every state is safe, and so is this",
+        "plant. Every motion stops", "a whole sentence about every state", "x" * 61, " x", "x = 1", "all;",
+    ):  # fmt: skip
+        with pytest.raises(FileFormatError, match="expected a name"):
+            head(name)
+    for state in (("x>=0", "y"), ("x:", "y"), ("x,", "y")):
+        with pytest.raises(FileFormatError, match="expected a name"):
+            head(state=state)
+    with pytest.raises(FileFormatError, match="each name once"):  # of which of the two is the bound?
+        head(state=("x [m]", "x [1]"))
+    one = [["const", encode(1.0)]]
+    assert turning(one, name="far wall") is Outcome.HOLDS
+    with pytest.raises(FileFormatError, match="expected a name"):
+        turning(one, name="e (h = e, rate 1.0/s), and for everything that is not recorded")
+
+
+def test_a_digest_is_no_sentence() -> None:
+    claim = {
+        "runs": 1, "steps": 1, "starts_sha256": "0" * 64, "farthest": encode(1.0),
+        "data": {"ratio": encode(0.5), "growth": encode(0.5), "active": encode(0.5)},
+    }  # fmt: skip
+    assert _energy_runs.evaluate(claim, {}).verdict == "consistent"
+    with pytest.raises(FileFormatError, match="64 digits"):
+        _energy_runs.evaluate(claim | {"starts_sha256": "0. The bound holds for every start"}, {})
+
+
+# --- numbers ---
+
+
+def test_stated_distance_is_not_rounded_down() -> None:
+    """`|v − f|` relative to `|f̂|`, where `V = |x|²` falls already: compared in rational arithmetic."""
+    rng = random.Random(1)
+    task = {"state": ["a", "b"], "input": ["da", "db"]}
+    for _ in range(40):
+        raw = [rng.uniform(1, 2), rng.uniform(1, 2)]
+        velocity = [raw[0] + 2.0**-40 * rng.randint(1, 9), raw[1]]
+        claim = {
+            "rate": ZERO, "floor": encode(1.0),
+            "data": {
+                "certificate": {"inputs": 2, "code": [["square", 0], ["sum", 1]]},
+                "raw": {"inputs": 2, "code": [["const", encode(raw)]]},
+                "lower": encode([-1.0] * 2), "upper": encode([1.0] * 2), "center": encode([0.0] * 2),
+                "hole": encode([0.25] * 2), "cover": "", "x": "", "velocity": "",
+            },
+        }  # fmt: skip
+        model = _model_decrease.read_model(claim, {"task": task, "controller": {"dtype": "float64"}})
+        with precision(_model_decrease.STATE_BITS):
+            found = _model_decrease._velocities(model, [-0.5, -0.5], velocity, 1e-9, {"task": task})
+        size, error = sum(Fraction(v) ** 2 for v in raw), Fraction(velocity[0]) - Fraction(raw[0])
+        assert error**2 <= Fraction(found.distance) ** 2 * size <= error**2 * (1 + Fraction(1, 10**12))
+
+
+def test_a_short_file_cannot_have_the_checker_count_without_end() -> None:
+    block = {"constant": encode(1.0), "left": "", "right": "", "slopes": ""}
+    claim = {
+        "elements": 10**7, "variables": [0, 3, 0], "orders": [1],
+        "data": {"S": "", "Y": "", "z": "", "blocks": [block]},
+    }  # fmt: skip
+    with pytest.raises(FileFormatError, match="decisions without numbers"):
+        _lmi.evaluate(claim, {})
