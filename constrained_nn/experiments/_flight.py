@@ -245,13 +245,16 @@ class Recorded(Experiment):
         return self._flown[seed, count]
 
     def draw(self, result: Mapping[str, Any], folder: Path) -> list[Path]:
-        """RMS error against the number M of recorded flights; a row that learns nothing is a level."""
+        """RMS error against the number M of recorded flights; a row that learns nothing is a level.
+
+        Rows behind a shield fly another task (around the disc), and are left out.
+        """
         from constrained_nn.plotting import plot_curves
 
         panels = {}
         for column in (c for c in result["columns"] if c["name"] in self.errors):
             pair = {}, {}
-            for row in result["rows"]:
+            for row in (row for row in result["rows"] if not row["name"].startswith("shield")):
                 name, _, count = row["label"].partition(", M = ")
                 for curves, kind in zip(pair, ("ours", "published"), strict=True):
                     value = row[kind].get(column["name"])

@@ -22,6 +22,8 @@ def plot_curves(
             with x = NaN is drawn as a level.
         xlabel, ylabel: Names of the axes.
     """
+    from matplotlib.ticker import LogLocator
+
     figure, axes = new_figure(2.5 * len(panels) + 0.6, 3.3, 1, len(panels))
     names = list(dict.fromkeys(name for pair in panels.values() for curves in pair for name in curves))
     color = dict(zip(names, COLORS, strict=False))
@@ -41,6 +43,8 @@ def plot_curves(
                 ax.errorbar(xs, means, bars, **look, **marker)
         ax.set(xscale="log", yscale="log", title=heading, xlabel=xlabel)
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
     axes[0][0].set_ylabel(ylabel)
     handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
