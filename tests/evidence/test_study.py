@@ -245,6 +245,7 @@ settings: {epochs: 1, steps: 1, tests: 4, seconds: 8.0, test_seconds: 0.5, meta_
         (("pfar", "pfaar"), "Did you mean 'pfar'"),
         (("ours-m2", "ours-m3"), "pfar has no row 'ours-m3'"),
         (("epochs", "epoch"), "unknown setting 'epoch'. Known: epochs"),
+        (("tests: 4", "tests: 0"), "pfar: expected tests whole and at least 1, got 0."),
         (("ours-m2", "pid"), "a row occurs twice"),
         (("settings", "setings"), "Did you mean 'settings'"),
     ],
