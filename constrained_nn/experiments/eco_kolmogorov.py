@@ -68,7 +68,7 @@ class EcoKolmogorov(ChaosExperiment):
     def fast(self) -> Experiment:
         return replace(
             self,
-            recipe=replace(self.recipe, shared=1, own=1, batch=4),
+            recipe=replace(self.recipe, shared=1, own=1, batch=4, horizon=(1, 2)),
             steps=6,
             samples=6,
             far_steps=3,

@@ -162,6 +162,7 @@ def fit_operator(
     Raises:
         ConvergenceError: The loss is not finite.
         TypeError: `volume` is given for a model without an energy.
+        ValueError: No trajectory holds a window.
     """
     if volume and not isinstance(model, ECO):
         raise TypeError(
@@ -169,6 +170,11 @@ def fit_operator(
             f"level set; pass volume=0."
         )
     data = torch.from_numpy(np.array(trajectories))
+    if not data.shape[1] > horizon:
+        raise ValueError(
+            f"fit_operator: expected trajectories of more than horizon {horizon} states, got {tuple(data.shape)}. "
+            f"There is nothing to learn from; shorten the horizon."
+        )
     steps = torch.arange(horizon + 1)
 
     def loss(epoch: int, chosen: Tensor) -> Tensor:

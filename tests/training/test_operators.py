@@ -136,6 +136,12 @@ def test_volume_needs_an_energy() -> None:
         fit_operator(linear(), circles(), epochs=1, batch=4, learning_rate=1e-3, volume=0.1)
 
 
+def test_trajectories_without_a_window_are_refused() -> None:
+    for horizon in (3, 4):
+        with pytest.raises(ValueError, match="shorten the horizon"):
+            fit_operator(linear(), circles()[:, :3], epochs=1, batch=4, learning_rate=1e-3, horizon=horizon)
+
+
 def test_a_long_gradient_is_cut() -> None:
     """With a cut of zero length nothing moves: the cut applies to the gradient that Adam sees."""
     model = linear()
