@@ -107,7 +107,9 @@ class EcoKolmogorov(ChaosExperiment):
     def energy(self, states: Tensor) -> EnergyFunction:
         from constrained_nn.certificates import FourierEnergy
 
-        return FourierEnergy.from_data(states, (64, 64), headroom=1.1, floor=1e-6)
+        energy = FourierEnergy.from_data(states, (64, 64), headroom=1.1, floor=1e-6)
+        energy.mean.requires_grad_(False)  # the flow conserves the mean, and so shall the ray to the center
+        return energy
 
     def published(self, truth: np.ndarray, model: np.ndarray) -> dict[str, float]:
         return self.as_published(truth, model, half_width=200.0)

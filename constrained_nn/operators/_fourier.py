@@ -14,16 +14,18 @@ from constrained_nn.errors import ShapeError
 Multiply = Callable[[Tensor, Tensor], Tensor]
 
 
-def resample(w: Float[Tensor, ...], shape: tuple[int, ...]) -> Float[Tensor, ...]:
+def resample(
+    w: Float[Tensor, ...], shape: tuple[int, ...], *, keep: tuple[int, ...] | None = None
+) -> Float[Tensor, ...]:
     """The trigonometric interpolant of fields `(..., *grid)` on a grid `(..., *shape)`.
 
-    Frequencies that one of the grids does not resolve are left out, with those at half of a grid's points, whose sign
-    is unknown. Fields on the same grid are returned as they are.
+    Frequencies that one of the grids, or the grid `keep`, does not resolve are left out, with those at half of a grid's
+    points, whose sign is unknown. Fields of which nothing is left out on the same grid are returned as they are.
     """
-    grid = tuple(w.shape[-len(shape) :])
-    if grid == tuple(shape):
+    grid, keep = tuple(w.shape[-len(shape) :]), shape if keep is None else keep
+    if grid == tuple(shape) == tuple(keep):
         return w
-    modes = tuple((min(a, b) + 1) // 2 for a, b in zip(grid, shape, strict=True))
+    modes = tuple((min(sizes) + 1) // 2 for sizes in zip(grid, shape, keep, strict=True))
     return to_grid(to_modes(w, modes), tuple(shape))
 
 

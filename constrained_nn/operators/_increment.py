@@ -141,12 +141,13 @@ class FieldIncrement(nn.Module):
         change = self.step * self.backbone(seen).squeeze(1).to(w.dtype)
         if self.conserve_mean:
             change = change - change.mean(tuple(range(1, change.ndim)), keepdim=True)
-        after = resample(field + change, self.shape)
-        if self.closure is not None:
+        if self.closure is None:
+            after = resample(field + change, self.shape, keep=self.resolved)
+        else:
+            after = resample(field + change, self.shape)
             small = self.deviation * self.closure(self._normalized(after.detach())).squeeze(1).to(w.dtype)
-            after = after + small - resample(resample(small, self.inner), self.shape)
-        if self.resolved != self.shape:
-            after = resample(resample(after, self.resolved), self.shape)
+            after = after + small - resample(small, self.shape, keep=self.inner)
+            after = resample(after, self.shape, keep=self.resolved)
         return after.reshape(w.shape)
 
     def _normalized(self, field: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch 1 ..."]:

@@ -251,7 +251,8 @@ def test_runs_on_another_device(name: str) -> None:
         model = make() if name in ("spectral", "scaling") else FieldIncrement(make(), shape)
         flat = isinstance(model, FieldIncrement)
         w = on_cuda(torch.zeros(3, math.prod(shape)) if flat else torch.zeros(3, 1, *shape))
-        state = {key: on_cuda(value) for key, value in model.state_dict().items()}
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        state = {key: on_cuda(value) for key, value in tensors}
         assert torch.func.functional_call(model, state, (w,)).device.type == "cuda"
 
 
