@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -45,13 +47,18 @@ def test_kuramoto_sivashinsky_forgets_where_it_began(waves):
     assert found["values_kl"] < 1e-3
     assert found["spatial_distance"] < 1e-3
     assert found["temporal_distance"] < 1e-3
-    assert found["components_kl"] < 0.05  # two halves of one recording, each half as long: 0.053
     assert found["autocorrelation_error"] < 0.02
+    # two halves of one recording, each half as long, differ by sampling alone: twice as much (0.053 and 0.027)
+    noise = Reference.of(waves[:32], interval=1.0).compare(waves[32:])["components_kl"]
+    assert found["components_kl"] < 0.8 * noise
 
 
 def test_published_component_divergence_is_mostly_noise(waves):
-    one, two = waves[:4].reshape(2000, 512), waves[4:8].reshape(2000, 512)
-    assert 0.9 < published_pca_kl(one, two, half_width=50.0) < 2.2
+    """Of 15 pairs of recordings of 2,000 states 0.96 to 2.02, most above the published 1.268 of a model."""
+    groups = waves.reshape(16, 2000, 512)
+    pairs = [published_pca_kl(a, b, half_width=50.0) for a, b in pairwise(groups)]
+    assert np.median(pairs) > 1.268
+    assert min(pairs) > 0.5 * 1.268
 
 
 @pytest.mark.parametrize(
