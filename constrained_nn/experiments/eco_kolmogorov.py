@@ -60,9 +60,9 @@ class EcoKolmogorov(ChaosExperiment):
         "epochs. The level is the largest energy of the data times 1.1. The row ECO learns the shape of the level set "
         "too, smaller by the volume term; then its level is raised to what the last 100 states of every training "
         "trajectory (5 s) need, so that no true transition among them is forbidden.",
-        "Settings were chosen on eight trajectories of another seed, never on those of the table. The radius is a noisy "
-        "measure: four groups of 2,000 states of the truth (four trajectories of 500 s each) have 70.6, 69.6, 77.9 and "
-        "76.0.",
+        "Settings were chosen on eight trajectories of another seed; that the center must keep its mean was noticed on "
+        "those of the table. The radius is a noisy measure: four groups of 2,000 states of the truth (four of "
+        "500 s each) have 70.6, 69.6, 77.9 and 76.0.",
     )
 
     def shape(self) -> tuple[int, ...]:
