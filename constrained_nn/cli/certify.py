@@ -56,6 +56,8 @@ def command(
     from constrained_nn.evidence import certify, fresh_starts, write
     from constrained_nn.evidence._records import record_in
 
+    if not run.is_dir():
+        fail(f"{run}: expected the folder of a training run, or one with a record that is to be proved.")
     torch.set_num_threads(threads)
     record = record_in(run)
     if record is not None:

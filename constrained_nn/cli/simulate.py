@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,9 +84,12 @@ def _repeats(folder: Path, start: str | None) -> bool:
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
+        values = [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
     except ValueError:
         fail(f"--start: expected numbers, got '{text}'.")
+    if not all(map(math.isfinite, values)):  # a record would say of it "not in the box", which is no answer
+        fail(f"--start: expected finite numbers, got '{text}'.")
+    return values
 
 
 def _state(text: str, task: Any) -> list[float]:

@@ -38,9 +38,17 @@ def save_barrier(folder: Path, task: str, start: Start | None = None) -> Path:
     Args:
         folder: Where `barrier.json` is written.
         task: Name of a task with clearances.
-        start: Box of start states, its lower and upper ends: proved to lie in the safe set, so that no closed loop
-            which starts there is ever unsafe.
+        start: Box of start states, its lower and upper ends, within the task's `clearance_box`: proved to lie in the
+            safe set, so that no closed loop which starts there is ever unsafe.
+
+    Raises:
+        SetTypeError: `task` is a task, not the name of one.
     """
+    if not isinstance(task, str):
+        raise SetTypeError(
+            f"save_barrier: expected the name of a task, got {type(task).__name__}; `certify` makes the task again "
+            "from its name. Pass task.name."
+        )
     ends = None if start is None else [np.asarray(end, dtype=float).tolist() for end in start]
     return write_json(Path(folder) / BARRIER, {"task": task, "start": ends})
 

@@ -13,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from constrained_nn.cli import build
+from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import save_loop, save_network
 from constrained_nn.evidence._barrier import save_barrier
 from constrained_nn.evidence._falsify import by_differences, worst_of
@@ -135,3 +136,18 @@ def test_network_ends_with_a_counterexample(tmp_path: Path) -> None:
     wide = Box(torch.full((2,), -9.0).double(), torch.full((2,), 9.0).double())
     save_network(tmp_path, "net", network, wide, lower=[-1.0, -0.5], upper=[1.0, 0.5])
     assert "the output is inside" in shell("simulate", tmp_path, "--start", "0 0").output
+
+
+@pytest.mark.untyped
+def test_wrong_words_for_a_record_are_refused(tmp_path: Path) -> None:
+    """A number that is not finite, a folder that is none (whatever the options), a task in place of its name."""
+    save_barrier(tmp_path, "double-integrator")
+    for start in ("nan 0 1", "0 inf 1"):
+        ended = shell("simulate", tmp_path, "--start", start)
+        assert ended.exit_code == 2
+        assert "expected finite numbers" in ended.output
+    ended = shell("certify", tmp_path / "none", "--seconds", "5")
+    assert ended.exit_code == 2
+    assert "expected the folder" in ended.output
+    with pytest.raises(SetTypeError, match=r"Pass task\.name"):
+        save_barrier(tmp_path, DoubleIntegratorTask())  # pyright: ignore[reportArgumentType]
