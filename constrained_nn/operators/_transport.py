@@ -86,8 +86,9 @@ class TransportOperator(nn.Module):
         return self.shaping(total) + self.linear(w)
 
 
-def at_points(layer: nn.Conv2d, w: Float[Tensor, "batch i ..."]) -> Float[Tensor, "batch o ..."]:
+def at_points(layer: nn.Module, w: Float[Tensor, "batch i ..."]) -> Float[Tensor, "batch o ..."]:
     """A convolution of width 1 as the product of matrices that it is: faster for few channels."""
+    assert isinstance(layer, nn.Conv2d), "a module list says no more than that they are modules"
     assert layer.bias is not None
     weight = layer.weight.flatten(1).expand(len(w), -1, -1)
     return torch.baddbmm(layer.bias.unsqueeze(-1), weight, w.flatten(2)).unflatten(2, w.shape[2:])
