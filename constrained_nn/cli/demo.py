@@ -81,4 +81,8 @@ def command(
     animation = animate_trajectories(out / "trajectories.gif", task, shown)
     write_json(out / "result.json", {"results": results, "seed": seed, "steps": steps})
     metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
+    if fast:
+        typer.echo(
+            "--fast trains a tenth of the steps: this shows that it runs, not how good the methods are."
+        )
     typer.echo(f"figure: {figure}\nanimation: {animation}\nnumbers: {out / 'result.json'}")

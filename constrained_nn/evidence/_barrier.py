@@ -43,13 +43,22 @@ def save_barrier(folder: Path, task: str, start: Start | None = None) -> Path:
 
     Raises:
         SetTypeError: `task` is a task, not the name of one.
+        ShapeError: `start` is no box.
     """
     if not isinstance(task, str):
         raise SetTypeError(
             f"save_barrier: expected the name of a task, got {type(task).__name__}; `certify` makes the task again "
             "from its name. Pass task.name."
         )
-    ends = None if start is None else [np.asarray(end, dtype=float).tolist() for end in start]
+    ends = None
+    if start is not None:
+        low, high = (np.asarray(end, dtype=float) for end in start)
+        if low.ndim != 1 or low.shape != high.shape or not (low <= high).all():
+            raise ShapeError(
+                f"save_barrier: expected start as (lower, upper) with lower <= upper in every state, got "
+                f"{low.tolist()} and {high.tolist()}."
+            )
+        ends = [low.tolist(), high.tolist()]
     return write_json(Path(folder) / BARRIER, {"task": task, "start": ends})
 
 

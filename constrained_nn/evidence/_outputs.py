@@ -156,7 +156,7 @@ def repeat_outputs(path: Path, numbers: list[float]) -> list[str]:
     if not ((lower <= x) & (x <= upper)).all():
         return [*lines, "the context is not in the box: nothing is claimed of it"]
     worst = int(np.argmin(room))
-    lines.append(f"smallest distance to a bound: {room[worst]:.6g}, in row {worst + 1} of {len(bound)}")
+    lines.append(f"smallest distance to a bound: {room[worst]:.6g}, in row {worst} (the first is 0)")
     return [
         *lines,
         "counterexample: the output is outside" if not room[worst] >= 0 else "the output is inside",

@@ -135,7 +135,9 @@ def _parse(text: str, path: str) -> Any:
         return found
 
     def not_a_number(token: str) -> Any:
-        raise FileFormatError(f"{path} is damaged: it holds {token[:40]}, not a hexadecimal float.")
+        raise FileFormatError(
+            f"{path} is no certificate, or damaged: it holds {token[:40]}, not a hexadecimal float."
+        )
 
     try:
         return json.loads(

@@ -168,6 +168,12 @@ def test_start_box_that_is_not_safe_ends_the_proof(start, error, says: str) -> N
         certify_barrier(LINE, command="test", start=start)
 
 
+def test_start_box_is_refused_where_it_is_saved(tmp_path) -> None:
+    for start in (([0.2, 0.0], [-0.2, 0.1]), ([0.2], [0.3, 0.1]), ([float("nan")], [0.0])):
+        with pytest.raises(ShapeError, match="lower <= upper"):
+            save_barrier(tmp_path, LINE.name, start)
+
+
 def test_unbounded_curvature_gives_no_proof() -> None:
     task = DoubleIntegratorTask()
     task.clearances = tuple(
