@@ -198,6 +198,7 @@ def _change(V, dt):
 def _nominal_rate(policy, plant, x, reference, h=1e-5):
     """`V'` along the prior under the cascade without its estimate, by differences in the direction of motion."""
     zero = torch.zeros(*x.shape[:-1], policy.state_dim, dtype=x.dtype)
+    reference = reference.expand(*x.shape[:-1], *reference.shape[-2:])
     u, _ = policy(0.0, x, reference, zero)
     slope = plant.derivative(0.0, x, u)
     moves = torch.cat([reference[..., 1:, :], torch.zeros_like(reference[..., :1, :])], -2)

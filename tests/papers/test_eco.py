@@ -218,6 +218,7 @@ def test_predecessor_bounds_the_differential_equation_and_not_large_steps(genera
     network = torch.nn.Linear(3, 3).double()
     with torch.no_grad():
         network.weight.copy_(6.0 * torch.eye(3))
+        network.bias.zero_()
     energy = DenseEnergy.from_data(randn(generator, 500, 3), rate=2.0)
     model = StableDynamics(network, energy)
     x = 4.0 * randn(generator, 50, 3)
@@ -225,15 +226,17 @@ def test_predecessor_bounds_the_differential_equation_and_not_large_steps(genera
     slack = (gradient * model(x)).sum(-1) + 2.0 * (value - energy.level)
     assert (slack <= 1e-9 * (1 + value)).all()
 
-    def after(step: float, count: int) -> torch.Tensor:
-        z = x
+    def levels(step: float, count: int) -> torch.Tensor:
+        """`V / level` after each step, `(count, batch)`."""
+        z, seen = x, []
         with torch.no_grad():
             for _ in range(count):
                 k1 = model(z)
                 k2 = model(z + 0.5 * step * k1)
                 k3 = model(z + 0.5 * step * k2)
                 z = z + step * (k1 + 2 * k2 + 2 * k3 + model(z + step * k3)) / 6
-        return energy.value(z) / energy.level
+                seen.append(energy.value(z) / energy.level)
+        return torch.stack(seen)
 
-    assert (after(0.01, 400) <= 1.02).all()
-    assert (after(2.0, 400) > 1.02).any() or not after(2.0, 400).isfinite().all()
+    assert (levels(0.01, 400)[-1] <= 1.02).all()
+    assert (levels(2.0, 400)[200:] > 1.5).any()  # out again, long after it was reached
