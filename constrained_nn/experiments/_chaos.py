@@ -194,7 +194,10 @@ class ChaosExperiment(Experiment):
             mean, plane = (torch.from_numpy(x).to(self.device) for x in (reference.mean, reference.plane))
             center, shape = shadow(model.energy, mean, plane)
             np.savez(directory / "level_set.npz", center=center.cpu().numpy(), shape=shape.cpu().numpy())
-        return measures | self.measure(reference, states[None, -self.samples :])
+        last = states[-self.samples :]
+        if not np.isfinite(last).any():
+            return measures  # gone: there is nothing to have statistics of
+        return measures | self.measure(reference, last[None])
 
     def extra(self, model: nn.Module, states: np.ndarray) -> Mapping[str, float]:
         """Further measures of the model, with the states of its long rollout."""

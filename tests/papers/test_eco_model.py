@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from constrained_nn.certificates import DiagonalEnergy, FourierEnergy
+from constrained_nn.experiments._protocol import load
 from constrained_nn.layers import ECO, Nan
 from constrained_nn.solvers import Status
 from tests.cases.energies import fitted
@@ -176,3 +177,18 @@ def test_model_survives_its_state_dict(generator: torch.Generator) -> None:
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.value(x), second.value(x))
     assert torch.equal(copy.deepcopy(first).value(x), first.value(x))
+
+
+def test_an_experiment_has_no_statistics_of_a_model_that_left_for_infinity(tmp_path, monkeypatch) -> None:
+    experiment = load("eco-lorenz63").fast()
+    monkeypatch.setattr(
+        type(experiment),
+        "train",
+        lambda self, *_: (Given(torch.full((1, 3), torch.inf)), {"train_minutes": 0.0}),
+    )
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    measures = experiment.run("backbone", 1, cell)
+    assert measures["bounded_steps"] == 0
+    assert measures["largest_norm"] == torch.inf
+    assert "values_kl" not in measures
