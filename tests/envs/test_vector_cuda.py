@@ -32,9 +32,9 @@ def test_reset_and_step_on_the_device(name, disturbed):
         observation, info = envs.reset(options={"reset_mask": np.array([True, False, True])})
         arrays += [observation, *info["constraints"].values(), envs.measurement]
         a = torch.zeros(3, len(plant.input), dtype=torch.float64, device="cuda")
-        w = envs._sample("disturbance", envs._steps), envs._sample("input", envs._steps)
+        w = envs._episodes.sample("disturbance", envs._steps), envs._episodes.sample("input", envs._steps)
         x, reward, seen, g, u, left, finite = envs._advance(
-            envs._x, envs.time, a, *w, envs._sample("measurement", envs._steps + 1)
+            envs._x, envs.time, a, *w, envs._episodes.sample("measurement", envs._steps + 1)
         )
         arrays += [x, reward, seen, g, u, left, finite, *envs._judge_again(left, u)]
     assert {array.device.type for array in arrays} == {"cuda"}
