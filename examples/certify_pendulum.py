@@ -32,7 +32,7 @@ from constrained_nn.evidence import (
     write,
 )
 from constrained_nn.plotting import plot_cover
-from constrained_nn.verify import check_claims
+from constrained_nn.verify import check_claims, decode, decode_one
 from constrained_nn.verify._cover import leaves
 from control_envs.simulate import rollout
 from control_envs.tasks import PendulumTask
@@ -110,8 +110,11 @@ def main() -> None:
 
     _, _, loop, _ = load_loop(path)
     states = loop.sample(np.random.default_rng(1), 20_000)
-    states = states[loop.lyapunov(states) <= level]
-    print(f"largest change of V at {len(states)} samples: {loop.change(states).max():.3g}")
+    claim, e = certificate["claims"][0], states - loop.center
+    inner = np.array(decode(claim["data"]["P"], "P")).reshape(2, 2)
+    outside = ((e @ inner) * e).sum(-1) > decode_one(claim["radius"], "radius")
+    states = states[(loop.lyapunov(states) <= level) & outside]
+    print(f"largest change of V at {len(states)} samples outside of E: {loop.change(states).max():.3g}")
     starts = states[np.argsort(loop.lyapunov(states))[-24:]]
     with torch.no_grad():
         runs = rollout(
