@@ -54,8 +54,8 @@ ROWS = {
         Fixed(
             Polyhedron(
                 torch.tensor([[1.0, -1.0], [0.5, 2.0]]),
-                torch.tensor([-0.1, -torch.inf]),
-                torch.tensor([0.2, 0.1]),
+                torch.tensor([-0.01, -torch.inf]),
+                torch.tensor([0.02, -0.7]),
             )
         ),
         HardNetAffine(),
