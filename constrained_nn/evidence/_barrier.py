@@ -14,7 +14,7 @@ from constrained_nn._files import write_json
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._falsify import Counterexample, barrier_margin, falsify_barrier
-from constrained_nn.evidence._head import about_task, head
+from constrained_nn.evidence._head import about_task, begin_claim, head
 from constrained_nn.evidence._trace import trace, trace_derivative
 from constrained_nn.verify import _barrier as claims
 from constrained_nn.verify import digest, encode
@@ -160,11 +160,7 @@ def certify_barrier(
             worst.state.tolist(),
         )
     claim: dict[str, Any] = {
-        "kind": claims.KIND,
-        "grade": claims.GRADE,
-        "statement": "",
-        "assumptions": list(claims.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(claims),
         "hold": encode(task.clearance_hold),
         "floor": encode(floor),
         "low": encode(task.input_low.tolist()),

@@ -9,7 +9,7 @@ import numpy as np
 
 from constrained_nn._files import write_json
 from constrained_nn.errors import ConvergenceError
-from constrained_nn.evidence._head import about_task, head
+from constrained_nn.evidence._head import about_task, begin_claim, head
 from constrained_nn.evidence._record import record
 from constrained_nn.evidence._sample import Sample, sample
 from constrained_nn.evidence._subject import Subject
@@ -81,11 +81,7 @@ def rows(subject: Subject, starts: np.ndarray, rtol: float, certificate: dict[st
             "certify: expected finite inputs along the recorded runs, got NaN or infinity in all. Train again."
         )
     claim: dict[str, Any] = {
-        "kind": "rows",
-        "grade": "proof",
-        "statement": "",
-        "assumptions": list(rows_claim.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(rows_claim),
         "rtol": encode(rtol),
         "starts": len(data["counts"]),
         "inputs": inputs,
@@ -114,11 +110,7 @@ def closed_loop(drawn: Sample, rtol: float, confidence: float, certificate: dict
     incomplete = int((~whole).sum())
     tightest, loosest = int(drawn.margin.argmin()), int(drawn.excess.argmax())
     claim: dict[str, Any] = {
-        "kind": "closed-loop",
-        "grade": "sampled",
-        "statement": "",
-        "assumptions": list(sampled_claim.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(sampled_claim),
         "rtol": encode(rtol),
         "confidence": encode(confidence),
         "runs": runs,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import FileFormatError, SetTypeError
-from constrained_nn.evidence._head import head
+from constrained_nn.evidence._head import begin_claim, head
 from constrained_nn.layers import ECO, RayProjection
 from constrained_nn.sets import SpectralEllipsoid, WeightedEllipsoid
 from constrained_nn.verify import _energy as bounds
@@ -156,11 +156,7 @@ def certify_evolution(path: Path, *, command: str) -> dict[str, Any]:
 
 def _bound(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
     return {
-        "kind": bounds.KIND,
-        "grade": bounds.GRADE,
-        "statement": "",
-        "assumptions": list(bounds.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(bounds),
         "form": str(about["form"]),
         "shape": [int(v) for v in about["shape"]],
         "rank": int(about["rank"]),
@@ -174,11 +170,7 @@ def _bound(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
 
 def _runs(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
     return {
-        "kind": runs_claim.KIND,
-        "grade": runs_claim.GRADE,
-        "statement": "",
-        "assumptions": list(runs_claim.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(runs_claim),
         "runs": tensors["ratio"].numel(),
         "steps": int(about["steps"]),
         **{name: encode(float.fromhex(about[name])) for name in ("farthest", "confidence")},

@@ -12,6 +12,7 @@ from typing import Any
 import constrained_nn
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import SCHEMA, VERSION, encode
+from constrained_nn.verify._claim import ClaimModule
 from constrained_nn.verify._format import mapping, named
 from control_envs.tasks import Task
 
@@ -43,6 +44,17 @@ def head(*, command: str, seed: int, task: dict[str, Any], controller: dict[str,
         "task": task,
         "controller": controller,
         "claims": [],
+    }
+
+
+def begin_claim(module: ClaimModule) -> dict[str, Any]:
+    """What every claim of a kind has; its statement and verdict are still empty."""
+    return {
+        "kind": module.KIND,
+        "grade": module.GRADE,
+        "statement": "",
+        "assumptions": list(module.ASSUMPTIONS),
+        "verdict": "",
     }
 
 

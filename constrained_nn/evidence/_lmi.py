@@ -11,7 +11,7 @@ from torch import Tensor
 
 from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import FileFormatError
-from constrained_nn.evidence._head import head
+from constrained_nn.evidence._head import begin_claim, head
 from constrained_nn.sets import LMI, LMIBlock
 from constrained_nn.verify import _lmi as claims
 from constrained_nn.verify import digest, encode
@@ -62,11 +62,7 @@ def certify_decisions(path: Path, *, command: str) -> dict[str, Any]:
     S, Y, z = set.variables(y)
     first = set.blocks[0].map
     claim: dict[str, Any] = {
-        "kind": "lmi",
-        "grade": "proof",
-        "statement": "",
-        "assumptions": list(claims.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(claims),
         "elements": count,
         "variables": [first.symmetric, first.rows, z.shape[-1]],
         "orders": [b.order for b in set.blocks],

@@ -12,6 +12,7 @@ from constrained_nn.errors import InfeasibleError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
 from constrained_nn.evidence._falsify import worst_of
+from constrained_nn.evidence._head import begin_claim
 from constrained_nn.verify import _lyapunov as claims
 from constrained_nn.verify import encode
 from constrained_nn.verify._balls import precision
@@ -205,11 +206,7 @@ def _blank(
     loop: ClosedLoop, certificate: dict[str, Any], P: np.ndarray, factor: float, level: float
 ) -> dict[str, Any]:
     return {
-        "kind": claims.KIND,
-        "grade": claims.GRADE,
-        "statement": "",
-        "assumptions": list(claims.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(claims),
         "motion": loop.motion,
         "hold": "" if loop.motion == "continuous" else certificate["task"]["dt"],
         "level": encode(level),

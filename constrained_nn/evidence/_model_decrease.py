@@ -16,7 +16,7 @@ from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, Quadra
 from constrained_nn.control import CoILS, StableDynamics
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
-from constrained_nn.evidence._head import head, read_record
+from constrained_nn.evidence._head import begin_claim, head, read_record
 from constrained_nn.evidence._networks import trace_closed_loop, trace_module
 from constrained_nn.layers import HardNetAffine
 from constrained_nn.verify import _model_decrease as claims
@@ -133,11 +133,7 @@ def certify_model(
         },
     )
     claim: dict[str, Any] = {
-        "kind": claims.KIND,
-        "grade": claims.GRADE,
-        "statement": "",
-        "assumptions": list(claims.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(claims),
         "rate": saved["rate"],
         "floor": saved["floor"],
         "rtol": encode(MAX_RTOL["float64"]),

@@ -15,7 +15,7 @@ from constrained_nn.errors import ShapeError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
 from constrained_nn.evidence._falsify import worst_of
-from constrained_nn.evidence._head import head, read_record
+from constrained_nn.evidence._head import begin_claim, head, read_record
 from constrained_nn.evidence._networks import trace_module
 from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
 from constrained_nn.verify import _outputs as claims
@@ -111,11 +111,7 @@ def certify_outputs(
         },
     )
     claim: dict[str, Any] = {
-        "kind": claims.KIND,
-        "grade": claims.GRADE,
-        "statement": "",
-        "assumptions": list(claims.ASSUMPTIONS),
-        "verdict": "",
+        **begin_claim(claims),
         "rows": integer(saved["rows"], "rows", least=1),
         "boxes": 0,
         "worst": encode(0.0),
