@@ -51,6 +51,7 @@ CHAOS_COLUMNS = (
     Column("spatial_distance", "log-spectral distance in space", ".3f"),
     Column("temporal_distance", "in time", ".4f"),
     Column("ring_radius", "median radius in the PCA plane", ".1f"),
+    Column("wave_radius", "of the leading wave", ".2f"),
     Column("bounded_steps", "steps within 10 times the truth's norm", ".0f"),
     Column("largest_norm", "largest norm, in that of the truth", ".3g"),
     Column("far_inside", "starts of 1 to 100 times the norm that end inside the level set [%]", ".0f"),
@@ -116,6 +117,7 @@ class ChaosExperiment(Experiment):
     substeps: ClassVar[int] = 1
     interval: ClassVar[float] = 1.0
     far_starts: ClassVar[int] = 4
+    homogeneous: ClassVar[bool] = True
 
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
@@ -205,8 +207,13 @@ class ChaosExperiment(Experiment):
 
     def measure(self, reference: Reference, states: np.ndarray) -> dict[str, float]:
         """All measures of states `(runs, T, *grid)`; the published ones of as many states as the model has."""
-        both = (w.reshape(-1, *self.shape())[: self.samples] for w in (reference.states, states))
-        return self.published(*both) | reference.compare(states)
+        from constrained_nn.statistics import LeadingWave
+
+        truth, model = (w.reshape(-1, *self.shape()) for w in (reference.states, states))
+        measures = self.published(truth[: self.samples], model[: self.samples]) | reference.compare(states)
+        if self.homogeneous:
+            measures["wave_radius"] = LeadingWave.of(truth).radius(model)
+        return measures
 
     def train(self, row: str, seed: int, directory: Path) -> tuple[nn.Module, dict[str, float]]:
         """The trained model of a row, and what its training tells."""
@@ -234,7 +241,6 @@ class ChaosExperiment(Experiment):
             model, data, 1, place, seed, soft=far, volume=self.recipe.volume if own == ECO_ROW else 0.0
         )
         minutes = read_minutes(shared) + read_minutes(place)
-        self.settle(network)
         if row == CLIPPED:
             model = ClippedToBall(network, flat.mean(0).to(self.device), 1.1 * longest)
         elif row == TEST_ONLY:
@@ -249,9 +255,6 @@ class ChaosExperiment(Experiment):
                 energy.set_level(1.02 * report.level_without)
             measures |= learned | {"log_volume": report.log_volume, "level": float(energy.level)}
         return model, measures
-
-    def settle(self, network: Any) -> None:
-        """Last change of the trained network, alike in all rows."""
 
     def soft(self, longest: float) -> Any:
         """Penalty of the row `soft`."""

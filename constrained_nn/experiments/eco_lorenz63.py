@@ -49,6 +49,7 @@ class EcoLorenz63(ChaosExperiment):
     seeds: ClassVar = (1,)
     interval: ClassVar[float] = 0.05
     far_starts: ClassVar[int] = 64
+    homogeneous: ClassVar[bool] = False
     notes: ClassVar = (
         "Steps of 0.05 s; 20 trajectories of 50 s for training. A network of three hidden layers of 64 in float32 and "
         "an energy with a dense matrix; states and energies in float64. Statistics over the last 2,000 of 10,000 steps "

@@ -10,9 +10,11 @@ from constrained_nn.statistics._published import (
 )
 from constrained_nn.statistics._reference import Reference
 from constrained_nn.statistics._spectra import log_spectral_distance, spatial_spectrum, temporal_spectrum
+from constrained_nn.statistics._waves import LeadingWave
 
 __all__ = [
     "Histogram",
+    "LeadingWave",
     "Reference",
     "autocorrelation_time",
     "blow_up_times",

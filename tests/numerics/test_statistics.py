@@ -8,6 +8,7 @@ import torch
 
 from constrained_nn.statistics import (
     Histogram,
+    LeadingWave,
     Reference,
     autocorrelation_time,
     blow_up_times,
@@ -80,6 +81,29 @@ def test_leading_plane_is_that_of_the_singular_vectors(rng):
         np.testing.assert_allclose(mean, states.mean(0))
         np.testing.assert_allclose(np.abs((plane * expected).sum(1)), 1.0, atol=1e-9)
         assert (plane.max(1) > -plane.min(1)).all()
+
+
+def test_leading_wave_is_the_plane_of_all_translates(rng):
+    x = 2 * np.pi * np.arange(7)[:, None] / 7
+    states = rng.standard_normal((40, 7, 4)) + 2.0
+    phase = rng.uniform(0, 2 * np.pi, (40, 1, 1))
+    states += 3.0 * np.cos(2 * x + np.array([0.0, 0.5, 1.0, 2.0]) - phase)
+    every = np.concatenate([np.roll(states, s, 1) for s in range(7)]).reshape(280, 28)
+    mean, plane = leading_plane(every)
+    wave = LeadingWave.of(states)
+    assert wave.wavenumber == 2
+    expected = np.linalg.norm((every - mean) @ plane.T, axis=1)
+    np.testing.assert_allclose(np.tile(wave.amplitudes(states), 7), expected, rtol=1e-8)
+    assert wave.radius(states) == pytest.approx(np.median(expected))
+
+
+def test_leading_wave_of_a_line_and_of_states_that_are_gone():
+    states = waves(0.3)[0]
+    wave = LeadingWave.of(states)
+    np.testing.assert_allclose(wave.amplitudes(states), np.sqrt(8.0))
+    states[3, 2] = np.nan
+    assert np.isinf(wave.amplitudes(states)[3])
+    assert np.isfinite(wave.amplitudes(states)[[2, 4]]).all()
 
 
 # --- spectra -----------------------------------------------------------------------------------------------
