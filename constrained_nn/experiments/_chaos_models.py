@@ -7,7 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.certificates import EnergyFunction
-from constrained_nn.operators import MLP, FieldIncrement, GatedOperator, Increment, TransportOperator
+from constrained_nn.operators import (
+    MLP,
+    DeepONet,
+    FieldIncrement,
+    GatedOperator,
+    Increment,
+    TransportOperator,
+)
 
 
 class ClippedToBall(nn.Module):
@@ -59,6 +66,37 @@ def fronts(
         conserve_mean=True,
         limit=4.0,
     )
+
+
+class NextField(nn.Module):
+    """Next state of a field by a backbone without anything around it: `w⁺ = deviation G(w / deviation)`.
+
+    Args:
+        backbone: `G`, from fields `(batch, 1, *shape)` to the same, in float32.
+        shape: Grid of the state; states are flattened.
+        deviation: Standard deviation of the states.
+    """
+
+    def __init__(self, backbone: nn.Module, shape: tuple[int, ...], deviation: float) -> None:
+        super().__init__()
+        self.backbone, self.shape, self.deviation = backbone, shape, deviation
+
+    def forward(self, w: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        field = (w / self.deviation).float().reshape(-1, 1, *self.shape)
+        return self.deviation * self.backbone(field).reshape(w.shape).to(w.dtype)
+
+
+def published_fronts(
+    states: Float[Tensor, "count samples n"],
+    channels: tuple[int, ...],
+    hidden: tuple[int, ...],
+    basis: int,
+    harmonics: int,
+) -> nn.Module:
+    """Next state of the Kuramoto-Sivashinsky equation by the published backbone."""
+    shape = (states.shape[-1],)
+    net = DeepONet(shape, channels=channels, hidden=hidden, basis=basis, harmonics=harmonics)
+    return NextField(net, shape, float(states.std()))
 
 
 def vorticity(

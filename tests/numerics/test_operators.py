@@ -51,6 +51,22 @@ def smooth(generator: torch.Generator, shape: tuple[int, ...], highest: int, cou
     return resample(coarse, shape)
 
 
+def test_trunk_learns_short_waves(generator: torch.Generator) -> None:
+    """`w(θ) = a cos 9θ + b sin 9θ`, from its values: learned with its harmonic in the trunk."""
+    torch.manual_seed(0)
+    net = DeepONet((32,), channels=(16,), hidden=(32, 32), basis=16, harmonics=10)
+    angle = 9.0 * 2.0 * math.pi / 32.0 * torch.arange(32.0)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(200):
+        a = torch.randn(32, 2, 1, generator=generator)
+        w = (a[:, :1] * angle.cos() + a[:, 1:] * angle.sin()).detach()
+        loss = (net(w) - w).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.05
+
+
 @each
 def test_keeps_the_grid_in_float32_and_float64(name: str, generator: torch.Generator) -> None:
     net, shape = build(name)

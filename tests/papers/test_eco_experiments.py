@@ -57,7 +57,7 @@ def test_rows_without_a_stage_of_their_own_share_the_backbone(tmp_path) -> None:
     assert clipped["largest_norm"] <= 1.1 * clipped["largest_data_norm"]
 
 
-@pytest.mark.parametrize("name", ["eco-ks", "eco-kolmogorov"])
+@pytest.mark.parametrize("name", ["eco-ks", "eco-ks-deeponet", "eco-kolmogorov"])
 def test_fields_are_measured_as_published(name: str, tmp_path) -> None:
     experiment = replace(load(name).fast(), samples=4)
     truth = experiment.run("truth", None, tmp_path / "truth")
