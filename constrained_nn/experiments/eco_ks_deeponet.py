@@ -39,10 +39,10 @@ class EcoKuramotoSivashinskyDeepONet(EcoKuramotoSivashinsky):
     notes: ClassVar = (
         "Period 32π, 512 points, steps of 1 s. As published: 6 trajectories of 500 s for training, a DeepONet with "
         "four strided convolutions that gives the next state itself, the mean square error of one step. Ours: 60 "
-        "epochs in batches of 64 (published: 40,000 in batches of 2,048), a trunk that sees 32 harmonics (with the first "
-        "alone it learned nothing in as long), and the ray in place of the published map. Statistics over the last "
-        "2,000 of 10,000 steps, against 2,000 s of an unseen trajectory; the first row is the same for a second "
-        "unseen trajectory, the noise floor.",
+        "epochs in batches of 64 (published: 40,000 in batches of 2,048), a trunk that sees 32 harmonics (with the "
+        "first alone it learned nothing in as long), and the ray in place of the published map. Statistics over "
+        "the last 2,000 of 10,000 steps, against 2,000 s of an unseen trajectory; the first row is the same for a "
+        "second unseen trajectory, the noise floor.",
         *EcoKuramotoSivashinsky.notes[2:],
     )
 
