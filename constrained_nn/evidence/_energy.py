@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from constrained_nn._tensor_files import read_tensors, write_tensors
-from constrained_nn.errors import FileFormatError, SetTypeError
+from constrained_nn.errors import FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence._head import begin_claim, head
 from constrained_nn.layers import ECO, RayProjection
 from constrained_nn.sets import SpectralEllipsoid, WeightedEllipsoid
 from constrained_nn.verify import _energy as bounds
 from constrained_nn.verify import _energy_runs as runs_claim
 from constrained_nn.verify import clopper_pearson, digest, encode
+from constrained_nn.verify._format import decode_one, integer
 
 EVOLUTION = "evolution.safetensors"
 
@@ -49,12 +50,19 @@ def save_evolution(
         confidence: Confidence of the bound on the runs.
 
     Raises:
-        SetTypeError: The model has another layer, or computes its condition in another dtype.
+        SetTypeError: The model has another layer, or computes its condition or the layer in another dtype.
+        ShapeError: `starts` are not states of the model, or there is no step.
     """
-    if type(model.layer) is not RayProjection or model.dtype != torch.float64:
+    computed = model.layer.compute_dtype or model.dtype
+    if type(model.layer) is not RayProjection or {model.dtype, computed} != {torch.float64}:
         raise SetTypeError(
             f"save_evolution: expected an ECO with RayProjection() and dtype=torch.float64, got "
-            f"{type(model.layer).__name__} and {model.dtype}. The rounding of other steps is not bounded."
+            f"{type(model.layer).__name__} in {computed} and {model.dtype}. The rounding of other steps is not bounded."
+        )
+    if steps < 1 or (starts is not None and starts.shape[1:] != model.shape):
+        raise ShapeError(
+            f"save_evolution: expected steps >= 1 and starts of shape (runs, {', '.join(map(str, model.shape))}), got "
+            f"{steps} and {None if starts is None else tuple(starts.shape)}. Add a direction for the runs."
         )
     level = model.energy.level.double()
     set = model.energy.sublevel(level)
@@ -77,7 +85,9 @@ def save_evolution(
         "dtype": str(dtype).removeprefix("torch."),
     }  # fmt: skip
     if starts is not None:
+        training = model.training
         tensors |= _run(model.eval(), starts.to(dtype), steps)
+        model.train(training)
         norms = torch.linalg.vector_norm(starts.flatten(1).double(), dim=-1)
         digest_of = np.ascontiguousarray(starts.to(dtype).double().numpy(force=True), "<f8").tobytes()
         about |= {
@@ -109,13 +119,13 @@ def certify_evolution(path: Path, *, command: str) -> dict[str, Any]:
         finite = all(tensors[name].isfinite().all() for name in bounds.DATA)
         certificate = head(
             command=command,
-            seed=int(about["seed"]),
+            seed=integer(about["seed"], "seed"),
             # a map of states: its step is the unit of time
             task={
-                "name": str(about["name"]),
+                "name": about["name"],
                 "version": 1,
                 "dt": encode(1.0),
-                "horizon": int(about.get("steps", 1)),
+                "horizon": integer(about.get("steps", 1), "steps", least=1),
                 "state": [],
                 "input": [],
             },
@@ -129,7 +139,7 @@ def certify_evolution(path: Path, *, command: str) -> dict[str, Any]:
         certificate["claims"].append(_bound(tensors, about))
         if "ratio" in tensors:
             certificate["claims"].append(_runs(tensors, about))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise FileFormatError(f"{path}: expected the numbers of a learned evolution, got {error}.") from None
     if not finite:
         raise FileFormatError(f"{path}: expected finite numbers, got NaN or infinity.")
@@ -145,7 +155,9 @@ def certify_evolution(path: Path, *, command: str) -> dict[str, Any]:
                 "unfinished": found.unfinished,
                 "worst": encode(found.worst),
             }
-            confidence = float.fromhex(about["confidence"])
+            confidence = decode_one(claim["confidence"], "confidence")
+            if not 0 < confidence < 1:
+                raise FileFormatError(f"confidence: expected a number in (0, 1), got {confidence!r}.")
             claim["bound"] = encode(
                 clopper_pearson(found.exceeded + found.unfinished, found.runs, confidence)
             )
@@ -158,8 +170,8 @@ def _bound(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
     return {
         **begin_claim(bounds),
         "form": str(about["form"]),
-        "shape": [int(v) for v in about["shape"]],
-        "rank": int(about["rank"]),
+        "shape": list(about["shape"]),
+        "rank": about["rank"],
         "state_dtype": str(about["dtype"]),
         **{name: encode(float.fromhex(about[name])) for name in ("alpha", "level", "safety")},
         "needed": "",
@@ -172,7 +184,7 @@ def _runs(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
     return {
         **begin_claim(runs_claim),
         "runs": tensors["ratio"].numel(),
-        "steps": int(about["steps"]),
+        "steps": about["steps"],
         **{name: encode(float.fromhex(about[name])) for name in ("farthest", "confidence")},
         "starts_sha256": str(about["starts_sha256"]),
         "exceeded": 0,

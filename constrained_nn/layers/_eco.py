@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from constrained_nn._linalg import branchless
 from constrained_nn.certificates import EnergyFunction
+from constrained_nn.errors import ShapeError
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._constrained import Enforced
 from constrained_nn.layers._energy_projections import BlendedProjection, QuadraticSet, RayProjection
@@ -21,6 +23,8 @@ from constrained_nn.solvers._solution import PerElement
 
 # Room for rounding, as a share of the bound: `certify` proves from the numbers of a model that it is enough.
 SAFETY = {torch.float64: 1e-11, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 1e-1}
+# A step that misses its bound by more than so many times that share is flagged.
+TOLERATED = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,9 @@ class ECO(nn.Module):
     and `constrained-nn certify` proves from the stored numbers that this is enough. For `BlendedProjection` the
     factor is `effective_alpha()`. Nothing follows about the invariant measure, or about the true system.
 
-    A backbone output with NaN or infinity is flagged `NONFINITE_INPUT`, never passed on as if it were healthy.
+    A state or a backbone output with NaN or infinity is flagged `NONFINITE_INPUT`, never passed on as if it were
+    healthy, and leaves the derivatives of the others as they are; a next state that misses the bound after rounding
+    (by 1e-9 of it in float64, 1e-4 in float32) is flagged `SINGULAR`.
 
     Args:
         backbone: Module `x -> next state`, `(*batch, *shape) -> (*batch, *shape)`; further arguments of `forward` go to
@@ -75,7 +81,8 @@ class ECO(nn.Module):
         `forward(x)`: the next state `(*batch, *shape)`.
 
     Raises:
-        ValueError: `alpha` is not in (0, 1].
+        ValueError: `alpha` is not in (0, 1], or `safety` not in [0, 1).
+        ShapeError: `shape` is not that of the energy's states, or a state has another one.
         ConvergenceError: In eval mode, an element failed.
 
     Example:
@@ -111,6 +118,16 @@ class ECO(nn.Module):
             raise ValueError(
                 f"ECO: expected alpha in (0, 1], got {alpha}. Above 1 nothing is bounded; 1 bounds, less attracts."
             )
+        if safety is not None and not 0 <= safety < 1:
+            raise ValueError(
+                f"ECO: expected safety in [0, 1), got {safety}. It is the share of the bound that is kept "
+                f"free for rounding."
+            )
+        if shape is not None and math.prod(shape) != energy.dim:
+            raise ShapeError(
+                f"ECO: expected a shape of {energy.dim} components like the energy, got {tuple(shape)}. Build the "
+                f"energy on states of that shape, flattened."
+            )
         self.backbone = backbone
         self.energy = energy
         self.layer = RayProjection() if layer is None else layer
@@ -124,15 +141,18 @@ class ECO(nn.Module):
         self.register_buffer("changed", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def room(self, dtype: torch.dtype) -> float:
-        """The share of the bound that is kept free for rounding to that dtype."""
-        return SAFETY[dtype] if self.safety is None else self.safety
+        """The share of the bound that is kept free for rounding, to that dtype and in those of the computation."""
+        used = (dtype, self.dtype, self.layer.compute_dtype or self.dtype)
+        return max(SAFETY[t] for t in used) if self.safety is None else self.safety
+
+    def excess(self, level: Tensor) -> Tensor | float:
+        """Factor by which a step may exceed the bound: 1, or `(1 + δ)²` of a blended layer (Lemma 3)."""
+        return self.layer.excess(level) if isinstance(self.layer, BlendedProjection) else 1.0
 
     def effective_alpha(self) -> float:
         """The factor that is guaranteed, `alpha` times the excess of a blended layer (Theorem 4)."""
-        if not isinstance(self.layer, BlendedProjection):
-            return self.alpha
         least = self.alpha * self.energy.level.detach().double()  # the excess falls with the level
-        return self.alpha * float(self.layer.excess(least))
+        return self.alpha * float(self.excess(least))
 
     def activation_rate(self) -> float:
         """Share of the transitions since `reset_counts` in training mode that the condition changed."""
@@ -148,16 +168,29 @@ class ECO(nn.Module):
         return self.energy.next_condition(self._flat(x).to(self.dtype), alpha=self.alpha)
 
     def evaluate(self, x: Tensor, *inputs: Any) -> Enforced:
-        """Proposed and enforced next state, flattened, with status; the violation is that of the rounded state."""
-        raw = self._flat(self.backbone(x, *inputs))
+        """Proposed and enforced next state, flattened, with status; the violation is that of the rounded state.
+
+        A state with NaN or infinity, or whose energy overflows, has a proposal of NaN: neither the backbone nor the
+        energy see it, because zero times its derivatives would be NaN in the weights that all elements share.
+        """
+        self._check(x)
         allowed = self.condition(x)
+        healthy = allowed.level.detach().isfinite().unsqueeze(-1)
+        if branchless(x, allowed.level) or not bool(healthy.all()):
+            x = self._unflat(torch.where(healthy, self._flat(x), 0.0))
+            allowed = self.condition(x)
+        raw = torch.where(healthy, self._flat(self.backbone(x, *inputs)), torch.nan)
         asked = replace(allowed, level=(1.0 - self.room(x.dtype)) * allowed.level)
         solution = self.layer.solve(raw.to(self.dtype), asked)
         value = solution.value.to(x.dtype)
         with torch.no_grad():
             violation = allowed.violation(value.to(self.dtype))
+            # rounding has taken more than its share, of a center that is far away for instance
+            allowance = self.excess(allowed.level) * (1.0 + TOLERATED * SAFETY[x.dtype]) - 1.0
+            missed = solution.ok & ~(violation <= allowance * allowed.level)
+            status = torch.where(missed, int(Status.SINGULAR), solution.status).to(torch.int8)
             violation = torch.where(solution.ok, violation, torch.inf)
-        solution = replace(solution, value=value, violation=violation)
+        solution = replace(solution, value=value, status=status, violation=violation)
         return Enforced(raw, value, solution)
 
     def solve(self, x: Tensor, *inputs: Any) -> Solution:
@@ -180,14 +213,23 @@ class ECO(nn.Module):
             x: Start.
             steps: Number of steps.
             every: Save every so manieth state.
+
+        Raises:
+            ValueError: `steps` is negative, or `every` is not positive.
         """
+        if steps < 0 or every < 1:
+            raise ValueError(
+                f"ECO.rollout: expected steps >= 0 and every >= 1, got {steps} and {every}. The start is always saved."
+            )
+        self._check(x)
         flat = self._flat(x)
         batch = flat.shape[:-1]
         saved = [x]
         energies = [self.energy.value(flat.to(self.dtype))]
         active = torch.zeros(batch, dtype=torch.int64, device=x.device)
-        status = torch.zeros(batch, dtype=torch.int8, device=x.device)
-        violation = torch.full(batch, -torch.inf, dtype=self.dtype, device=x.device)
+        begun = energies[0].detach().isfinite()
+        status = torch.where(begun, int(Status.OK), int(Status.NONFINITE_INPUT)).to(torch.int8)
+        violation = torch.where(begun, -torch.inf, torch.inf).to(self.dtype)
         for k in range(steps):
             step = self.evaluate(x)
             value = torch.where(step.solution.ok.unsqueeze(-1), step.value, torch.nan)
@@ -203,6 +245,14 @@ class ECO(nn.Module):
                 saved.append(x)
         return Rollout(torch.stack(saved), torch.stack(energies), active, violation, status)
 
+    def _check(self, x: Tensor) -> None:
+        if x.shape[x.ndim - len(self.shape) :] != self.shape or x.dtype not in SAFETY:
+            shape = ", ".join(map(str, self.shape))
+            raise ShapeError(
+                f"ECO: expected a state of shape (*batch, {shape}) and floating dtype, got {tuple(x.shape)} and "
+                f"{x.dtype}. Pass shape=... to ECO for states that are not flat."
+            )
+
     def _flat(self, x: Tensor) -> Tensor:
         return x.flatten(-len(self.shape)) if len(self.shape) != 1 else x
 
@@ -212,6 +262,6 @@ class ECO(nn.Module):
 
 def _moved(step: Enforced) -> Tensor:
     """Elements whose proposal was changed."""
-    return (step.value.detach() != step.raw.detach()).any(-1) & (
+    return (step.value.detach() != step.raw.detach().to(step.value.dtype)).any(-1) & (
         step.solution.status != int(Status.NONFINITE_INPUT)
     )

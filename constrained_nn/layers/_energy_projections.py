@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import safe_norm
+from constrained_nn._linalg import branchless, safe_norm
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._quarantine import detached, quarantine
 from constrained_nn.sets import ConstraintSet, Ellipsoid, SpectralEllipsoid, WeightedEllipsoid
@@ -61,9 +61,9 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     guarantee: ClassVar[str] = "to rounding, closed form; nearest in the norm of the ellipsoid"
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
-        y, set, healthy = _broadcast(y, set)
-        energy, level = set.value(y).squeeze(-1), set.level.clamp_min(0.0)
-        inside = (energy <= level).unsqueeze(-1)  # not where the energy is beyond the largest float
+        y, set, healthy, energy = _broadcast(y, set)
+        level = set.level.clamp_min(0.0)
+        inside = (energy <= level).unsqueeze(-1)
         value = torch.where(inside, y, _on_the_ray(y - set.center, energy, level) + set.center)
         return _judged(value, set, healthy, 1.0)
 
@@ -191,8 +191,7 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
         return (1.0 + 1.0 / (2.0 * kappa + 2.0 * (2.0 * kappa).sqrt())).square()
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
-        y, set, healthy = _broadcast(y, set)
-        energy = set.value(y).squeeze(-1)
+        y, set, healthy, energy = _broadcast(y, set)
         gamma = self.gate.gate(energy, set.level, self.sharpness).unsqueeze(-1)
         target = self.target(y, energy, set)
         value = target + gamma * (y - target)
@@ -202,16 +201,27 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
 def _on_the_ray(d: Tensor, energy: Tensor, level: Tensor) -> Tensor:
     """`√(level / V) d`, and 0 where `V` or `level` is 0 or their ratio is no normal number."""
     ratio = level / torch.where(energy > 0, energy, 1.0)
-    usable = (ratio >= torch.finfo(ratio.dtype).tiny) & (energy > 0)
-    scale = torch.where(usable, ratio, 1.0).sqrt().unsqueeze(-1)
-    return torch.where(usable.unsqueeze(-1), scale * d, 0.0)
+    info = torch.finfo(ratio.dtype)
+    usable = (ratio >= info.tiny) & (ratio <= info.max) & (energy > 0)
+    # an energy that divides nothing has a derivative of 0, not 0 times infinity
+    ratio = torch.where(usable, level, 1.0) / torch.where(usable, energy, 1.0)
+    return torch.where(usable.unsqueeze(-1), ratio.sqrt().unsqueeze(-1) * d, 0.0)
 
 
-def _broadcast(y: Tensor, set: QuadraticSet) -> tuple[Tensor, QuadraticSet, Tensor]:
-    """The point in the common batch, and harmless numbers in elements that are not finite."""
+def _broadcast(y: Tensor, set: QuadraticSet) -> tuple[Tensor, QuadraticSet, Tensor, Tensor]:
+    """The point in the common batch with its energy, and harmless numbers in elements that are not finite.
+
+    A point whose energy is beyond the largest float becomes the center, which is where its ray ends to rounding: the
+    derivatives of the energy are not finite there, and would spoil those of every other element in a shared `Q`.
+    """
     batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
     y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
-    return y, set, healthy.expand(batch)
+    energy = set.value(y)
+    near = energy.detach().isfinite()
+    if branchless(y, energy) or not bool(near.all()):
+        y = torch.where(near, y, set.center)
+        energy = set.value(y)
+    return y, set, healthy.expand(batch), energy.squeeze(-1)
 
 
 def _judged(value: Tensor, set: QuadraticSet, healthy: Tensor, excess: float | Tensor) -> Solution:

@@ -140,7 +140,7 @@ class Ellipsoid(CenteredSet):
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         d = y - self.center
         nearest = self.center + project_ellipsoid(d, self.P, self.level.clamp_min(0.0))
-        return torch.where(self.value(y) > self.upper, nearest, y)
+        return torch.where(self.value(y) <= self.upper, y, nearest)
 
     def coordinates(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         """`z = Lᵀ d`, `P = L Lᵀ` positive definite, in which `value(y) = |z|²`."""

@@ -107,7 +107,7 @@ class WeightedEllipsoid(CenteredSet):
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         level = self.level.clamp_min(0.0)
         nearest = self.center + project_weighted(y - self.center, self.weights, self.factor, level)
-        return torch.where(self.value(y) > self.upper, nearest, y)
+        return torch.where(self.value(y) <= self.upper, y, nearest)
 
     def coordinates(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch k"]:
         """`z = (√weights d, factorᵀ d)`, `k = n + r`, in which `value(y) = |z|²`."""
@@ -218,7 +218,7 @@ class SpectralEllipsoid(CenteredSet):
         z, weights = to_modes(y - self.center, self.rows), self.weights
         none = weights.new_zeros(weights.shape[-1], 0)
         z = project_weighted(z, weights, none, self.level.clamp_min(0.0))
-        return torch.where(self.value(y) > self.upper, self.center + from_modes(z, self.rows, self.dim), y)
+        return torch.where(self.value(y) <= self.upper, y, self.center + from_modes(z, self.rows, self.dim))
 
     def coordinates(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         """`z = Q^{1/2} d`, in which `value(y) = |z|²`."""

@@ -139,7 +139,7 @@ def _read(claim: dict[str, Any]) -> _Energy:
         raise FileFormatError(
             f"shape: expected at most {_MOST_DENSE if form == 'dense' else _MOST} components."
         )
-    rank = integer(claim["rank"], "rank", most=n)
+    rank = integer(claim["rank"], "rank", most=_MOST)
     if (rank > 0) != (form == "low-rank"):
         raise FileFormatError(f"rank: expected a positive rank for a factor of low rank only, got {rank}.")
     counts = {"dense": n * n, "fourier": shape[0] * (columns // 2 + 1)}

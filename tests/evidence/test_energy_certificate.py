@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.certificates import DenseEnergy, DiagonalEnergy, FourierEnergy, LowRankEnergy
-from constrained_nn.errors import FileFormatError, SetTypeError
+from constrained_nn.errors import FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence import certify_evolution, save_evolution
-from constrained_nn.layers import ECO, EuclideanProjection
+from constrained_nn.layers import ECO, EuclideanProjection, RayProjection
 from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
 from constrained_nn.verify import _energy as bounds
 
@@ -101,11 +102,44 @@ def test_other_layers_and_damaged_files_are_refused(tmp_path: Path, generator: t
     other.layer = EuclideanProjection()
     with pytest.raises(SetTypeError, match="RayProjection"):
         save_evolution(tmp_path, "other", other, dtype=torch.float64)
+    other.layer = RayProjection(compute_dtype=torch.float32)  # whose rounding is that of float32
+    with pytest.raises(SetTypeError, match="float32"):
+        save_evolution(tmp_path, "other", other, dtype=torch.float64)
+    for options in ({"steps": 0, "starts": torch.ones(3, 12)}, {"starts": torch.ones(12)}):
+        with pytest.raises(ShapeError, match="starts of shape"):
+            save_evolution(tmp_path, "other", model("diagonal", generator), dtype=torch.float64, **options)
     bad = model("diagonal", generator)
     with torch.no_grad():
         bad.energy.center[3] = torch.nan
     with pytest.raises(FileFormatError, match="NaN"):
         certify_evolution(save_evolution(tmp_path, "bad", bad, dtype=torch.float64), command="test")
+
+
+def test_numbers_of_a_file_that_are_none_are_refused(tmp_path: Path, generator: torch.Generator) -> None:
+    certificate(tmp_path, "diagonal", generator)
+    tensors, about = read_tensors(tmp_path / "evolution.safetensors")
+    for name, values in {
+        "alpha": (True, 0.5, "nan", "0x1p5000"),
+        "level": ("inf", "0x1p99999"),
+        "confidence": ("nan", "inf", "0x1p2", "0x1p9999"),
+        "shape": ([12.7], ["12"], [True]),
+        "rank": (0.0, False),
+        "seed": (-3, 10**40, float("inf")),
+        "steps": (0, True, float("nan")),
+        "name": (None, "holds: everything"),
+    }.items():
+        for value in values:
+            write_tensors(tmp_path / "other.safetensors", tensors, {**about, name: value})
+            with pytest.raises(FileFormatError):
+                certify_evolution(tmp_path / "other.safetensors", command="test")
+
+
+def test_more_factors_than_components_are_proved_and_training_goes_on(tmp_path: Path, generator) -> None:
+    energy = LowRankEnergy(torch.ones(4).double(), randn(generator, 4, 6))
+    wide = ECO(torch.nn.Linear(4, 4).double(), energy)
+    path = save_evolution(tmp_path, "wide", wide, dtype=torch.float64, starts=randn(generator, 3, 4), steps=5)
+    assert wide.training
+    assert all(f.outcome is Outcome.HOLDS for f in check_claims(certify_evolution(path, command="test")))
 
 
 def number(claim: dict, name: str, value) -> None:

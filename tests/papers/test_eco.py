@@ -240,3 +240,47 @@ def test_predecessor_bounds_the_differential_equation_and_not_large_steps(genera
 
     assert (levels(0.01, 400)[-1] <= 1.02).all()
     assert (levels(2.0, 400)[200:] > 1.5).any()  # out again, long after it was reached
+
+
+# --- points that are far away, or all but the center ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("power", [12, 17, 30, 100, 300])
+def test_nearest_point_of_the_farthest_points_is_in_the_set(name: str, power: int, generator) -> None:
+    """As far away as floating point goes, the derivatives of shared tensors finite."""
+    set = SETS[name](generator, ())
+    leaves = [getattr(set, field).requires_grad_() for field in set.core_ndims]
+    y = 10.0**power * randn(generator, 6, set.dim)
+    solution = EuclideanProjection().solve(y, set)
+    assert solution.ok.all()
+    torch.testing.assert_close(set.value(solution.value).squeeze(-1), set.level.expand(6), rtol=1e-9, atol=0)
+    slopes = torch.autograd.grad(solution.value.sum(), leaves, allow_unused=True)
+    assert all(slope is None or slope.isfinite().all() for slope in slopes)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [RayProjection(), EuclideanProjection(), BlendedProjection(), BlendedProjection(target=Transformed())],
+    ids=["ray", "nearest", "blend", "published"],
+)
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(torch.float64, 1e-160), (torch.float64, 1e200), (torch.float32, 1e-22), (torch.float32, 1e30)],
+)
+def test_energies_that_are_no_normal_numbers_hurt_nobody(layer, dtype: torch.dtype, size: float) -> None:
+    """An energy that under- or overflows leaves value and derivatives finite, in shared tensors as well."""
+    center, weights = torch.zeros(2, dtype=dtype), torch.tensor([1.0, 2.0], dtype=dtype)
+    set = WeightedEllipsoid(center, weights, torch.tensor(4.0, dtype=dtype))
+    leaves = [t.requires_grad_() for t in (set.center, set.weights, set.level)]
+    healthy = torch.tensor([3.0, 1.0], dtype=dtype)
+    y = torch.stack([healthy, torch.full((2,), size, dtype=dtype)]).requires_grad_()
+    solution = layer.solve(y, set)
+    assert solution.ok.all()
+    assert solution.value.isfinite().all()
+    alone = torch.autograd.grad(solution.value[0].sum(), leaves, retain_graph=True)
+    both = torch.autograd.grad(solution.value.sum(), [y, *leaves])
+    assert all(slope.isfinite().all() for slope in both)
+    torch.testing.assert_close(
+        torch.autograd.grad(layer.solve(healthy, set).value.sum(), leaves), alone, rtol=1e-5, atol=1e-6
+    )

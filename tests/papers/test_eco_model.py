@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from constrained_nn.certificates import DiagonalEnergy, FourierEnergy
+from constrained_nn.errors import ShapeError
 from constrained_nn.experiments._protocol import load
-from constrained_nn.layers import ECO, Nan
+from constrained_nn.layers import ECO, BlendedProjection, EuclideanProjection, Nan, RayProjection
 from constrained_nn.solvers import Status
 from tests.cases.energies import fitted
 from tests.cases.sets import randn
@@ -192,3 +193,81 @@ def test_an_experiment_has_no_statistics_of_a_model_that_left_for_infinity(tmp_p
     assert measures["bounded_steps"] == 0
     assert measures["largest_norm"] == torch.inf
     assert "values_kl" not in measures
+
+
+# --- what must fail closed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [RayProjection(), EuclideanProjection(), BlendedProjection()])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e200])
+def test_a_bad_state_is_flagged_and_spoils_no_shared_weight(layer, bad: float, generator) -> None:
+    """The derivatives of backbone and energy are those of the other states."""
+    x = 3.0 * randn(generator, 4, 3)
+    spoiled = x.clone()
+    spoiled[2] = bad
+    model = ECO(torch.nn.Linear(3, 3).double(), DiagonalEnergy(torch.ones(3).double(), level=0.5), layer)
+    good = [0, 1, 3]
+    slopes = []
+    for states in (x, spoiled):
+        found = model.evaluate(states)
+        assert found.solution.status[good].eq(int(Status.OK)).all()
+        slopes.append(torch.autograd.grad(found.value[good].square().sum(), list(model.parameters())))
+    assert found.solution.status[2] == int(Status.NONFINITE_INPUT)
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("power", [20, 100, 300])
+def test_nearest_points_of_the_farthest_proposals_satisfy_the_bound(power: int, generator) -> None:
+    energy = DiagonalEnergy(torch.logspace(-4, 4, 8, dtype=torch.float64), level=2.0)
+    model = ECO(Given(10.0**power * randn(generator, 5, 8)), energy, EuclideanProjection()).eval()
+    run = model.rollout(randn(generator, 5, 8), 3)
+    assert run.ok.all()
+    assert (run.violation <= 0).all()
+
+
+def test_a_bound_that_is_missed_after_rounding_is_flagged() -> None:
+    """A center that is far away for its dtype."""
+    energy = DiagonalEnergy(torch.ones(3).double(), center=torch.tensor([1e4, 0.0, 0.0]).double())
+    x = torch.tensor([1e4, 0.5, 0.0])
+    model = ECO(Given(torch.tensor([1e6, 3.0, 4.0])), energy)
+    found = model.evaluate(x).solution
+    assert found.violation > 1e-4
+    assert found.status == int(Status.SINGULAR)
+    assert not model.rollout(x, 1).ok
+    assert ECO(Given(torch.tensor([1e6, 3.0, 4.0]).double()), energy).evaluate(x.double()).solution.ok
+
+
+@pytest.mark.parametrize("layer", [RayProjection(), RayProjection(compute_dtype=torch.float32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_room_is_that_of_the_coarsest_dtype(layer, dtype: torch.dtype, generator: torch.Generator) -> None:
+    energy = DiagonalEnergy(0.1 + torch.rand(64, generator=generator).double())
+    model = ECO(Given(100.0 * randn(generator, 200, 64)), energy, layer, dtype=dtype)
+    x = randn(generator, 200, 64)
+    value = model(x)
+    assert (energy.value(value) <= model.alpha * energy.value(x).clamp_min(1.0)).all()
+
+
+def test_a_proposal_in_another_dtype_is_not_counted_as_changed(generator: torch.Generator) -> None:
+    model = ECO(Given(0.1 * randn(generator, 5, 3)), DiagonalEnergy(torch.ones(3), level=9.0))
+    model(torch.zeros(5, 3))
+    assert model.activation_rate() == 0.0
+
+
+def test_what_is_no_state_or_no_number_is_refused() -> None:
+    def model(**options) -> ECO:
+        return ECO(torch.nn.Linear(3, 3), DiagonalEnergy(torch.ones(3)), **options)
+
+    for safety in (-1.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="safety"):
+            model(safety=safety)
+    with pytest.raises(ShapeError, match=r"shape of 3 components"):
+        model(shape=(2, 2))
+    for x in (torch.ones(4, 1), torch.ones(()), torch.ones(4, 3, dtype=torch.int64)):
+        with pytest.raises(ShapeError, match=r"state of shape \(\*batch, 3\)"):
+            model()(x)
+    for options in ({"steps": -1}, {"steps": 2, "every": 0}):
+        with pytest.raises(ValueError, match="every"):
+            model().rollout(torch.ones(3), **options)
+    start = torch.tensor([[1.0, 0.0, 0.0], [float("nan"), 0.0, 0.0]])
+    assert model().rollout(start, 0).ok.tolist() == [True, False]
