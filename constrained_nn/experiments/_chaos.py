@@ -55,7 +55,7 @@ CHAOS_COLUMNS = (
     Column("bounded_steps", "steps within 10 times the truth's norm", ".0f"),
     Column("largest_norm", "largest norm, in that of the truth", ".3g"),
     Column("far_inside", "starts of 1 to 100 times the norm that end inside the level set [%]", ".0f"),
-    Column("one_step", "error of one step [%]", ".2f"),
+    Column("one_step", "error of one step [%]", ".2g"),
     Column("active", "steps the layer changed [%]", ".3f"),
     Column("train_minutes", "training [min of one core]", ".1f"),
 )
