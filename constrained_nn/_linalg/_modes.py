@@ -14,6 +14,8 @@ def to_modes(d: Float[Tensor, "*batch n"], rows: int) -> Float[Tensor, "*batch m
     the whole one, so that `|z|² = |d|²` (Parseval). One dimension is one row.
     """
     grid = d.unflatten(-1, (rows, d.shape[-1] // rows))
+    if not d.numel():  # which the library of transforms refuses
+        return d.new_zeros(*d.shape[:-1], 2 * rows * (grid.shape[-1] // 2 + 1))
     modes = torch.view_as_real(torch.fft.rfft2(grid, norm="ortho"))
     return (modes * multiplicity(grid.shape[-1], d).sqrt().unsqueeze(-1)).flatten(-3)
 
@@ -21,6 +23,8 @@ def to_modes(d: Float[Tensor, "*batch n"], rows: int) -> Float[Tensor, "*batch m
 def from_modes(z: Float[Tensor, "*batch modes"], rows: int, n: int) -> Float[Tensor, "*batch n"]:
     """The adjoint of `to_modes`, and its inverse on the coordinates of real fields."""
     columns = n // rows
+    if not z.numel():
+        return z.new_zeros(*z.shape[:-1], n)
     modes = z.unflatten(-1, (rows, columns // 2 + 1, 2)) / multiplicity(columns, z).sqrt().unsqueeze(-1)
     grid = torch.fft.irfft2(torch.view_as_complex(modes.contiguous()), s=(rows, columns), norm="ortho")
     return grid.flatten(-2)

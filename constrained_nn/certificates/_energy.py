@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import rmatvec
+from constrained_nn.certificates._energy_data import check_data, fit_level, floored, log_of_positive
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets import Ellipsoid, Halfspace, SpectralEllipsoid, WeightedEllipsoid
 
@@ -27,12 +28,12 @@ class EnergyFunction(nn.Module, ABC):
 
     Args:
         center: Initial center `(n,)`, learned.
-        level: Initial level `c`, positive.
+        level: Initial level `c`, positive and finite.
         learn_level: Whether the level is a parameter (its logarithm).
         rate: Decay rate `[1/s]` of `condition`; the discrete condition has its own `alpha`.
 
     Raises:
-        ValueError: `level` is not positive, or `rate` is negative.
+        ValueError: `level` is not positive and finite, or `rate` is negative.
         ShapeError: `center` is not a vector.
     """
 
@@ -43,10 +44,7 @@ class EnergyFunction(nn.Module, ABC):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not level > 0:
-            raise ValueError(
-                f"{name}: expected level > 0, got {level}. It is the energy that is always allowed."
-            )
+        _check_level(name, level)
         if not rate >= 0:
             raise ValueError(
                 f"{name}: expected rate >= 0 [1/s], got {rate}. V − level decays as exp(−rate t)."
@@ -78,7 +76,12 @@ class EnergyFunction(nn.Module, ABC):
 
     @torch.no_grad()
     def set_level(self, level: float) -> None:
-        """Replace the level, learned or not."""
+        """Replace the level, learned or not.
+
+        Raises:
+            ValueError: `level` is not positive and finite.
+        """
+        _check_level(type(self).__name__, level)
         self.log_level.fill_(math.log(level))
 
     def log_volume(self) -> Float[Tensor, ""]:
@@ -88,6 +91,11 @@ class EnergyFunction(nn.Module, ABC):
         return 0.5 * (self.log_level - self.log_det()) + ball
 
     def _at(self, x: Tensor) -> QuadraticSet:
+        if x.shape[-1:] != (self.dim,):  # a single component would be repeated in silence
+            raise ShapeError(
+                f"{type(self).__name__}: expected states of shape (*batch, {self.dim}), got {tuple(x.shape)}. Flatten "
+                f"the state; the batch comes first."
+            )
         return self.sublevel(self.level.to(x.dtype))
 
     def value(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
@@ -124,7 +132,7 @@ class EnergyFunction(nn.Module, ABC):
 
     def state(self, z: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
         """The state of coordinates `z`."""
-        return self._at(z).from_coordinates(z)
+        return self.sublevel(self.level.to(z.dtype)).from_coordinates(z)
 
 
 class DiagonalEnergy(EnergyFunction):
@@ -185,6 +193,7 @@ class DiagonalEnergy(EnergyFunction):
         cls, states: Float[Tensor, "count n"], *, quantile: float = 1.0, headroom: float = 1.1, **options: Any
     ) -> DiagonalEnergy:
         """Center at the mean, weights `1 / variance / n`; level the quantile of `V` times `headroom`."""
+        check_data(cls.__name__, states)
         variance = floored(states.var(0, correction=0))
         energy = cls(1.0 / (variance * states.shape[-1]), center=states.mean(0), **options)
         return fit_level(energy, states, quantile, headroom)
@@ -208,7 +217,8 @@ class DenseEnergy(EnergyFunction):
         As `DiagonalEnergy`.
 
     Raises:
-        ValueError: `Q` is not positive definite.
+        ValueError: `Q` is not symmetric and positive definite.
+        ShapeError: `Q` is not square.
 
     Example:
         >>> import torch
@@ -229,6 +239,16 @@ class DenseEnergy(EnergyFunction):
         learn_level: bool = False,
         rate: float = 1.0,
     ) -> None:
+        if Q.ndim != 2 or Q.shape[0] != Q.shape[1]:
+            raise ShapeError(
+                f"DenseEnergy: expected Q of shape (n, n), got {tuple(Q.shape)}. For a diagonal take DiagonalEnergy."
+            )
+        uneven = float((Q - Q.mT).detach().abs().max())
+        if uneven > 1e-4 * float(Q.detach().abs().max()):
+            raise ValueError(
+                f"DenseEnergy: expected Q symmetric, got entries that differ by {uneven:.3g} from their mirror image. "
+                f"Half of them would not count; pass 0.5 * (Q + Q.mT)."
+            )
         center = torch.zeros_like(Q[0]) if center is None else center
         super().__init__(center, level=level, learn_level=learn_level, rate=rate)
         factor, info = torch.linalg.cholesky_ex(Q.detach())
@@ -257,6 +277,7 @@ class DenseEnergy(EnergyFunction):
         cls, states: Float[Tensor, "count n"], *, quantile: float = 1.0, headroom: float = 1.1, **options: Any
     ) -> DenseEnergy:
         """Center at the mean, matrix the inverse of the covariance over `n` (floored); level as in `DiagonalEnergy`."""
+        check_data(cls.__name__, states)
         n = states.shape[-1]
         d = states - states.mean(0)
         values, vectors = torch.linalg.eigh(d.mT @ d / len(states))
@@ -335,6 +356,7 @@ class LowRankEnergy(EnergyFunction):
         **options: Any,
     ) -> LowRankEnergy:
         """`DiagonalEnergy`'s weights, and a factor for the `rank` directions in which standardized data vary least."""
+        check_data(cls.__name__, states)
         n = states.shape[-1]
         deviation = floored(states.var(0, correction=0)).sqrt()
         z = (states - states.mean(0)) / deviation
@@ -345,26 +367,9 @@ class LowRankEnergy(EnergyFunction):
         return fit_level(energy, states, quantile, headroom)
 
 
-def log_of_positive(name: str, what: str, value: Tensor) -> Tensor:
-    """Logarithm of initial weights."""
-    if not (value > 0).all():
+def _check_level(name: str, level: float) -> None:
+    if not 0 < level < math.inf:
         raise ValueError(
-            f"{name}: expected {what} > 0, got {value.min().item():.3g}. The energy is positive definite by its "
-            f"logarithms."
+            f"{name}: expected level > 0 and finite, got {level}. It is the energy that is always allowed; of data "
+            f"that do not vary it is 0."
         )
-    return value.detach().log()
-
-
-def floored(variance: Tensor, share: float = 1e-3) -> Tensor:
-    """Variances that are at least a share of their mean, so that no direction is all but forbidden."""
-    mean = variance.mean()
-    return variance.clamp_min(share * float(mean) if mean > 0 else 1.0)
-
-
-@torch.no_grad()
-def fit_level(energy: Any, states: Tensor, quantile: float, headroom: float) -> Any:
-    """The same energy, with the level at a quantile of `V` over the data times `headroom`."""
-    values = energy.value(states.to(torch.float64)).flatten().sort().values
-    place = min(len(values) - 1, max(0, math.ceil(quantile * len(values)) - 1))
-    energy.set_level(headroom * float(values[place]))
-    return energy

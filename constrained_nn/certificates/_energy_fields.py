@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import even_spectrum, multiplicity
-from constrained_nn.certificates._energy import EnergyFunction, fit_level, floored, log_of_positive
+from constrained_nn.certificates._energy import EnergyFunction
+from constrained_nn.certificates._energy_data import check_data, fit_level, floored, log_of_positive
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets import SpectralEllipsoid, WeightedEllipsoid
 
@@ -27,7 +28,7 @@ class FourierEnergy(EnergyFunction):
     Args:
         spectrum: Initial weights `(columns // 2 + 1,)`, or `(rows, columns // 2 + 1)` for two dimensions, positive,
             laid out as `torch.fft.rfft` and `rfft2`.
-        points: Points of the grid: `n`, or `(rows, columns)`. The state is the field row by row.
+        points: Points of the grid: `n` or `(n,)`, or `(rows, columns)`. The state is the field row by row.
         mean: Initial value of the center everywhere.
         level: Initial level `c`.
         learn_level: Whether the level is a parameter.
@@ -61,7 +62,7 @@ class FourierEnergy(EnergyFunction):
         learn_level: bool = False,
         rate: float = 1.0,
     ) -> None:
-        rows, columns = (1, points) if isinstance(points, int) else points
+        rows, columns = _grid(points)
         super().__init__(spectrum.new_zeros(rows * columns), level=level, learn_level=learn_level, rate=rate)
         if spectrum.numel() != rows * (columns // 2 + 1) or spectrum.shape[-1] != columns // 2 + 1:
             raise ShapeError(
@@ -97,7 +98,8 @@ class FourierEnergy(EnergyFunction):
         Variances below `floor` times their mean count as that. Where small scales hold next to nothing, a small floor
         bounds them by what they hold; the condition number of `Q` grows with it.
         """
-        rows, columns = (1, points) if isinstance(points, int) else points
+        rows, columns = _grid(points)
+        check_data(cls.__name__, states)
         mean = float(states.mean())
         modes = torch.fft.rfft2((states - mean).reshape(-1, rows, columns), norm="ortho")
         variance = floored(even_spectrum(modes.abs().square().mean(0), columns), floor)
@@ -204,12 +206,23 @@ class NeuralEnergy(EnergyFunction):
         **options: Any,
     ) -> NeuralEnergy:
         """Last layers fitted by ridge regression: center to the mean, density to `mean variance / variance`."""
+        check_data(cls.__name__, states)
         energy = cls(points, quadrature, **options)
         variance = floored(states.var(0, correction=0))
         density = (variance.mean() / variance).log().clamp(-4.0, 4.0)
         _fit_last(energy.center_net, energy._see(), states.mean(0))
         _fit_last(energy.density_net, energy._see(), 5.0 * torch.atanh(density / 5.0))
         return fit_level(energy, states, quantile, headroom)
+
+
+def _grid(points: int | Sequence[int]) -> tuple[int, int]:
+    """Rows and columns; one dimension is one row."""
+    sizes = (points,) if isinstance(points, int) else tuple(points)
+    if len(sizes) not in (1, 2):
+        raise ShapeError(
+            f"FourierEnergy: expected points of one or two directions, got {sizes}. Other grids have no transform here."
+        )
+    return (1, *sizes)[-2:]  # pyright: ignore[reportReturnType]
 
 
 def _network(width: int, hidden: Sequence[int], like: Tensor) -> nn.Sequential:

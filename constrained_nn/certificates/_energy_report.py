@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.certificates._energy import EnergyFunction
+from constrained_nn.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,23 @@ def energy_report(
     """What the condition `V(x⁺) <= alpha max(V(x), c)` would do to true transitions `states -> following`.
 
     Computed in float64. Print it before training: an energy that forbids true transitions biases every model.
+
+    Raises:
+        ShapeError: `states` and `following` are not as many.
+        ValueError: There is no transition, one is not finite, or `alpha` is not in (0, 1].
     """
+    if states.shape != following.shape:
+        raise ShapeError(
+            f"energy_report: expected following of shape {tuple(states.shape)} like the states, got "
+            f"{tuple(following.shape)}. A transition is a pair: pass x[:-1] and x[1:]."
+        )
+    if not 0 < alpha <= 1:
+        raise ValueError(f"energy_report: expected alpha in (0, 1], got {alpha}. It is that of ECO.")
+    if not states.numel() or not (states.isfinite().all() and following.isfinite().all()):
+        raise ValueError(
+            f"energy_report: expected one or more finite transitions, got NaN or infinity, or none, in states of shape "
+            f"{tuple(states.shape)}. What was not measured is not allowed; leave such states out."
+        )
     before, after = energy.value(states.double()).flatten(), energy.value(following.double()).flatten()
     level = energy.level.double()
     bound = alpha * torch.maximum(before, level)

@@ -31,12 +31,17 @@ def resample(
 
 def to_modes(w: Tensor, modes: tuple[int, ...]) -> Tensor:
     """Coefficients of the frequencies `|j| < modes`, in the order 0, 1, ..., −1; the last direction has `j >= 0`."""
+    if not w.numel():  # which the library of transforms refuses
+        kept = [*(2 * m - 1 for m in modes[:-1]), modes[-1]]
+        return torch.complex(*2 * (w.new_zeros(*w.shape[: w.ndim - len(modes)], *kept),))
     found = torch.fft.rfft(w, norm="forward")[..., : modes[-1]]
     return found if len(modes) == 1 else _low(torch.fft.fft(found, dim=-2, norm="forward"), modes[0])
 
 
 def to_grid(coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The field on a grid."""
+    if not coefficients.numel():
+        return coefficients.real.new_zeros(*coefficients.shape[: coefficients.ndim - len(shape)], *shape)
     if len(shape) == 2:
         modes = (coefficients.shape[-2] + 1) // 2
         gap = [*coefficients.shape[:-2], shape[0] - coefficients.shape[-2], coefficients.shape[-1]]

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from control_envs.errors import NonFiniteError
+from control_envs.errors import NonFiniteError, ShapeError
 from control_envs.flows._base import Array, Flow
 from control_envs.flows._steppers import ETDRK4, Stepper
 
@@ -50,7 +51,7 @@ def record(
         start: Start states `(count, *shape)` instead of random ones.
         folder: Where recordings are kept, each in a folder of its own, named after what it was asked for. A recording
             that is there is opened as a read-only memory map; one that was interrupted goes on where its last chunk
-            ended, with the same result. None: nothing is kept.
+            ended, with the same result. Files that are damaged are made again. None: nothing is kept.
         batch: Trajectories that are solved together.
         chunk: States of each between two writes.
         method: Time stepping; default `ETDRK4()`.
@@ -59,8 +60,20 @@ def record(
 
     Raises:
         NonFiniteError: A trajectory has become NaN or infinite: `dt` is too long.
-        ValueError: `interval` or `transient` is not a multiple of `dt`.
+        ShapeError: `start` is not `count` states of the flow.
+        ValueError: `interval` or `transient` is not a multiple of `dt`, or a number is not positive.
     """
+    if start is not None and np.shape(start) != (count, *flow.shape):
+        raise ShapeError(
+            f"record: expected start states of shape {(count, *flow.shape)} for {count} trajectories, got "
+            f"{np.shape(start)}. Give one state for each."
+        )
+    if not (dt > 0 and transient >= 0 and min(batch, chunk) >= 1 and min(count, samples) >= 0):
+        raise ValueError(
+            f"record: expected dt > 0, transient >= 0, batch and chunk of 1 or more, got dt {dt}, transient "
+            f"{transient}, batch {batch}, chunk {chunk}, count {count}, samples {samples}. See their units."
+        )
+    start = None if start is None else np.asarray(start)
     method = method or ETDRK4()
     every, before = _multiple("interval", interval, dt), _multiple("transient", transient, dt)
     request = {
@@ -82,8 +95,9 @@ def record(
             continue
         if spectrum is None:
             drawn = [flow.sample(_generator(seed, i), 1)[0] for i in range(rows.start, rows.stop)]
-            begin = np.stack(drawn) if start is None else start[rows]
-            spectrum = flow.to_spectrum(np.asarray(begin, dtype=float))
+            spectrum = flow.to_spectrum(
+                np.stack(drawn) if start is None else np.asarray(start[rows], dtype=float)
+            )
         parts = _chunks(flow, spectrum, kept, samples, chunk, every, before, dt, method, device)
         for states, end in parts:
             _check_finite(flow, states, first, dt)
@@ -136,7 +150,9 @@ class _Store:
         self.path = Path(folder) / f"{request['flow']}-{digest}"
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "states.npy"
-        if not (self.path / "request.json").exists():
+        if not (self.path / "request.json").exists() or not _holds(file, shape):
+            for batch in self.path.glob("batch-*.npz"):
+                batch.unlink()
             self.states = np.lib.format.open_memmap(file, "w+", np.float32, shape)
             _write(self.path / "request.json", text.encode())
         else:
@@ -146,8 +162,13 @@ class _Store:
         """How many states of the batch that starts at `first` are done, and the spectrum after them."""
         if self.path is None or not (file := self.path / f"batch-{first:05d}.npz").exists():
             return 0, None
-        with np.load(file, allow_pickle=False) as data:
-            return int(data["kept"]), data["spectrum"]
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                kept, spectrum = int(data["kept"]), data["spectrum"]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return 0, None
+        whole = 0 < kept <= self.states.shape[1] and bool(np.isfinite(spectrum).all())
+        return (kept, spectrum) if whole else (0, None)
 
     def write(self, first: int, rows: slice, kept: int, states: np.ndarray, spectrum: np.ndarray) -> None:
         """The states first, then the file that says that they are there."""
@@ -161,6 +182,15 @@ class _Store:
 
     def finish(self) -> np.ndarray:
         return self.states if self.path is None else np.load(self.path / "states.npy", mmap_mode="r")
+
+
+def _holds(file: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the file holds all states, without opening it for writing, which would lengthen it in silence."""
+    try:
+        states = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return states.shape == shape and states.dtype == np.float32
 
 
 def _write(path: Path, content: bytes) -> None:

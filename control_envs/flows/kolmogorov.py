@@ -30,6 +30,9 @@ class KolmogorovFlow(Flow):
         forcing: `F`; zero for decaying flow.
         wavenumber: `n`.
 
+    Raises:
+        ValueError: The grid does not resolve the force.
+
     Example:
         >>> import numpy as np
         >>> flow = KolmogorovFlow(points=32)
@@ -48,6 +51,13 @@ class KolmogorovFlow(Flow):
     points: int = 64
     forcing: float = 1.0
     wavenumber: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.wavenumber <= (self.points - 1) // 3:
+            raise ValueError(
+                f"KolmogorovFlow: expected a wavenumber from 0 to {(self.points - 1) // 3} on {self.points} points, "
+                f"got {self.wavenumber}. Take more points: the 2/3 rule keeps a third of the wavenumbers."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from control_envs.errors import NonFiniteError
+from control_envs.errors import NonFiniteError, ShapeError
 from control_envs.flows import ETDRK4, KolmogorovFlow, KuramotoSivashinsky, gaussian_field, record
 
 
@@ -190,6 +190,37 @@ def test_recording_goes_on_where_it_stopped(tmp_path):
     assert not calls
     assert not again.flags.writeable
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_damaged_recording_is_made_again(tmp_path):
+    whole = np.array(record(SMALL, **ASK, folder=tmp_path))
+    folder = next(tmp_path.iterdir())
+    parts = sorted(folder.glob("batch-*.npz"))
+    for file, damage in [
+        (parts[0], lambda f: f.write_bytes(f.read_bytes()[:50])),
+        (parts[0], lambda f: f.write_bytes(b"")),
+        (parts[1], lambda f: np.savez(f, kept=np.array(99), spectrum=np.zeros((2, 3)))),
+        (folder / "states.npy", lambda f: f.write_bytes(f.read_bytes()[:-40])),
+        (folder / "states.npy", lambda f: f.unlink()),
+    ]:
+        damage(file)
+        np.testing.assert_array_equal(record(SMALL, **ASK, folder=tmp_path), whole)
+
+
+def test_recording_of_what_cannot_be_recorded_is_refused():
+    start = SMALL.sample(np.random.default_rng(0), 6)
+    for wrong in (start[:1], start, start[:5, :16], start[0]):
+        with pytest.raises(ShapeError, match="for 5 trajectories"):
+            record(SMALL, **ASK, start=wrong)
+    for name, value in {"dt": 0.0, "transient": -0.5, "batch": 0, "chunk": 0}.items():
+        with pytest.raises(ValueError, match="expected dt > 0"):
+            record(SMALL, **{**ASK, name: value})
+
+
+@pytest.mark.parametrize("wavenumber", [-4, 6])
+def test_force_that_the_grid_does_not_resolve_is_refused(wavenumber):
+    with pytest.raises(ValueError, match="wavenumber from 0 to 5"):
+        KolmogorovFlow(points=16, wavenumber=wavenumber)
 
 
 def test_recording_that_runs_away_says_so():

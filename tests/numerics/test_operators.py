@@ -75,6 +75,7 @@ def test_keeps_the_grid_in_float32_and_float64(name: str, generator: torch.Gener
         exact, single = net(w), net.float()(w.float())
     assert exact.shape == w.shape
     assert exact.dtype == torch.float64
+    assert net(w.float()[:0]).shape == (0, *w.shape[1:])
     torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-4)
 
 

@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from constrained_nn.certificates import DiagonalEnergy, FourierEnergy, NeuralEnergy, energy_report
+from constrained_nn.certificates import (
+    DenseEnergy,
+    DiagonalEnergy,
+    FourierEnergy,
+    LowRankEnergy,
+    NeuralEnergy,
+    energy_report,
+)
+from constrained_nn.errors import ShapeError
 from tests.cases.energies import fitted
 from tests.cases.sets import randn
 
@@ -86,3 +94,66 @@ def test_neural_energy_is_the_same_function_on_a_finer_grid(generator: torch.Gen
     variance = fields(64).var(0, correction=0)
     weights = coarse.log_weights().exp() * variance
     assert float(weights.std() / weights.mean()) < 0.05  # the density follows the inverse of the variance
+
+
+# --- what is no state, no number, or no data ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        DiagonalEnergy.from_data,
+        DenseEnergy.from_data,
+        lambda x: LowRankEnergy.from_data(x, rank=2),
+        lambda x: FourierEnergy.from_data(x, (8,)),
+        lambda x: NeuralEnergy.from_data(x, torch.arange(8.0).unsqueeze(-1).double(), torch.ones(8).double()),
+    ],
+    ids=["diagonal", "dense", "low-rank", "fourier", "neural"],
+)
+def test_data_and_states_that_are_none_are_refused(build, generator: torch.Generator) -> None:
+    x = randn(generator, 20, 8)
+    energy = build(x)
+    assert energy.value(x[:0]).shape == (0,)
+    assert energy.gradient(x[:0]).shape == (0, 8)
+    for wrong in (x[:, :1], x[:, :7]):
+        with pytest.raises(ShapeError, match="expected states of shape"):
+            energy.value(wrong)
+    for bad in (float("nan"), float("inf")):
+        spoiled = x.clone()
+        spoiled[3, 1] = bad
+        with pytest.raises(ValueError, match="in 1 of 20"):
+            build(spoiled)
+    for wrong in (x[:0], x[0], x.long()):
+        with pytest.raises(ShapeError, match="count, n"):
+            build(wrong)
+    for level in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="level > 0"):
+            energy.set_level(level)
+
+
+def test_a_report_never_counts_what_was_not_measured_as_allowed(generator: torch.Generator) -> None:
+    energy, x = DiagonalEnergy(torch.ones(2)), randn(generator, 20, 2)
+    spoiled = x.clone()
+    spoiled[3] = torch.nan
+    for states in (x[:1], spoiled):
+        with pytest.raises(ValueError, match="finite transitions"):
+            energy_report(energy, states[:-1], states[1:], alpha=0.9)
+    with pytest.raises(ShapeError, match="following"):
+        energy_report(energy, x, x[:1], alpha=0.9)
+    with pytest.raises(ValueError, match="alpha"):
+        energy_report(energy, x, x, alpha=0.0)
+
+
+def test_matrices_and_weights_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="symmetric"):
+        DenseEnergy(torch.tensor([[1.0, 0.9], [0.0, 1.0]]))
+    with pytest.raises(ShapeError, match=r"\(n, n\)"):
+        DenseEnergy(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="finite"):
+        DiagonalEnergy(torch.tensor([1.0, float("inf")]))
+    with pytest.raises(ValueError, match="do not vary"):
+        DiagonalEnergy.from_data(torch.ones(10, 3))
+    with pytest.raises(ValueError, match="quantile"):
+        DiagonalEnergy.from_data(torch.eye(3), quantile=99)
+    with pytest.raises(ShapeError, match="one or two directions"):
+        FourierEnergy(torch.ones(2, 2, 2), (2, 2, 2))
