@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.errors import ShapeError
+from constrained_nn.operators._fields import check_field, convolution_in
 from constrained_nn.operators._mlp import MLP
 
 
@@ -37,7 +38,7 @@ class DeepONet(nn.Module):
         kernel: Width of a convolution, odd.
 
     Raises:
-        ShapeError: The input is not on the grid.
+        ShapeError: The input is not on the grid, or does not have the channels.
 
     Example:
         >>> import torch
@@ -63,7 +64,7 @@ class DeepONet(nn.Module):
         kernel: int = 5,
     ) -> None:
         super().__init__()
-        convolution = (nn.Conv1d, nn.Conv2d)[len(shape) - 1]
+        convolution = convolution_in("DeepONet", len(shape))
         layers: list[nn.Module] = []
         sizes, last = list(shape), inputs
         for width in channels:
@@ -73,7 +74,7 @@ class DeepONet(nn.Module):
             ]
             sizes, last = [(n - 1) // 2 + 1 for n in sizes], width
         flat = last * math.prod(sizes)
-        self.shape, self.outputs, self.harmonics = tuple(shape), outputs, harmonics
+        self.shape, self.inputs, self.outputs, self.harmonics = tuple(shape), inputs, outputs, harmonics
         self.branch = nn.Sequential(*layers, nn.Flatten(), MLP(flat, outputs * basis, hidden[:1], nn.ReLU))
         self.trunk = MLP(2 * harmonics * len(shape), basis, hidden, nn.GELU)
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -82,6 +83,7 @@ class DeepONet(nn.Module):
         self, w: Float[Tensor, "batch inputs *grid"], points: tuple[int, ...] | None = None
     ) -> Float[Tensor, "batch outputs *points"]:
         """The output on a grid of `points`, by default that of the input."""
+        check_field("DeepONet", w, self.inputs, len(self.shape))
         if tuple(w.shape[2:]) != self.shape:
             raise ShapeError(
                 f"DeepONet: expected a field on the grid {self.shape}, got {tuple(w.shape[2:])}. Its branch is tied to "

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.errors import ShapeError
+from constrained_nn.operators._fields import check_field, convolution_in
 
 Multiply = Callable[[Tensor, Tensor], Tensor]
 
@@ -165,7 +166,7 @@ class FNO(nn.Module):
         project: Channels of `Q₁`; default `2 width`.
 
     Raises:
-        ShapeError: The input has no direction for the channel.
+        ShapeError: The input does not have the channels.
 
     Example:
         >>> import torch
@@ -188,7 +189,8 @@ class FNO(nn.Module):
         project: int | None = None,
     ) -> None:
         super().__init__()
-        convolution = (nn.Conv1d, nn.Conv2d)[len(modes) - 1]
+        convolution = convolution_in("FNO", len(modes))
+        self.inputs, self.dim = inputs, len(modes)
         project = 2 * width if project is None else project
         self.lift = convolution(inputs, width, 1)
         self.spectral = nn.ModuleList(SpectralConv(width, width, modes) for _ in range(depth))
@@ -198,6 +200,7 @@ class FNO(nn.Module):
         )
 
     def forward(self, w: Float[Tensor, "batch inputs ..."]) -> Float[Tensor, "batch outputs ..."]:
+        check_field("FNO", w, self.inputs, self.dim)
         h = self.lift(w)
         last = len(self.local) - 1
         for i, (spectral, local) in enumerate(zip(self.spectral, self.local, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.errors import ShapeError
+from constrained_nn.operators._fields import check_field, convolution_in
 from constrained_nn.operators._fourier import SpectralConv, SpectralScaling
 
 
@@ -33,7 +33,7 @@ class GatedOperator(nn.Module):
         outputs: Channels of the output.
 
     Raises:
-        ShapeError: The input does not have the channels.
+        ShapeError: The input does not have the channels, or `dim` is not 1 or 2.
 
     Example:
         >>> import torch
@@ -56,7 +56,7 @@ class GatedOperator(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        kind = (nn.Conv1d, nn.Conv2d)[dim - 1]
+        kind = convolution_in("GatedOperator", dim)
 
         def circular(a: int, b: int) -> nn.Module:
             return kind(a, b, kernel, padding=kernel // 2, padding_mode="circular")
@@ -75,11 +75,7 @@ class GatedOperator(nn.Module):
             )
 
     def forward(self, w: Float[Tensor, "batch inputs ..."]) -> Float[Tensor, "batch outputs ..."]:
-        if w.ndim != self.dim + 2 or w.shape[1] != self.inputs:
-            raise ShapeError(
-                f"GatedOperator: expected a field of {self.dim + 2} dimensions (batch, {self.inputs}, *grid), got "
-                f"{tuple(w.shape)}. Flatten the batch into one direction."
-            )
+        check_field("GatedOperator", w, self.inputs, self.dim)
         h = self.lift(w)
         if self.spectral_lift is not None:
             h = h + self.spectral_lift(w)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.errors import ShapeError
+from constrained_nn.operators._fields import check_field
 from constrained_nn.operators._fourier import SpectralConv, SpectralScaling, to_grid, to_modes
 
 
@@ -67,11 +67,7 @@ class TransportOperator(nn.Module):
             self.linear.weight.zero_()
 
     def forward(self, w: Float[Tensor, "batch inputs rows columns"]) -> Float[Tensor, "batch 1 rows columns"]:
-        if w.ndim != 4 or w.shape[1] != self.inputs:
-            raise ShapeError(
-                f"TransportOperator: expected a field of 4 dimensions (batch, {self.inputs}, rows, columns), got "
-                f"{tuple(w.shape)}. Flatten the batch into one direction."
-            )
+        check_field("TransportOperator", w, self.inputs, 2)
         maps = torch.view_as_complex(self.maps.to(w.dtype))
         h, total = at_points(self.lift, w), None
         layers = zip(self.before, self.filters, self.pairs, self.mix, self.drop, strict=True)

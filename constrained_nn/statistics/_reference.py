@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from constrained_nn.errors import ShapeError
 from constrained_nn.statistics._correlation import autocorrelation_time, covariance_error
 from constrained_nn.statistics._divergence import blow_up_times
 from constrained_nn.statistics._histograms import Histogram, leading_plane
@@ -80,7 +81,21 @@ class Reference:
         the truth's; `ring_radius` is the median distance from the mean in the plane; `blow_up_time` [s] is the
         first of all runs. States that are not finite, or exceed `1e12`, have no plane and no spectrum: those measures
         are infinite.
+
+        Raises:
+            ShapeError: The states are not trajectories of two samples or more on the truth's grid.
         """
+        if (
+            states.ndim < 3
+            or states.shape[2:] != self.states.shape[2:]
+            or not states.shape[0]
+            or states.shape[1] < 2
+        ):
+            grid = ", ".join(map(str, self.states.shape[2:]))
+            raise ShapeError(
+                f"Reference.compare: expected states of shape (runs, T, {grid}), got {states.shape}. One trajectory is "
+                f"states[None]; another grid has other statistics."
+            )
         runaway = not float(np.abs(states).max()) <= 1e12
         counts = self.values.count(states.reshape(-1, 1))
         points = np.full((*states.shape[:2], 2), np.inf) if runaway else self.project(states)

@@ -39,6 +39,8 @@ def test_numpy_equals_torch(case: FlowCase, rng: np.random.Generator) -> None:
     assert small.dtype == torch.float32
     np.testing.assert_allclose(small.numpy(), path, atol=2e-5)
     assert flow.trajectory(w.astype(np.float32), 1, case.dt).dtype == np.float32
+    for none in (w[:0], torch.from_numpy(w[:0])):
+        assert tuple(flow.trajectory(none, 6, case.dt, every=2).shape) == (0, 4, *flow.shape)
 
 
 @every(FlowCase)

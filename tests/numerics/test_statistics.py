@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from constrained_nn.errors import ShapeError
 from constrained_nn.statistics import (
     Histogram,
     LeadingWave,
@@ -309,3 +310,15 @@ def test_reference_of_a_model_that_blows_up():
         assert found["values_kl"] > 1.0
         assert found["spatial_distance"] == found["covariance_error"] == np.inf
         assert set(found) == set(truth.compare(truth.states))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("shape", [(3, 16), (1, 0, 16), (0, 5, 16), (1, 1, 16), (1, 5, 12)])
+def test_states_that_are_no_trajectories_on_the_grid_are_refused(shape):
+    truth = Reference.of(waves(0.0), interval=1.0)
+    with pytest.raises(ShapeError, match=r"expected states of shape \(runs, T, 16\)"):
+        truth.compare(np.zeros(shape))
+
+
+def test_a_model_without_a_finite_value_is_infinitely_far():
+    assert published_physical_kl(waves(0.0), np.full((5, 16), np.nan)) == np.inf
