@@ -84,7 +84,8 @@ def _ours(row: dict[str, Any], column: dict[str, Any]) -> str:
         if row[key]
     ]
     if entry is None:
-        return "failed" if row["failed"] else "not run" if row["not_run"] else "–"
+        # a finished cell without this number has none: a model that is gone has no statistics
+        return "failed" if row["failed"] else "not run" if len(row["not_run"]) == row["cells"] else "–"
     text = _mean(entry, column["format"])
     return f"{text} ({', '.join(missing)})" if missing else text
 

@@ -146,6 +146,16 @@ def test_rows_that_are_not_chosen_keep_what_is_there(tmp_path):
     assert "(1 of 2 not run)" in markdown(both | {"command": ""})
 
 
+def test_finished_cell_without_a_number_is_not_one_that_was_not_run(tmp_path):
+    class Gone(Walk):
+        def run(self, row, seed, directory):
+            return {"steps": super().run(row, seed, directory)["steps"]}
+
+    reproduce(Gone(), runs=tmp_path, rows=["walk"], seeds=[1], report=quiet)
+    result = reproduce(Gone(), runs=tmp_path, rows=["still"], resume=True, report=quiet)
+    assert "| Walk | – | 12.50 ± 0.50 | 10 (1 of 2 not run) |" in markdown(result | {"command": ""})
+
+
 def _file(path: Path, result: dict) -> Path:
     path.write_text(json.dumps(result))
     return path
