@@ -65,7 +65,7 @@ def _table(result: dict[str, Any]) -> list[str]:
         heads += [column["label"], "published"] if compared[column["name"]] else [column["label"]]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for row in rows:
-        cells = [row["label"]]
+        cells = [row["label"] + _missing(row)]
         for column in columns:
             name = column["name"]
             cells.append(_ours(row, column))
@@ -76,18 +76,22 @@ def _table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _ours(row: dict[str, Any], column: dict[str, Any]) -> str:
-    entry = row["ours"].get(column["name"])
+def _missing(row: dict[str, Any]) -> str:
+    """How many cells of a row are in no mean; nothing where all of them are missing, which every number says."""
     missing = [
         f"{len(row[key])} of {row['cells']} {words}"
         for key, words in (("failed", "failed"), ("not_run", "not run"))
-        if row[key]
+        if 0 < len(row[key]) < row["cells"]
     ]
+    return f" ({', '.join(missing)})" if missing else ""
+
+
+def _ours(row: dict[str, Any], column: dict[str, Any]) -> str:
+    entry = row["ours"].get(column["name"])
     if entry is None:
         # a finished cell without this number has none: a model that is gone has no statistics
         return "failed" if row["failed"] else "not run" if len(row["not_run"]) == row["cells"] else "–"
-    text = _mean(entry, column["format"])
-    return f"{text} ({', '.join(missing)})" if missing else text
+    return _mean(entry, column["format"])
 
 
 def _mean(entry: dict[str, Any], format: str) -> str:

@@ -153,7 +153,7 @@ def test_finished_cell_without_a_number_is_not_one_that_was_not_run(tmp_path):
 
     reproduce(Gone(), runs=tmp_path, rows=["walk"], seeds=[1], report=quiet)
     result = reproduce(Gone(), runs=tmp_path, rows=["still"], resume=True, report=quiet)
-    assert "| Walk | – | 12.50 ± 0.50 | 10 (1 of 2 not run) |" in markdown(result | {"command": ""})
+    assert "| Walk (1 of 2 not run) | – | 12.50 ± 0.50 | 10 |" in markdown(result | {"command": ""})
 
 
 def _file(path: Path, result: dict) -> Path:
