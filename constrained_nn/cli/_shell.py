@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -34,8 +36,18 @@ def time_limit(seconds: float | None, message: str) -> Iterator[None]:
         over.set()
         _thread.interrupt_main()
 
+    before = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if over.is_set() or before == signal.SIG_DFL:
+            raise KeyboardInterrupt
+        if callable(before):
+            before(number, frame)
+
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
+    # a job in the background may have been started with the signal ignored: then it would never be interrupted
+    signal.signal(signal.SIGINT, interrupted)
     timer.start()
     try:
         try:
@@ -43,6 +55,7 @@ def time_limit(seconds: float | None, message: str) -> Iterator[None]:
         finally:
             timer.cancel()
             timer.join()  # an interruption that was on its way arrives here
+            signal.signal(signal.SIGINT, before)
     except KeyboardInterrupt:
         if over.is_set():
             fail(message)

@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -359,7 +360,14 @@ def test_check_ends_when_its_time_is_up(small, shell, monkeypatch):
             pass
 
     monkeypatch.setattr("constrained_nn.verify.check_claims", endless)
-    late = shell(small, "--seconds", "0.2")
-    assert late.exit_code == 2
-    assert "needs more than the 0.2 s" in late.output
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.default_int_handler, signal.SIG_IGN):  # ignored in jobs of the background
+            signal.signal(signal.SIGINT, handler)
+            late = shell(small, "--seconds", "0.2")
+            assert late.exit_code == 2
+            assert "needs more than the 0.2 s" in late.output
+            assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert shell(small, "--seconds", "-1").exit_code == 2
