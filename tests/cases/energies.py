@@ -309,6 +309,13 @@ ROWS = [
     BadCall("EnergyFunction", ShapeError, lambda: DiagonalEnergy(torch.ones(2, 2)), "(2, 2)"),
     BadCall("DiagonalEnergy", ValueError, lambda: DiagonalEnergy(-WEIGHTS), "got -2"),
     BadCall("DenseEnergy", ValueError, lambda: DenseEnergy(-P), "got an eigenvalue -3.02"),
+    BadCall("DenseEnergy", ShapeError, lambda: DenseEnergy(P[:2]), "(2, 3)"),
+    BadCall(
+        "EnergyFunction.set_level",
+        ValueError,
+        lambda: DiagonalEnergy(WEIGHTS).set_level(float("nan")),
+        "got nan",
+    ),
     BadCall("LowRankEnergy", ValueError, lambda: LowRankEnergy(-WEIGHTS, FACTOR), "got -2"),
     BadCall("FourierEnergy", ValueError, lambda: FourierEnergy(-SPECTRUM, 3), "got -1.5"),
     BadCall("FourierEnergy", ShapeError, lambda: FourierEnergy(SPECTRUM, 4), "(1, 3)"),

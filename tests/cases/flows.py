@@ -88,4 +88,5 @@ ROWS = [
         lambda: Flow.trajectory(KuramotoSivashinsky(), np.zeros(512), 10, 0.1, every=3),
         "steps 10 and every 3",
     ),
+    BadCall("KolmogorovFlow", ValueError, lambda: KolmogorovFlow(points=16, wavenumber=6), "got 6"),
 ]
