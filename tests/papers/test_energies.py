@@ -110,6 +110,7 @@ def test_neural_energy_is_the_same_function_on_a_finer_grid(generator: torch.Gen
     ],
     ids=["diagonal", "dense", "low-rank", "fourier", "neural"],
 )
+@pytest.mark.untyped  # bad shapes and types are what it is about
 def test_data_and_states_that_are_none_are_refused(build, generator: torch.Generator) -> None:
     x = randn(generator, 20, 8)
     energy = build(x)
@@ -131,6 +132,7 @@ def test_data_and_states_that_are_none_are_refused(build, generator: torch.Gener
             energy.set_level(level)
 
 
+@pytest.mark.untyped  # bad shapes and types are what it is about
 def test_a_report_never_counts_what_was_not_measured_as_allowed(generator: torch.Generator) -> None:
     energy, x = DiagonalEnergy(torch.ones(2)), randn(generator, 20, 2)
     spoiled = x.clone()
@@ -144,6 +146,7 @@ def test_a_report_never_counts_what_was_not_measured_as_allowed(generator: torch
         energy_report(energy, x, x, alpha=0.0)
 
 
+@pytest.mark.untyped  # bad shapes and types are what it is about
 def test_matrices_and_weights_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="symmetric"):
         DenseEnergy(torch.tensor([[1.0, 0.9], [0.0, 1.0]]))
