@@ -125,6 +125,9 @@ def draw(folder: Path, out: Path) -> None:
         {name: temporal_spectrum(w) for name, w in finite.items()},
         interval=experiment.interval,  # type: ignore[attr-defined]
     )
+    if truth.shape[2:] == (3,):  # three modes are no field
+        print(f"wrote attractor.png and spectra.png to {out}")
+        return
     if truth.ndim == 3:
         fields = {name: w[0, -200:] for name, w in runs.items()}
         plot_space_time(out / "fields.png", fields, interval=1.0, length=32 * np.pi)

@@ -90,6 +90,8 @@ def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, 
     write_json(out / f"{experiment.name}.json", result)
     page = write_atomically(out / f"{experiment.name}.md", markdown(result))
     typer.echo(f"wrote {page} and {page.with_suffix('.json').name}")
+    if fast:
+        typer.echo("--fast shows that it runs: after budgets this small the numbers mean nothing.")
     disagrees = [c for c in result["reference"] if not c["agrees"]]
     for c in disagrees:
         typer.echo(f"differs from the published arrays: {c['what']}: {c['ours']} against {c['reference']}")

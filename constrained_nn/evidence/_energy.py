@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ EVOLUTION = "evolution.safetensors"
 
 @torch.no_grad()
 def save_evolution(
-    folder: Path,
+    folder: Path | str,
     name: str,
     model: ECO,
     *,
     dtype: torch.dtype,
     starts: Tensor | None = None,
     steps: int = 1000,
-    data_norm: float = 1.0,
+    data_norm: float | None = None,
     seed: int = 0,
     confidence: float = 0.99,
 ) -> Path:
@@ -45,13 +46,14 @@ def save_evolution(
         dtype: Dtype of the states that it will be used with.
         starts: Start states `(runs, *shape)` of the runs; default no runs.
         steps: Steps of each run.
-        data_norm: Typical norm of a state of the data, to which those of the starts are compared.
+        data_norm: Typical norm of a state of the data, to which those of the starts are compared; with `starts` only.
         seed: Seed with which the starts were drawn, kept in the file.
         confidence: Confidence of the bound on the runs.
 
     Raises:
         SetTypeError: The model has another layer, or computes its condition or the layer in another dtype.
         ShapeError: `starts` are not states of the model, or there is no step.
+        ValueError: `starts` are not finite, or `data_norm` is missing beside them or not positive.
     """
     computed = model.layer.compute_dtype or model.dtype
     if type(model.layer) is not RayProjection or {model.dtype, computed} != {torch.float64}:
@@ -64,6 +66,16 @@ def save_evolution(
             f"save_evolution: expected steps >= 1 and starts of shape (runs, {', '.join(map(str, model.shape))}), got "
             f"{steps} and {None if starts is None else tuple(starts.shape)}. Add a direction for the runs."
         )
+    if starts is not None:
+        if data_norm is None or not 0 < data_norm < math.inf:
+            raise ValueError(
+                f"save_evolution: expected data_norm > 0 beside starts, got {data_norm}. The claim states how far the "
+                f"starts are, in norms of the data: pass data.flatten(1).norm(dim=-1).mean()."
+            )
+        if not starts.isfinite().all():
+            raise ValueError(
+                "save_evolution: expected finite starts, got NaN or infinity. Leave such runs out."
+            )
     level = model.energy.level.double()
     set = model.energy.sublevel(level)
     shape, rank = [set.dim], 0
@@ -90,12 +102,14 @@ def save_evolution(
         model.train(training)
         norms = torch.linalg.vector_norm(starts.flatten(1).double(), dim=-1)
         digest_of = np.ascontiguousarray(starts.to(dtype).double().numpy(force=True), "<f8").tobytes()
+        farthest = float(norms.max()) / float(data_norm or 1.0)
         about |= {
-            "steps": steps, "farthest": (float(norms.max()) / data_norm).hex(), "confidence": confidence.hex(),
+            "steps": steps, "farthest": farthest.hex(), "confidence": confidence.hex(),
             "starts_sha256": hashlib.sha256(digest_of).hexdigest(),
         }  # fmt: skip
-    write_tensors(folder / EVOLUTION, {name: t.detach().double() for name, t in tensors.items()}, about)
-    return folder / EVOLUTION
+    file = Path(folder) / EVOLUTION
+    write_tensors(file, {name: t.detach().double() for name, t in tensors.items()}, about)
+    return file
 
 
 def _run(model: ECO, starts: Tensor, steps: int) -> dict[str, Tensor]:

@@ -52,8 +52,8 @@ CHAOS_COLUMNS = (
     Column("temporal_distance", "in time", ".4f"),
     Column("ring_radius", "median radius in the PCA plane", ".1f"),
     Column("wave_radius", "of the leading wave", ".2f"),
-    Column("bounded_steps", "steps within 10 times the truth's norm", ".0f"),
-    Column("largest_norm", "largest norm, in that of the truth", ".3g"),
+    Column("bounded_steps", "steps within 10 times the start's norm", ".0f"),
+    Column("largest_norm", "largest norm, in that of the start", ".3g"),
     Column("far_inside", "starts of 1 to 100 times the norm that end inside the level set [%]", ".0f"),
     Column("one_step", "error of one step [%]", ".2g"),
     Column("active", "steps the layer changed [%]", ".3f"),
@@ -118,6 +118,7 @@ class ChaosExperiment(Experiment):
     interval: ClassVar[float] = 1.0
     far_starts: ClassVar[int] = 4
     homogeneous: ClassVar[bool] = True
+    safety: ClassVar[float | None] = None
 
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
@@ -172,6 +173,7 @@ class ChaosExperiment(Experiment):
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         import torch
 
+        from constrained_nn.evidence import save_evolution
         from constrained_nn.experiments._chaos_models import shadow
         from constrained_nn.layers import ECO
         from constrained_nn.statistics import Reference
@@ -193,6 +195,7 @@ class ChaosExperiment(Experiment):
             measures |= self.from_afar(model, truth)
             measures |= self.extra(model, states)
         if isinstance(model, ECO):
+            save_evolution(directory, self.name, model, dtype=torch.float64)  # for `constrained-nn certify`
             mean, plane = (torch.from_numpy(x).to(self.device) for x in (reference.mean, reference.plane))
             center, shape = shadow(model.energy, mean, plane)
             np.savez(directory / "level_set.npz", center=center.cpu().numpy(), shape=shape.cpu().numpy())
@@ -234,7 +237,7 @@ class ChaosExperiment(Experiment):
         self.stage(network, data, 0, shared, seed)
         own, model = (row if row in (SOFT, ECO_ROW) else ALONE), network
         if own == ECO_ROW:
-            model = ECO(network, energy, alpha=self.alpha)
+            model = ECO(network, energy, alpha=self.alpha, safety=self.safety)
         place = directory if own == row else directory.parent / f"{ALONE}-seed{seed}"
         far = self.soft(longest) if own == SOFT else None
         self.stage(
@@ -244,7 +247,7 @@ class ChaosExperiment(Experiment):
         if row == CLIPPED:
             model = ClippedToBall(network, flat.mean(0).to(self.device), 1.1 * longest)
         elif row == TEST_ONLY:
-            model = ECO(network, energy, alpha=self.alpha)
+            model = ECO(network, energy, alpha=self.alpha, safety=self.safety)
         measures = {"train_minutes": minutes, "largest_data_norm": longest}
         if isinstance(model, ECO):
             pairs = torch.from_numpy(data[:, -100:]).to(self.device)

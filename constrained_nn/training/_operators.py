@@ -162,14 +162,25 @@ def fit_operator(
     Raises:
         ConvergenceError: The loss is not finite.
         TypeError: `volume` is given for a model without an energy.
-        ValueError: No trajectory holds a window.
+        ValueError: No trajectory holds a window, one is not finite, or a number is not 1 or more.
     """
     if volume and not isinstance(model, ECO):
         raise TypeError(
             f"fit_operator: expected an ECO for volume {volume}, got {type(model).__name__}. Only an energy has a "
             f"level set; pass volume=0."
         )
+    if min(epochs, batch, horizon, every) < 1:
+        raise ValueError(
+            f"fit_operator: expected epochs, batch, horizon and every of 1 or more, got {epochs}, {batch}, {horizon} "
+            f"and {every}. Nothing would be learned."
+        )
     data = torch.from_numpy(np.array(trajectories))
+    if data.ndim != 3 or not data.isfinite().all():
+        raise ValueError(
+            f"fit_operator: expected finite trajectories of shape (count, samples, n), got {tuple(data.shape)}"
+            f"{' with NaN or infinity' if data.ndim == 3 else ''}. Flatten fields into one direction; one trajectory "
+            f"is states[None]."
+        )
     if not data.shape[1] > horizon:
         raise ValueError(
             f"fit_operator: expected trajectories of more than horizon {horizon} states, got {tuple(data.shape)}. "

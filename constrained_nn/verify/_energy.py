@@ -120,7 +120,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Bound:
             return Bound(
                 needed,
                 e.safety,
-                lacking=f"rounding may take {needed:.3g} of the bound, {e.safety:.3g} are kept free",
+                lacking=f"rounding may take {needed:.3g} of the bound, {e.safety:.3g} are kept free (build the model "
+                f"with safety={2 * needed:.1g})",
             )
     return Bound(needed, e.safety)
 

@@ -95,6 +95,7 @@ def test_too_little_room_is_no_proof(tmp_path: Path, generator: torch.Generator)
         finding = check_claims(certificate(tmp_path, "diagonal", generator, dtype, safety=safety))[0]
         assert finding.outcome is Outcome.INCONCLUSIVE
         assert "rounding may take" in finding.text
+        assert "build the model with safety=" in finding.text
 
 
 def test_other_layers_and_damaged_files_are_refused(tmp_path: Path, generator: torch.Generator) -> None:
@@ -108,6 +109,25 @@ def test_other_layers_and_damaged_files_are_refused(tmp_path: Path, generator: t
     for options in ({"steps": 0, "starts": torch.ones(3, 12)}, {"starts": torch.ones(12)}):
         with pytest.raises(ShapeError, match="starts of shape"):
             save_evolution(tmp_path, "other", model("diagonal", generator), dtype=torch.float64, **options)
+    starts = torch.ones(3, 12)
+    for options in (
+        {},
+        {"data_norm": 0.0},
+        {"data_norm": float("nan")},
+    ):  # the claim compares the starts to the data
+        with pytest.raises(ValueError, match="expected data_norm > 0"):
+            save_evolution(
+                tmp_path, "other", model("diagonal", generator), dtype=torch.float64, starts=starts, **options
+            )
+    with pytest.raises(ValueError, match="finite starts"):
+        save_evolution(
+            tmp_path,
+            "other",
+            model("diagonal", generator),
+            dtype=torch.float64,
+            starts=torch.nan * starts,
+            data_norm=1.0,
+        )
     bad = model("diagonal", generator)
     with torch.no_grad():
         bad.energy.center[3] = torch.nan
@@ -137,7 +157,10 @@ def test_numbers_of_a_file_that_are_none_are_refused(tmp_path: Path, generator: 
 def test_more_factors_than_components_are_proved_and_training_goes_on(tmp_path: Path, generator) -> None:
     energy = LowRankEnergy(torch.ones(4).double(), randn(generator, 4, 6))
     wide = ECO(torch.nn.Linear(4, 4).double(), energy)
-    path = save_evolution(tmp_path, "wide", wide, dtype=torch.float64, starts=randn(generator, 3, 4), steps=5)
+    starts = randn(generator, 3, 4)
+    path = save_evolution(
+        str(tmp_path), "wide", wide, dtype=torch.float64, starts=starts, steps=5, data_norm=2.0
+    )
     assert wide.training
     assert all(f.outcome is Outcome.HOLDS for f in check_claims(certify_evolution(path, command="test")))
 

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from constrained_nn.certificates import DenseEnergy, DiagonalEnergy, FourierEnergy
+from constrained_nn.evidence import certify_evolution
+from constrained_nn.evidence._energy import EVOLUTION
 from constrained_nn.experiments import load
 from constrained_nn.experiments._chaos_models import ClippedToBall, shadow, vorticity
 from constrained_nn.operators import resample
+from constrained_nn.verify import Outcome, check_claims
 
 PUBLISHED = {"physical_kl", "pca_kl", "log_spectral"}
 
@@ -28,8 +31,19 @@ def test_lorenz_stays_bounded_and_reports_what_it_shows(tmp_path) -> None:
     assert found["learned_level_forbids"] < 5.0
     again = experiment.run("eco", 1, tmp_path / "eco-seed1")  # from the checkpoints
     assert again == found
+    proof, *others = check_claims(certify_evolution(tmp_path / "eco-seed1" / EVOLUTION, command="test"))
+    assert proof.grade == "proof"
+    assert proof.outcome is Outcome.HOLDS
+    assert not others
     level = np.load(tmp_path / "eco-seed1" / "level_set.npz")
     assert np.linalg.eigvalsh(level["shape"]).min() > 0
+
+
+def test_trained_fields_are_proved(tmp_path) -> None:
+    experiment = load("eco-ks").fast()
+    experiment.run("eco", 1, tmp_path / "eco-seed1")
+    (proof,) = check_claims(certify_evolution(tmp_path / "eco-seed1" / EVOLUTION, command="test"))
+    assert proof.outcome is Outcome.HOLDS
 
 
 def test_exponent_of_a_model_in_float32_is_that_of_its_map() -> None:

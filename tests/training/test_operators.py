@@ -142,6 +142,20 @@ def test_trajectories_without_a_window_are_refused() -> None:
             fit_operator(linear(), circles()[:, :3], epochs=1, batch=4, learning_rate=1e-3, horizon=horizon)
 
 
+@pytest.mark.untyped
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch": 0}, {"horizon": 0}, {"every": 0}])
+def test_numbers_below_one_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match="of 1 or more"):
+        fit_operator(linear(), circles(), **({"epochs": 1, "batch": 4, "learning_rate": 1e-3} | bad))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("bad", [np.zeros((5, 2)), np.full((2, 5, 2), np.nan), np.zeros((2, 5, 2, 2))])
+def test_what_is_no_trajectory_is_refused(bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="finite trajectories"):
+        fit_operator(linear(), bad.astype(np.float32), epochs=1, batch=4, learning_rate=1e-3)
+
+
 def test_a_long_gradient_is_cut() -> None:
     """With a cut of zero length nothing moves: the cut applies to the gradient that Adam sees."""
     model = linear()
