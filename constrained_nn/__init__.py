@@ -25,6 +25,7 @@ _EXPORTS = {
     "Euclidean": "layers",
     "EuclideanProjection": "layers",
     "Fixed": "layers",
+    "FoundBy": "solvers",
     "FourierEnergy": "certificates",
     "Halfspace": "sets",
     "HardNetAffine": "layers",
@@ -125,4 +126,4 @@ if TYPE_CHECKING:
         TrajectoryMap,
         WeightedEllipsoid,
     )
-    from constrained_nn.solvers import LMISolution, Solution, Status
+    from constrained_nn.solvers import FoundBy, LMISolution, Solution, Status

@@ -181,7 +181,7 @@ class EllipsoidControllers(Experiment):
     ) -> dict[str, float]:
         import torch
 
-        from constrained_nn.solvers import Status
+        from constrained_nn.solvers import FoundBy, Status
 
         A, B, G = common.joint_systems(name, self.test_count, seed)
         layer = common.layer_of(row, PAPER)
@@ -201,7 +201,7 @@ class EllipsoidControllers(Experiment):
             violated = (violated | ~set.certified(y) | ~solution.ok) & ~empty
         metrics = _measured(name, y, set, A, B, violated, milliseconds / self.test_count)
         if row == "lmi-net":
-            share = 100.0 * (solution.status == int(Status.FALLBACK)).double().mean().item()
+            share = 100.0 * (solution.found_by == int(FoundBy.INTERIOR_POINT)).double().mean().item()
             metrics |= {
                 f"fallback_{name}": share,
                 "fallback": so_far["fallback"] + share / len(SETS),

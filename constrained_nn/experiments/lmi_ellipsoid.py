@@ -176,7 +176,7 @@ class InvariantEllipsoids(Experiment):
         import numpy as np
         import torch
 
-        from constrained_nn.solvers import Status
+        from constrained_nn.solvers import FoundBy, Status
 
         A, B = common.stable_systems(name, self.test_count, seed)
         layer = common.layer_of(row, PAPER)
@@ -205,7 +205,7 @@ class InvariantEllipsoids(Experiment):
             f"gap_per_dimension_{name}": float(np.nanmedian(best - ours)) / 2,
         }
         if row == "lmi-net":
-            share = 100.0 * (solution.status == int(Status.FALLBACK)).double().mean().item()
+            share = 100.0 * (solution.found_by == int(FoundBy.INTERIOR_POINT)).double().mean().item()
             metrics |= {
                 f"fallback_{name}": share,
                 "fallback": so_far["fallback"] + share / len(SETS),

@@ -62,7 +62,7 @@ class NonNormal(Experiment):
         from constrained_nn._linalg import svec
         from constrained_nn.layers import LeastViolation, LMINet
         from constrained_nn.sets import LMI
-        from constrained_nn.solvers import Status
+        from constrained_nn.solvers import FoundBy
 
         n = int(row.removeprefix("n"))
         generator = torch.Generator().manual_seed(5)
@@ -88,7 +88,7 @@ class NonNormal(Experiment):
         vectors = torch.linalg.eig(A)[1]
         return {
             "proved": 100.0 * proved.double().mean().item(),
-            "fallback": 100.0 * (solution.status == int(Status.FALLBACK)).double().mean().item(),
+            "fallback": 100.0 * (solution.found_by == int(FoundBy.INTERIOR_POINT)).double().mean().item(),
             "steps": float(solution.steps.max()),
             "ms": milliseconds,
             "clarabel_ms": clarabel,

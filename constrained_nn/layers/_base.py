@@ -16,7 +16,8 @@ from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Raise
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.sets._base import SetT, check_batch, map_tensors, tensors_of
-from constrained_nn.solvers import Solution, Status
+from constrained_nn.solvers import Solution
+from constrained_nn.solvers._solution import STATUS_CODES
 
 
 class ProjectionLayer(nn.Module, Generic[SetT]):
@@ -39,7 +40,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         self.on_failure = on_failure
         self.compute_dtype = compute_dtype
         # Statuses met in training mode, indexed by `Status`; not part of the state_dict.
-        self.register_buffer("counts", torch.zeros(len(Status), dtype=torch.int64), persistent=False)
+        self.register_buffer("counts", torch.zeros(STATUS_CODES, dtype=torch.int64), persistent=False)
 
     @abstractmethod
     def enforce(self, y: Tensor, set: Any, factor: Any) -> Solution:
@@ -82,7 +83,7 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         """The enforced decision `(*batch, n)`; failed elements go to the failure policy."""
         solution = self.solve(y, set, factor=factor)
         if self.training and not branchless(solution.value):
-            self.counts += torch.bincount(solution.status.flatten(), minlength=len(Status))
+            self.counts += torch.bincount(solution.status.flatten(), minlength=STATUS_CODES)
         policy = self.on_failure or (LeastViolation() if self.training else Raise())
         return policy(solution, type(self).__name__)
 

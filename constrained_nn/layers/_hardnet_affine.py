@@ -25,7 +25,7 @@ from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
 from constrained_nn.sets._base import check_batch
-from constrained_nn.solvers import Solution, Status, project_polyhedron
+from constrained_nn.solvers import FoundBy, Solution, Status, project_polyhedron
 
 _PARALLEL = Parallel()
 LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
@@ -45,7 +45,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
     Guarantee: rows of full rank are satisfied to `1e-9 |A||y|` in float64 and `1e-4 |A||y|` in float32, checked on
     the value that is returned. Where the rank condition fails (dependent, opposite or near-parallel rows, more
-    rows than outputs) the element is the exact Euclidean projection, with status `FALLBACK`. Crossed bounds and
+    rows than outputs) the element is the exact Euclidean projection (`found_by`: `ACTIVE_SET`). Crossed bounds and
     empty sets are flagged `INFEASIBLE`. Piecewise affine in `y`; at a bound the derivative is that of the
     inside (the row counts as satisfied). The derivative of a fallback element is that of the projection onto
     its active rows.
@@ -124,7 +124,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             value = _closed_form(y, rows, qr)
             violation, satisfied = _audit(value, rows)
             if bool((satisfied & qr.independent.all(-1)).all()):
-                return Solution(value, *_no_steps(batch, y.device), violation)
+                status, steps = _no_steps(batch, y.device)
+                return Solution(value, status, steps, violation, torch.zeros_like(status))
         return self._careful(y, rows, factor)
 
     def _factor(self, A: Tensor) -> ThinQR:
@@ -163,11 +164,12 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             solution = None
         if solution is not None:
             value = merge(rest.unsqueeze(-1), solution.value, value)
-            status = merge(rest, _as_fallback(solution.status), status)
+            status = merge(rest, solution.status, status)
             steps = merge(rest, solution.steps, steps)
             violation = merge(rest, solution.violation, violation)
         status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        return Solution(value, status, steps, torch.where(finite, violation, torch.inf))
+        found_by = torch.where(rest, int(FoundBy.ACTIVE_SET), int(FoundBy.CLOSED_FORM)).to(torch.int8)
+        return Solution(value, status, steps, torch.where(finite, violation, torch.inf), found_by)
 
 
 def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
@@ -289,10 +291,6 @@ def _no_steps(batch: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
         torch.zeros(batch, dtype=torch.int8, device=device),
         torch.zeros(batch, dtype=torch.int32, device=device),
     )
-
-
-def _as_fallback(status: Tensor) -> Tensor:
-    return torch.where(status == int(Status.OK), int(Status.FALLBACK), status).to(torch.int8)
 
 
 def _pick(mask: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor, Tensor]:

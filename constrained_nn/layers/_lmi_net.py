@@ -15,7 +15,7 @@ from constrained_nn.layers._quarantine import quarantine, same_dtype
 from constrained_nn.sets import LMI, ConstraintSet
 from constrained_nn.solvers import LMISolution, Status, project_lmi
 from constrained_nn.solvers import _lmi_adjoint as adjoints
-from constrained_nn.solvers._lmi import Found, Settings, status_of
+from constrained_nn.solvers._lmi import Found, Settings, found_by, status_of
 from constrained_nn.solvers._lmi_problem import Eigen, Problem
 
 
@@ -28,11 +28,11 @@ class LMINet(ProjectionLayer[LMI]):
     scaled by a congruence `T`; then a semismooth Newton method with the same fixed point, safeguarded by a line
     search; and for elements where both stall an interior method. Differentiable in `y` and in every matrix.
 
-    Guarantee: `OK` and `FALLBACK` (saved by the interior method) mean that `F(x) ⪰ 0` is proved in exact arithmetic
-    for the numbers returned, by Cholesky factors of the original blocks in float64, shifted by a bound on all rounding.
-    `OK` is the nearest point of the set with margin `δ` to 1e-10 of the size of the data, `FALLBACK` to 1e-6.
-    `INFEASIBLE` comes with a multiplier which proves that no point within `1e9 (1 + |y|)`
-    satisfies the inequalities. Where eigenvalues of `F(x) − Z` vanish the derivative is that of the inside.
+    Guarantee: `OK` means that `F(x) ⪰ 0` is proved in exact arithmetic for the numbers returned, by Cholesky factors of
+    the original blocks in float64, shifted by a bound on all rounding. It is the nearest point of the set with
+    margin `δ` to 1e-10 of the size of the data, or to 1e-6 where the interior method found it (`found_by`).
+    `INFEASIBLE` comes with a multiplier which proves that no point within `1e9 (1 + |y|)` satisfies the inequalities.
+    Where eigenvalues of `F(x) − Z` vanish the derivative is that of the inside.
 
     Args:
         on_failure: `Raise() | Nan() | LeastViolation()`; default as in `ProjectionLayer`.
@@ -132,15 +132,16 @@ class LMINet(ProjectionLayer[LMI]):
         status = status_of(found).reshape(batch)
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         violation = _violation(set, value, found.certified.reshape(batch) & healthy)
-        multipliers = torch.cat([x.flatten(-2) for x in problem.unscaled(found.Z)], -1)
+        duals = torch.cat([x.flatten(-2) for x in problem.unscaled(found.Z)], -1)
         return LMISolution(
             value,
             status,
             found.steps.reshape(batch).to(torch.int32),
             torch.where(healthy, violation, torch.inf),
-            multipliers.reshape(*batch, multipliers.shape[-1]),
-            found.margin.reshape(batch),
-            found.increment.reshape(batch),
+            found_by=found_by(found).reshape(batch),
+            duals=duals.reshape(*batch, duals.shape[-1]),
+            margin=found.margin.reshape(batch),
+            increment=found.increment.reshape(batch),
         )
 
     def _settings(self, dtype: torch.dtype) -> Settings:
@@ -200,7 +201,7 @@ def _warm(factor: Any, batch: torch.Size) -> tuple[Tensor, Tensor] | None:
     """Point and multiplier of an earlier solution, if it fits."""
     if factor is None:
         return None
-    value, Z = factor.value.detach().double(), factor.multipliers.detach().double()
+    value, Z = factor.value.detach().double(), factor.duals.detach().double()
     usable = value.isfinite().all() & Z.isfinite().all()
     if not bool(usable) or value.shape[:-1] != batch:
         return None

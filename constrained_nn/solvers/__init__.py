@@ -12,11 +12,12 @@ from constrained_nn.solvers._lyapunov import (
 from constrained_nn.solvers._matrix_solution import MatrixSolution, RiccatiSolution
 from constrained_nn.solvers._polyhedron import factor_polyhedron, project_polyhedron
 from constrained_nn.solvers._riccati import solve_care, solve_dare
-from constrained_nn.solvers._solution import Solution, Status
+from constrained_nn.solvers._solution import FoundBy, Solution, Status
 
 __all__ = [
     "ConstantDamping",
     "Damping",
+    "FoundBy",
     "GaussNewton",
     "LMISolution",
     "MatrixSolution",

@@ -85,7 +85,7 @@ def project_intersection(
     status = torch.where(empty, int(Status.INFEASIBLE), int(Status.MAX_STEPS))
     status = torch.where(solved, int(Status.OK), status).to(torch.int8)
     gap = _distance(detached, _stacked(detached), value.detach())
-    return Solution(value, status, steps.to(torch.int32), gap, w.detach())
+    return Solution(value, status, steps.to(torch.int32), gap, duals=w.detach())
 
 
 class _Problem:

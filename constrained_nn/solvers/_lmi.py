@@ -13,7 +13,7 @@ from constrained_nn._linalg import MatrixMap, branchless, certified_above
 from constrained_nn.solvers import _lmi_interior as interior
 from constrained_nn.solvers import _lmi_search as search
 from constrained_nn.solvers._lmi_problem import Eigen, Problem, build
-from constrained_nn.solvers._solution import Solution, Status
+from constrained_nn.solvers._solution import FoundBy, Solution, Status
 
 # Steps where no control flow may depend on values.
 _FIXED_NEWTON, _FIXED_INTERIOR = 30, 24
@@ -31,10 +31,11 @@ class LMISolution(Solution):
 
     Args:
         value: The decision `(*batch, m)`.
-        status: `OK` from splitting and acceleration, `FALLBACK` from the interior method; both are proved feasible.
+        status: `OK` where feasibility is proved.
         steps: Projections onto the cone and interior steps `(*batch)`.
         violation: Largest negative eigenvalue `(*batch)`; 0 where feasibility is proved.
-        multipliers: `Z`, all blocks side by side `(*batch, N)`; for a warm start.
+        found_by: `NEWTON` (splitting and acceleration) or `INTERIOR_POINT`.
+        duals: `Z`, all blocks side by side `(*batch, N)`; for a warm start.
         margin: `δ` that was asked for `(*batch)`.
         increment: `r` that was reached `(*batch)`.
     """
@@ -250,5 +251,9 @@ def _certified(y: Tensor, maps: Sequence[MatrixMap], settings: Settings) -> Tens
 def status_of(found: Found) -> Tensor:
     """`Status` codes."""
     status = torch.where(found.infeasible, int(Status.INFEASIBLE), int(Status.MAX_STEPS))
-    good = torch.where(found.interior, int(Status.FALLBACK), int(Status.OK))
-    return torch.where(found.certified, good, status).to(torch.int8)
+    return torch.where(found.certified, int(Status.OK), status).to(torch.int8)
+
+
+def found_by(found: Found) -> Tensor:
+    """`FoundBy` codes."""
+    return torch.where(found.interior, int(FoundBy.INTERIOR_POINT), int(FoundBy.NEWTON)).to(torch.int8)

@@ -106,10 +106,10 @@ class _Point:
             self.problem.upper - self.value,
         )
         d = matvec(spread, found.value)
-        assert found.multipliers is not None
+        assert found.duals is not None
         return (
             torch.where(sane.unsqueeze(-1), d, 0.0),
-            found.multipliers,
+            found.duals,
             found.status == int(Status.INFEASIBLE),
         )
 

@@ -70,7 +70,7 @@ def project_polyhedron(
 
     Args:
         box: Bounds `(*batch, n)` on `x` itself.
-        warm_start: An earlier solution with the same rows; its multipliers start the search.
+        warm_start: An earlier solution with the same rows; its duals start the search.
         max_steps: Steps before an element is flagged `MAX_STEPS`; default grows with the number of rows.
         check_every: Steps between looks at who has finished (each look synchronises a GPU).
         factor: Result of `factor_polyhedron` for a shared `A`.
@@ -79,8 +79,8 @@ def project_polyhedron(
 
     Returns:
         `OK`; `INFEASIBLE` with a checked Farkas certificate and the least-violation point; `MAX_STEPS`;
-        `SINGULAR` (rows too nearly dependent for this precision); `NONFINITE_INPUT` (value 0). `multipliers`
-        satisfy `y − value = Aᵀ multipliers` up to the multipliers of the box.
+        `SINGULAR` (rows too nearly dependent for this precision); `NONFINITE_INPUT` (value 0). `duals`
+        satisfy `y − value = Aᵀ duals` up to the multipliers of the box.
 
     Raises:
         ValueError: `smoothing` is not positive.
@@ -106,8 +106,8 @@ def project_polyhedron(
     rows = A.to(wide) if A.ndim == 2 else flat(A, 2)
     data = [flat(y, 1), *(flat(t, 1) for t in sides)]
     guess = None
-    if warm_start is not None and warm_start.multipliers is not None:
-        guess = flat(warm_start.multipliers.detach(), 1)
+    if warm_start is not None and warm_start.duals is not None:
+        guess = flat(warm_start.duals.detach(), 1)
     fixed = branchless(y, A, lower, upper)
     if not fixed and A.ndim == 2 and factor is None and size:
         factor = factor_polyhedron(A, _common_equality(lower, upper), box=box is not None)
@@ -133,7 +133,7 @@ def project_polyhedron(
         status.to(torch.int8).reshape(batch),
         steps.to(torch.int32).reshape(batch),
         violation.to(y.dtype).reshape(batch),
-        multipliers.to(y.dtype).reshape(*batch, m),
+        duals=multipliers.to(y.dtype).reshape(*batch, m),
     )
 
 
@@ -152,9 +152,9 @@ def _smoothed(y, A, lower, upper, box, width: float, options: dict[str, Any]) ->
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     if not (differentiated or branchless(*inputs)) or A.shape[-2] + (box is not None) == 0:
         return solution
-    assert solution.multipliers is not None
+    assert solution.duals is not None
     value = with_smoothed_derivative(
-        solution.value, solution.multipliers, solution.ok, y, A, lower, upper, box, width
+        solution.value, solution.duals, solution.ok, y, A, lower, upper, box, width
     )
     return replace(solution, value=value)
 

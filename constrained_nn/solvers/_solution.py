@@ -13,16 +13,19 @@ from torch import Tensor
 
 
 class Status(IntEnum):
-    """What became of one batch element. `OK` and `FALLBACK` are results; everything else is a failure."""
+    """Whether one batch element satisfies its constraints: `OK`, or why not.
+
+    How a solution was found is another question: `FoundBy`. Number 1 is free; it once meant both.
+    """
 
     OK = 0
-    FALLBACK = 1
     MAX_STEPS = 2
     INFEASIBLE = 3
     SINGULAR = 4
     NONFINITE_INPUT = 5
     STAGNATED = 6
     STATIONARY = 7
+    MISSED = 8
 
     @property
     def advice(self) -> str:
@@ -30,12 +33,11 @@ class Status(IntEnum):
         return _ADVICE[self]
 
 
+# Length of a table that is indexed by status.
+STATUS_CODES = max(Status) + 1
+
 _ADVICE = {
     Status.OK: "The element satisfies its constraints to the stated tolerance.",
-    Status.FALLBACK: (
-        "The closed form does not apply (dependent or too many rows); the element is the exact Euclidean "
-        "projection instead."
-    ),
     Status.MAX_STEPS: "The tolerance was not reached. Raise max_steps or atol, or rescale the rows.",
     Status.INFEASIBLE: (
         "No point satisfies all rows; the value is a least-violation point. Relax a bound, or drop a row."
@@ -55,7 +57,22 @@ _ADVICE = {
         "The violation has no descent direction here (the center of a keep-out region, or rows that contradict each "
         "other). Start from another point, or relax a bound."
     ),
+    Status.MISSED: (
+        "The value that is returned lies outside of the set by more than its dtype explains: the set is thinner than "
+        "the rounding of that dtype, or the layer does not enforce this set. Return a wider dtype, or widen the set."
+    ),
 }
+
+
+class FoundBy(IntEnum):
+    """How the value of one batch element was found."""
+
+    CLOSED_FORM = 0
+    ACTIVE_SET = 1
+    SPLITTING = 2
+    NEWTON = 3
+    INTERIOR_POINT = 4
+    CONIC_SOLVER = 5
 
 
 class PerElement:
@@ -73,18 +90,18 @@ class PerElement:
     @property
     def ok(self) -> Bool[Tensor, "*batch"]:
         """Elements that are what was asked for, to the stated tolerance."""
-        return self.status <= int(Status.FALLBACK)
+        return self.status == int(Status.OK)
 
     def counts(self) -> dict[Status, int]:
         """Number of elements of each status that occurs; synchronises a GPU."""
-        found = torch.bincount(self.status.flatten().long(), minlength=len(Status)).tolist()
+        found = torch.bincount(self.status.flatten().long(), minlength=STATUS_CODES).tolist()
         return {Status(code): n for code, n in enumerate(found) if n}
 
     def describe_failures(self) -> str:
         """One line on the first failed element of each kind, with what to do; empty when all is well."""
         lines = []
         for status, n in self.counts().items():
-            if status <= Status.FALLBACK:
+            if status == Status.OK:
                 continue
             index = tuple((self.status == status).nonzero()[0].tolist())
             size = getattr(self, self.measure)[index].item()
@@ -104,14 +121,19 @@ class Solution(PerElement):
         status: `Status` codes `(*batch)`, int8.
         steps: Iterations spent `(*batch)`, int32; 0 for a closed form.
         violation: Largest violated row of `value` `(*batch)`, measured after the fact, in row units.
-        multipliers: Row multipliers `(*batch, m)` of a projection, for a warm start; `None` if it has none.
+        found_by: `FoundBy` codes `(*batch)`, int8; `None` where a layer has one way only.
+        condition: Factor by which the map may enlarge a change of `y` `(*batch)`, for instance `cond(A)` of the closed
+            form; `None` where a layer does not measure it.
+        duals: Lagrange multipliers `(*batch, m)` of a projection, for a warm start; `None` if it has none.
     """
 
     value: Float[Tensor, "*batch n"]
     status: Int[Tensor, "*batch"]
     steps: Int[Tensor, "*batch"]
     violation: Float[Tensor, "*batch"]
-    multipliers: Float[Tensor, "*batch m"] | None = None
+    found_by: Int[Tensor, "*batch"] | None = None
+    condition: Float[Tensor, "*batch"] | None = None
+    duals: Float[Tensor, "*batch m"] | None = None
 
     measure = "violation"
 

@@ -149,7 +149,7 @@ def check_random(seed: int, batches: int, full_batch: int) -> dict[str, float]:
             what = "empty" if sets.gap[b] >= 1e-6 else "thin" if sets.gap[b] > 0 else "feasible"
             counts[f"{what} {status.name}"] = counts.get(f"{what} {status.name}", 0) + 1
             if status == Status.OK:
-                residual = sets.residual(b, solution.value[b].numpy(), solution.multipliers[b].numpy())
+                residual = sets.residual(b, solution.value[b].numpy(), solution.duals[b].numpy())
                 counts["worst"] = max(counts["worst"], residual)
                 if not residual <= 1e-8 or what == "empty":
                     bad.append((i, b, what, status.name, residual))

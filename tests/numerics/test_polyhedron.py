@@ -66,7 +66,7 @@ def test_batch_equals_loop(generator, shared):
 def test_multipliers_and_warm_start(generator):
     y, A, lower, upper = sample(generator)
     cold = project_polyhedron(y, A, lower, upper)
-    torch.testing.assert_close(y - cold.value, (A.mT @ cold.multipliers.unsqueeze(-1)).squeeze(-1))
+    torch.testing.assert_close(y - cold.value, (A.mT @ cold.duals.unsqueeze(-1)).squeeze(-1))
     warm = project_polyhedron(y, A, lower, upper, warm_start=cold)
     torch.testing.assert_close(warm.value, cold.value, rtol=1e-12, atol=1e-13)
     assert (warm.steps <= cold.steps).all()
@@ -266,7 +266,7 @@ def test_float32_in_float32_out(generator):
     y, A, lower, upper = sample(generator)
     exact = project_polyhedron(y, A, lower, upper)
     narrow = project_polyhedron(*(t.float() for t in (y, A, lower, upper)))
-    assert narrow.value.dtype == narrow.violation.dtype == narrow.multipliers.dtype == torch.float32
+    assert narrow.value.dtype == narrow.violation.dtype == narrow.duals.dtype == torch.float32
     assert (narrow.status == Status.OK).all()
     torch.testing.assert_close(narrow.value.double(), exact.value, atol=1e-5, rtol=1e-5)
     assert narrow.violation.max() < 1e-5

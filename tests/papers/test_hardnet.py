@@ -9,6 +9,7 @@ import torch
 from constrained_nn import (
     AffineSubspace,
     ControlBarrier,
+    FoundBy,
     Halfspace,
     HardNetAffine,
     LeastViolation,
@@ -133,7 +134,7 @@ def test_duplicate_and_opposite_rows_never_fail_silently(generator: torch.Genera
         set = Polyhedron(torch.cat([a, sign * a], -2), upper=torch.cat([width, 0.5 * width], -1))
         solution = HardNetAffine().solve(y, set)
         assert solution.ok.all()
-        assert (solution.status[set.violation(y) > 0] == Status.FALLBACK).any()
+        assert (solution.found_by[set.violation(y) > 0] == FoundBy.ACTIVE_SET).any()
         assert (set.relative_violation(solution.value) <= 1e-9).all()
         merged = Polyhedron(set.A[0], set.lower, set.upper[0]).merged()
         assert merged.A.shape == (1, 3)
