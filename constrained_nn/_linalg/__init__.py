@@ -3,6 +3,7 @@
 Every function takes `(*batch, ...)`, synchronizes nothing, and raises nothing for a bad element.
 """
 
+from constrained_nn._linalg._autocast import without_autocast
 from constrained_nn._linalg._basics import (
     branchless,
     matvec,
@@ -69,4 +70,5 @@ __all__ = [
     "symmetric_eigh",
     "thin_qr",
     "to_modes",
+    "without_autocast",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import matvec
+from constrained_nn._linalg import matvec, without_autocast
 from constrained_nn.protocols import BarrierFunction, ControlAffine, FusedBarrierFunction
 from constrained_nn.sets import Polyhedron
 
@@ -61,6 +61,7 @@ class ControlBarrier:
         """`∂h/∂x`."""
         return self.barrier.gradient(x)
 
+    @without_autocast
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Polyhedron:
         """Safe inputs at `x`: rows `A u <= upper`."""
         if self._fused:

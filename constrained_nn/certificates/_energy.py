@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn._linalg import rmatvec
+from constrained_nn._linalg import rmatvec, without_autocast
 from constrained_nn.certificates._energy_data import check_data, fit_level, floored, log_of_positive
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets import Ellipsoid, Halfspace, SpectralEllipsoid, WeightedEllipsoid
@@ -116,11 +116,13 @@ class EnergyFunction(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         return self.value(x)
 
+    @without_autocast
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Halfspace:
         """Velocities `dx/dt` with `∇V·dx/dt <= −rate (V − c)`. Where `∇V` is 0, so is `V`, and all are allowed."""
         value, gradient = self.value_and_gradient(x)
         return Halfspace(gradient, -self.rate * (value - self.level.to(x.dtype)))
 
+    @without_autocast
     def next_condition(self, x: Float[Tensor, "*batch n"], *, alpha: float) -> QuadraticSet:
         """Next states `x⁺` with `V(x⁺) <= alpha max(V(x), c)`."""
         set = self._at(x)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn._linalg import matvec
+from constrained_nn._linalg import matvec, without_autocast
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets import Halfspace
 
@@ -127,6 +127,7 @@ class LyapunovFunction(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         return self.value(x)
 
+    @without_autocast
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Halfspace:
         """Velocities `dx/dt` with `∇V·dx/dt <= −rate V`."""
         value, gradient = self.value_and_gradient(x)

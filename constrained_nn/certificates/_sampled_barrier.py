@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import matvec
+from constrained_nn._linalg import matvec, without_autocast
 from constrained_nn.protocols import Clearance, ControlAffine
 from constrained_nn.sets import Box, Polyhedron
 
@@ -107,6 +107,7 @@ class SampledBarrier:
         drift = matvec(gradient, self.plant.drift(t, x))
         return A, drift + rate * h - 0.5 * self.hold * m[..., 0]
 
+    @without_autocast
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Polyhedron | Box:
         """Safe inputs at `x`."""
         A, upper = self.rows(t, x)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from constrained_nn._linalg import without_autocast
 from constrained_nn.errors import SetTypeError
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.sets import ConstraintSet
@@ -181,11 +182,15 @@ class Constrained(nn.Module):
     def _factor(self) -> Any:
         return self.constraint.factor if isinstance(self.constraint, Fixed) else None
 
+    @without_autocast
+    def _set(self, context: Tensor) -> ConstraintSet:
+        return self.constraint(context)
+
     def evaluate(self, context: Float[Tensor, "*batch k"]) -> Enforced:
         """Raw and enforced output with status; for penalties, logs and statistics."""
         raw = self.backbone(context)
-        solution = self.layer.solve(raw, self.constraint(context), factor=self._factor)
+        solution = self.layer.solve(raw, self._set(context), factor=self._factor)
         return Enforced(raw, solution.value, solution)
 
     def forward(self, context: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
-        return self.layer(self.backbone(context), self.constraint(context), factor=self._factor)
+        return self.layer(self.backbone(context), self._set(context), factor=self._factor)

@@ -146,6 +146,8 @@ class ProgramSet(ConstraintSet):
     values: tuple[Tensor, ...]
     program: ConvexProgram
 
+    widens = False
+
     @property
     def core_ndims(self) -> dict[str, tuple[int, ...]]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return {"values": tuple(len(p.shape) for p in self.program.parameters)}

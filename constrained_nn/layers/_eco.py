@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from constrained_nn._linalg import branchless
+from constrained_nn._linalg import branchless, without_autocast
 from constrained_nn.certificates import EnergyFunction
 from constrained_nn.errors import ShapeError
 from constrained_nn.layers._base import ProjectionLayer
@@ -163,6 +163,7 @@ class ECO(nn.Module):
         self.seen.zero_()
         self.changed.zero_()
 
+    @without_autocast
     def condition(self, x: Tensor) -> QuadraticSet:
         """The set of next states, flattened `(*batch, n)`, in `dtype`."""
         return self.energy.next_condition(self._flat(x).to(self.dtype), alpha=self.alpha)

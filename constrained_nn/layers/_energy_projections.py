@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import branchless, safe_norm
+from constrained_nn.layers._audit import RTOL, Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._quarantine import detached, quarantine
 from constrained_nn.sets import ConstraintSet, Ellipsoid, SpectralEllipsoid, WeightedEllipsoid
@@ -184,6 +186,7 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
         self.sharpness = sharpness
         self.gate = gate
         self.target = target
+        self.tolerance = Enlarged(self.excess)
 
     def excess(self, level: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """`(1 + δ)²`, by which the energy may exceed the level (Lemma 3)."""
@@ -196,6 +199,20 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
         target = self.target(y, energy, set)
         value = target + gamma * (y - target)
         return _judged(value, set, healthy, self.excess(set.level.detach()))
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """`V <= excess(level) level`, to the tolerance of the dtype."""
+
+    excess: Callable[[Tensor], Tensor]
+
+    def __call__(self, value: Tensor, set: QuadraticSet) -> Verdict:
+        wide, plain = widen(value, set)
+        energy, level = plain.value(wide).squeeze(-1), plain.level  # pyright: ignore
+        room = RTOL[value.dtype] * plain.scale(wide).squeeze(-1)
+        held = energy <= self.excess(level) * level.clamp_min(0.0) + room
+        return Verdict(held & energy.isfinite(), (energy - level).clamp_min(0.0))
 
 
 def _on_the_ray(d: Tensor, energy: Tensor, level: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn.layers._audit import Relative, Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._convex_program import ProgramSet
 from constrained_nn.layers._euclidean import EuclideanProjection
@@ -62,6 +64,7 @@ class HardNetConvex(ProjectionLayer[Any]):
         super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
         self.atol = atol
         self._projection = EuclideanProjection()
+        self.tolerance = Program(atol)
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
         if not isinstance(set, ProgramSet):
@@ -93,6 +96,21 @@ class HardNetConvex(ProjectionLayer[Any]):
         status = torch.where(healthy.expand(batch), status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         violation = torch.where(healthy.expand(batch), violation, torch.inf)
         return Solution(value, status, torch.zeros_like(status, dtype=torch.int32), violation)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Constraints of a cvxpy program to `atol (1 + max|y|)`; our own sets as everywhere."""
+
+    atol: float
+
+    def __call__(self, value: Tensor, set: Any) -> Verdict:
+        if not isinstance(set, ProgramSet) or set.polyhedron(value) is not None:
+            return Relative()(value, set)
+        wide, plain = widen(value, set)
+        violation = plain.violation(wide)  # pyright: ignore[reportAttributeAccessIssue]
+        unit = 4.0 * torch.finfo(value.dtype).eps
+        return Verdict(violation <= max(self.atol, unit) * (1.0 + wide.abs().amax(-1)), violation)
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from constrained_nn._linalg import branchless
 from constrained_nn.layers._adjoints import Adjoint, Retraced
+from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._quarantine import quarantine
 from constrained_nn.layers._smooth_rows import SetRows, flat_rows
@@ -103,6 +104,8 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
         self.method = method
         self.adjoint = adjoint
+        # the published iteration takes a fixed number of steps: its result is judged by the usual tolerance
+        self.tolerance = Absolute((_METHOD if method.atol is None else method).atol or 0.0)
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
         batch = check_batch("HardNetPlusPlus", y=y.shape[:-1], set=set.batch_shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import MatrixMap, branchless, symmetric_eigh
+from constrained_nn.layers._audit import Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._lmi_adjoints import KKT, FixedPoint, LMIAdjoint
 from constrained_nn.layers._quarantine import quarantine, same_dtype
@@ -102,6 +104,7 @@ class LMINet(ProjectionLayer[LMI]):
                 f"{margin} and {counts}. The defaults suit most problems."
             )
         self.margin = margin
+        self.tolerance = Proved()
         self.max_steps = max_steps
         self.relaxation = relaxation
         self.penalty = penalty
@@ -186,6 +189,16 @@ class LMINet(ProjectionLayer[LMI]):
                 problem, maps, found.margin, target, self.adjoint.penalty, self.adjoint.steps
             )
         return value + torch.where(good.unsqueeze(-1), y - y.detach(), 0.0)
+
+
+@dataclass(frozen=True)
+class Proved:
+    """Every block is proved positive semidefinite at the value, to the last bit."""
+
+    def __call__(self, value: Tensor, set: LMI) -> Verdict:
+        wide, plain = widen(value, set)
+        certified = plain.certified(wide)  # pyright: ignore[reportAttributeAccessIssue]
+        return Verdict(certified, _violation(plain, wide, certified))  # pyright: ignore[reportArgumentType]
 
 
 def _flat(map: MatrixMap, batch: torch.Size) -> list[Tensor]:

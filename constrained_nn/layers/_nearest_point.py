@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._hardnet_plus_plus import reachable
 from constrained_nn.layers._quarantine import quarantine
@@ -83,6 +84,7 @@ class NearestPoint(ProjectionLayer[Any]):
         super().__init__(on_failure=on_failure, compute_dtype=compute_dtype)
         self.max_steps = max_steps
         self.atol = atol
+        self.tolerance = Absolute(atol)
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
         batch = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from constrained_nn._linalg import branchless
-from constrained_nn.sets._base import SetT, map_tensors, tensors_of
+from constrained_nn.sets._base import ConstraintSet, SetT, map_tensors, tensors_of
 
 # The infinity that means "no bound"; everything else must be finite.
 _FREE = {"lower": -torch.inf, "upper": torch.inf, "offset": torch.inf}
@@ -18,8 +18,12 @@ def quarantine(
 ) -> tuple[Float[Tensor, "*batch n"], SetT, Bool[Tensor, "*batch"]]:
     """`y` and the set with harmless numbers in bad elements, and which elements are healthy.
 
-    A tensor with a bad entry becomes 0 in that element, in value and in derivative; so does `y` there.
+    A tensor with a bad entry becomes 0 in that element, in value and in derivative; so does `y` there. A set without
+    one is returned as it is, unless control flow may not read values.
     """
+    traced = branchless(y, *tensors_of(set))
+    if not traced and _plausible(y, set):
+        return y, set, torch.ones(y.shape[:-1], dtype=torch.bool, device=y.device)
     flags = [y.isfinite().all(-1)]
 
     def judge(t: Tensor, name: str, core: int) -> Tensor:
@@ -37,10 +41,31 @@ def quarantine(
     healthy = flags[0]
     for flag in flags[1:]:
         healthy = healthy & flag
-    if not branchless(y, *tensors_of(set)) and bool(healthy.all()):
+    y = torch.where(healthy.unsqueeze(-1), y, 0.0)
+    if not traced and all(bool(flag.all()) for flag in flags[1:]):
         return y, set, healthy
     own = iter(flags[1:])
-    return torch.where(healthy.unsqueeze(-1), y, 0.0), map_tensors(set, clean), healthy
+    return y, map_tensors(set, clean), healthy
+
+
+def _plausible(y: Tensor, set: ConstraintSet) -> bool:
+    """A cheap sufficient check that everything is finite: sums carry every NaN and infinity along."""
+    total = y.detach().sum()
+    bounded = []
+
+    def look(t: Tensor, name: str, core: int) -> Tensor:
+        nonlocal total
+        if name in _FREE:
+            bounded.append((t.detach() < torch.inf if _FREE[name] < 0 else t.detach() > -torch.inf).all())
+        else:
+            total = total + t.detach().sum()
+        return t
+
+    map_tensors(set, look)
+    good = total.isfinite()
+    for one in bounded:
+        good = good & one
+    return bool(good)
 
 
 def same_dtype(set: SetT, dtype: torch.dtype) -> SetT:

@@ -85,6 +85,7 @@ class StrictInterior(ProjectionLayer[ConstraintSet]):
         Intersection,
         Product,
     )
+    rounds = True
     guarantee: ClassVar[str] = "inequality rows with zero tolerance, equality rows to 4 n u (|A||y| + |b|)"
 
     def __init__(self, layer: ProjectionLayer, margin: float = 0.0, *, on_failure=None) -> None:
@@ -100,7 +101,10 @@ class StrictInterior(ProjectionLayer[ConstraintSet]):
     def enforce(
         self, y: Float[Tensor, "*batch n"], set: ConstraintSet, factor: InteriorPoint | None
     ) -> Solution:
-        asked = _tightened(set, self.margin) if self.margin else set
+        asked = set
+        if self.margin:
+            with torch.no_grad():
+                asked = set.shrink(torch.full_like(detached(set).scale(y.detach()), self.margin))
         solution = self.layer.solve(y, asked)
         x = solution.value
         with torch.no_grad():
@@ -135,21 +139,6 @@ def _linear(set: ConstraintSet) -> Polyhedron:
         parts.rows.append((eye, *parts.box))
     assert parts.stacked is not None
     return Polyhedron(*parts.stacked)
-
-
-def _tightened(set: ConstraintSet, margin: float) -> ConstraintSet:
-    """The set with its inequalities moved inwards by `margin`; equalities stay."""
-    if isinstance(set, Box | Polyhedron):
-        equality = set.lower == set.upper
-        lower = torch.where(equality, set.lower, set.lower + margin)
-        return replace(set, lower=lower, upper=torch.where(equality, set.upper, set.upper - margin))
-    if isinstance(set, Halfspace):
-        return replace(set, offset=set.offset - margin)
-    if isinstance(set, Simplex):
-        return replace(set, floor=set.floor + margin)
-    if isinstance(set, Intersection | Product):
-        return type(set)(*(_tightened(member, margin) for member in set.sets))
-    return set
 
 
 def _slack(x: Tensor, rows: Polyhedron, unit: float) -> tuple[Tensor, Tensor, Tensor]:

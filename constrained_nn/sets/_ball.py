@@ -72,6 +72,9 @@ class Ball(CenteredSet):
         norm = safe_norm(d).unsqueeze(-1)
         return (d / torch.where(norm > 0, norm, 1.0)).unsqueeze(-2)
 
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> Ball:
+        return Ball(self.center, (self.radius - margin.squeeze(-1)).clamp_min(0.0))
+
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         d = y - self.center
         norm, radius = safe_norm(d).unsqueeze(-1), self.radius.clamp_min(0.0).unsqueeze(-1)
@@ -136,6 +139,9 @@ class Ellipsoid(CenteredSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
         return matvec(self.P + self.P.mT, y - self.center).unsqueeze(-2)
+
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> Ellipsoid:
+        return Ellipsoid(self.center, self.P, (self.level - margin.squeeze(-1)).clamp_min(0.0))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         d = y - self.center
@@ -206,6 +212,9 @@ class L1Ball(CenteredSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
         return (y - self.center).sign().unsqueeze(-2)
+
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> L1Ball:
+        return L1Ball(self.center, (self.radius - margin.squeeze(-1)).clamp_min(0.0))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         d = y - self.center

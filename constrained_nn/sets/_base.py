@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, TypeVar, dataclass_transform
+from dataclasses import Field, dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar, dataclass_transform, get_origin
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils import _pytree
 
-from constrained_nn._linalg import nearest_between
+from constrained_nn._linalg import nearest_between, without_autocast
 from constrained_nn.errors import ShapeError
+
+SetT = TypeVar("SetT", bound="ConstraintSet")
 
 
 class ConstraintSet(ABC):
@@ -23,6 +28,8 @@ class ConstraintSet(ABC):
     """
 
     core_ndims: ClassVar[dict[str, int]]  # field -> dimensions without batch; filled in by `constraint_set`
+    # Whether the residual may be computed in a wider dtype than the tensors have: not with a user's function in it.
+    widens: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -42,10 +49,23 @@ class ConstraintSet(ABC):
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         """Size of the terms in each residual, `|A||y| + |b|` for affine rows; the unit of rounding."""
 
+    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
+        """Which entries of the residual belong to equalities, which rounding cannot meet exactly."""
+        return torch.zeros_like(self.residual(y), dtype=torch.bool)
+
+    def shrink(self: SetT, margin: Float[Tensor, "*#batch m"]) -> SetT:
+        """The set with its inequalities moved inwards by `margin`, in the units of the residual; equalities stay.
+
+        Where it is thinner than twice the margin, its middle. A set that cannot be moved comes back as it is.
+        """
+        return self
+
+    @without_autocast
     def violation(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch"]:
         """Largest `|residual|`, in the units of the rows."""
         return _max_abs(self.residual(y))
 
+    @without_autocast
     def relative_violation(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch"]:
         """Largest `|residual| / scale`, without unit."""
         residual = self.residual(y).abs()
@@ -67,22 +87,109 @@ class ConstraintSet(ABC):
                 )
 
 
-SetT = TypeVar("SetT", bound=ConstraintSet)
-
-
 @dataclass_transform(frozen_default=True, eq_default=False)
 def constraint_set(cls: type[SetT]) -> type[SetT]:
-    """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export)."""
+    """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export).
+
+    A tensor is a field whose annotation gives its shape, `Float[Tensor, "*#batch m n"]`: the dimensions behind the
+    batch are those of one element. A tuple holds sets. Every other field is a setting that all elements share.
+    Numbers, lists and NumPy arrays in place of tensors are converted when a set is built.
+
+    Raises:
+        TypeError: A field is a tensor of unknown shape.
+    """
+    check = cls.__dict__.get("__post_init__")
+
+    def convert_and_check(self: SetT) -> None:
+        _convert(self)
+        if check is not None:
+            check(self)
+
+    if "__init__" not in cls.__dict__:
+        cls.__post_init__ = convert_and_check  # pyright: ignore[reportAttributeAccessIssue]
     cls = dataclass(frozen=True, eq=False)(cls)
-    cls.core_ndims = {f.name: _core_ndim(str(f.type)) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
-    torch.export.register_dataclass(cls, serialized_type_name=f"constrained_nn.{cls.__name__}")
+    ndims = {f.name: _core_ndim(cls, f) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
+    cls.core_ndims = {name: ndim for name, ndim in ndims.items() if ndim is not None}
+    _register(cls, tuple(name for name, ndim in ndims.items() if ndim is None))
     return cls
 
 
-def _core_ndim(annotation: str) -> int:
-    """Dimensions of a tensor without its batch, from its annotation: 2 for `Float[Tensor, "*#batch m n"]`."""
-    _, _, shape = annotation.replace("'", '"').partition('"')
-    return sum(not name.startswith("*") for name in shape.rstrip('"]').split())
+def _register(cls: type, settings: tuple[str, ...]) -> None:
+    """The class as a pytree of its tensors; settings go along as they are."""
+    name = f"constrained_nn.{cls.__name__}"
+    if not settings:
+        torch.export.register_dataclass(cls, serialized_type_name=name)
+        return
+    tensors = tuple(cls.core_ndims)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def flatten(set: Any) -> tuple[list[Any], tuple]:
+        return [getattr(set, key) for key in tensors], tuple(getattr(set, key) for key in settings)
+
+    def unflatten(leaves: Any, context: tuple) -> Any:
+        return cls(**dict(zip(tensors, leaves)), **dict(zip(settings, context)))  # noqa: B905
+
+    def with_keys(set: Any) -> tuple[list[Any], tuple]:
+        leaves, context = flatten(set)
+        return [(_pytree.GetAttrKey(k), v) for k, v in zip(tensors, leaves, strict=True)], context
+
+    _pytree.register_pytree_node(
+        cls, flatten, unflatten, flatten_with_keys_fn=with_keys, serialized_type_name=name
+    )
+
+
+def _core_ndim(cls: type, field: Field) -> int | None:
+    """Dimensions of a tensor without its batch: 2 for `Float[Tensor, "*#batch m n"]`; `None` for a setting.
+
+    The annotation is text in a module with `from __future__ import annotations`, else the type itself.
+    """
+    kind = field.type
+    if get_origin(kind) is tuple or (isinstance(kind, str) and kind.startswith("tuple[")):
+        return 0
+    shape = getattr(kind, "dim_str", None)
+    if isinstance(kind, str) and (quoted := re.search(r"""Tensor,\s*["']([^"']*)["']""", kind)):
+        shape = quoted[1]
+    if shape is None:
+        if kind is Tensor or "Tensor" in str(kind):
+            raise TypeError(
+                f"constraint_set: expected the annotation of {cls.__name__}.{field.name} to give the shape of the "
+                f"tensor, got {kind}. Write it as Float[Tensor, '*#batch n'] (jaxtyping), batch dimensions first."
+            )
+        return None
+    return sum(not name.startswith("*") for name in shape.split())
+
+
+def _convert(set: ConstraintSet) -> None:
+    """Numbers, lists and arrays become tensors of the dtype and on the device of the tensors beside them.
+
+    Integers alone stay: they are placeholders of a pytree transform, and a layer refuses them.
+    """
+    values = {name: getattr(set, name) for name in set.core_ndims}
+    beside = next((v for v in values.values() if isinstance(v, Tensor)), None)
+    if beside is None:
+        array = next((v for v in values.values() if isinstance(v, np.ndarray)), None)
+        dtype = torch.get_default_dtype()
+        if array is not None and array.dtype.kind == "f":
+            dtype = torch.as_tensor(array[..., :0]).dtype
+        options: dict[str, Any] = {"dtype": dtype}
+    else:
+        options = {"dtype": beside.dtype, "device": beside.device}
+    numbers = (float, list, np.ndarray, np.generic)
+    if beside is not None or any(isinstance(v, numbers) for v in values.values()):
+        numbers = (int, *numbers)
+    for name, value in values.items():
+        if isinstance(value, numbers) and not isinstance(value, bool):
+            try:
+                object.__setattr__(set, name, torch.as_tensor(value, **options))
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ShapeError(
+                    f"{type(set).__name__}: expected {name} to be a tensor, or numbers that make one, got "
+                    f"{type(value).__name__} ({error}). Build it with torch.tensor(...)."
+                ) from None
+
+
+def is_half(t: Tensor) -> bool:
+    """Whether a tensor is of 16 bits, in which nothing is computed here."""
+    return t.dtype in (torch.float16, torch.bfloat16)
 
 
 def _max_abs(rows: Tensor) -> Tensor:
@@ -124,6 +231,9 @@ class IntervalSet(ConstraintSet):
         missed = torch.where((above > -below) | above.isnan(), above, below)
         return torch.where(self.lower <= self.upper, residual, missed)
 
+    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
+        return self.lower == self.upper
+
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)
         bound = torch.where(value < self.lower, self.lower, self.upper)
@@ -162,6 +272,15 @@ class CenteredSet(IntervalSet, ProjectableSet):
     @property
     def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return torch.zeros_like(self.upper)
+
+
+def shrink_bounds(lower: Tensor, upper: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """Both bounds moved inwards, at most to their middle; equal bounds stay."""
+    low, up = lower + margin, upper - margin
+    middle = torch.where((lower > -torch.inf) & (upper < torch.inf), lower / 2 + upper / 2, 0.0)
+    crossed, equal = (low > up) & (lower < upper), lower >= upper
+    low = torch.where(equal, lower, torch.where(crossed, middle, low))
+    return low, torch.where(equal, upper, torch.where(crossed, middle, up))
 
 
 def map_tensors(set: SetT, change: Callable[[Tensor, str, int], Tensor]) -> SetT:
@@ -223,17 +342,27 @@ def check_point(where: str, name: str, point: Tensor, /, advice: str, **scalars:
 
 
 def check_batch(where: str, **shapes: torch.Size) -> torch.Size:
-    """The common batch shape; raises `ShapeError` when the shapes do not broadcast."""
+    """The common batch shape; raises `ShapeError` where it is not that of one of them.
+
+    Shapes like (8,) and (8, 1), which broadcast to (8, 8), are refused: nobody asked for 64 elements.
+    """
     batched = [shape for shape in shapes.values() if shape]
     if not batched:
         return torch.Size()
     if all(shape == batched[0] for shape in batched):  # the common case, and ten times faster
         return batched[0]
+    listing = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
     try:
-        return torch.broadcast_shapes(*shapes.values())
+        common = torch.broadcast_shapes(*shapes.values())
     except RuntimeError:
-        listing = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise ShapeError(
             f"{where}: expected batch shapes that broadcast, got {listing}. "
             f"Batch dimensions come first; add one with `.unsqueeze(0)`."
         ) from None
+    if any(shape == common for shape in batched):
+        return common
+    raise ShapeError(
+        f"{where}: expected batch shapes of which one has all dimensions, got {listing}. Together they would make a "
+        f"batch of {tuple(common)}. One number for each element has the shape of the batch (`x.norm(dim=-1)` without "
+        f"keepdim); where every pair is meant, expand one of them first."
+    )

@@ -14,6 +14,7 @@ from constrained_nn.sets._base import (
     check_batch,
     check_match,
     constraint_set,
+    shrink_bounds,
 )
 
 
@@ -69,6 +70,9 @@ class Box(IntervalSet, ProjectableSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "n n"]:
         return torch.eye(self.dim, dtype=y.dtype, device=y.device)
+
+    def shrink(self, margin: Float[Tensor, "*#batch n"]) -> Box:
+        return Box(*shrink_bounds(self.lower, self.upper, margin))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         return torch.clamp(y, self.lower, self.upper)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from constrained_nn.errors import SetTypeError, ShapeError
@@ -34,6 +34,12 @@ def _check_members(where: str, members: tuple) -> bool:
 def _expanded(rows: list[Tensor]) -> Tensor:
     batch = torch.broadcast_shapes(*(r.shape[:-1] for r in rows))
     return torch.cat([r.expand(*batch, r.shape[-1]) for r in rows], -1)
+
+
+def _shrunk(sets: tuple, margin: Tensor) -> list[ConstraintSet]:
+    """The members, each shrunk by its part of the margin."""
+    sizes = [m.equality(margin.new_zeros(m.dim)).shape[-1] for m in sets]
+    return [m.shrink(part) for m, part in zip(sets, margin.split(sizes, -1), strict=True)]
 
 
 @constraint_set
@@ -75,6 +81,10 @@ class Intersection(ConstraintSet):
             )
 
     @property
+    def widens(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(m.widens for m in self.sets)
+
+    @property
     def dim(self) -> int:
         return self.sets[0].dim
 
@@ -87,6 +97,12 @@ class Intersection(ConstraintSet):
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return _expanded([m.scale(y) for m in self.sets])
+
+    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*batch m"]:
+        return _expanded([m.equality(y) for m in self.sets])
+
+    def shrink(self, margin: Float[Tensor, "*batch m"]) -> Intersection:
+        return Intersection(*_shrunk(self.sets, margin))
 
     def validate(self) -> None:
         for member in self.sets:
@@ -127,6 +143,10 @@ class Product(ConstraintSet):
         _check_members("Product", self.sets)
 
     @property
+    def widens(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(m.widens for m in self.sets)
+
+    @property
     def dim(self) -> int:
         return sum(m.dim for m in self.sets)
 
@@ -143,6 +163,12 @@ class Product(ConstraintSet):
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return _expanded([m.scale(part) for m, part in zip(self.sets, self.split(y), strict=True)])
+
+    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*batch m"]:
+        return _expanded([m.equality(part) for m, part in zip(self.sets, self.split(y), strict=True)])
+
+    def shrink(self, margin: Float[Tensor, "*batch m"]) -> Product:
+        return Product(*_shrunk(self.sets, margin))
 
     def validate(self) -> None:
         for member in self.sets:

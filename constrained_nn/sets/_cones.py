@@ -89,6 +89,11 @@ class SecondOrderCone(IntervalSet, ProjectableSet):
         axis = -self.slope.unsqueeze(-1).expand(*outward.shape[:-1], 1)
         return torch.cat([axis, outward.expand(*axis.shape[:-1], self.dim - 1)], -1).unsqueeze(-2)
 
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> SecondOrderCone:
+        slope = torch.where(self.slope > 0, self.slope, torch.inf)  # a cone without interior stays
+        first = torch.nn.functional.one_hot(torch.zeros_like(self.slope, dtype=torch.long), self.dim)
+        return SecondOrderCone(self.apex + first * (margin / slope.unsqueeze(-1)), self.slope)
+
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         d = y - self.apex
         t, z, slope = d[..., :1], d[..., 1:], self.slope.unsqueeze(-1)
@@ -167,6 +172,10 @@ class PSDCone(ProjectableSet):
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         size = torch.linalg.vector_norm(y, dim=-1) + torch.linalg.vector_norm(self.apex, dim=-1)
         return size.unsqueeze(-1).expand(*size.shape, self.order)
+
+    def shrink(self, margin: Float[Tensor, "*#batch m"]) -> PSDCone:
+        eye = torch.eye(self.order, dtype=margin.dtype, device=margin.device)
+        return PSDCone(self.apex + margin.amax(-1, keepdim=True) * svec(eye))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         return self.apex + svec(psd_project(smat(y - self.apex)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -103,6 +105,9 @@ class WeightedEllipsoid(CenteredSet):
         if self.factor.shape[-1]:
             half = half + matvec(self.factor, rmatvec(self.factor, d))
         return 2.0 * half.unsqueeze(-2)
+
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> WeightedEllipsoid:
+        return replace(self, level=(self.level - margin.squeeze(-1)).clamp_min(0.0))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         level = self.level.clamp_min(0.0)
@@ -213,6 +218,9 @@ class SpectralEllipsoid(CenteredSet):
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
         slopes = 2.0 * self.weights * to_modes(y - self.center, self.rows)
         return from_modes(slopes, self.rows, self.dim).unsqueeze(-2)
+
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> SpectralEllipsoid:
+        return replace(self, level=(self.level - margin.squeeze(-1)).clamp_min(0.0))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         z, weights = to_modes(y - self.center, self.rows), self.weights

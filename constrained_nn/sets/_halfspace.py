@@ -71,6 +71,9 @@ class Halfspace(IntervalSet, ProjectableSet):
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch 1 n"]:
         return self.normal.unsqueeze(-2)
 
+    def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> Halfspace:
+        return Halfspace(self.normal, self.offset - margin.squeeze(-1))
+
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         excess = torch.relu(self.value(y) - self.upper)
         squared = (self.normal * self.normal).sum(-1, keepdim=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from constrained_nn.errors import SetTypeError, ShapeError
-from constrained_nn.sets._base import IntervalSet, are_tensors, check_batch, check_match
+from constrained_nn.sets._base import IntervalSet, are_tensors, check_batch, check_match, shrink_bounds
 from constrained_nn.sets._smooth import SmoothMap
 
 _CORE = {"lower": 1, "upper": 1, "context": 1}
@@ -55,6 +55,7 @@ class NonlinearSet(IntervalSet):
     upper: Float[Tensor, "*#batch m"]
     context: Float[Tensor, "*#batch k"] = None  # pyright: ignore[reportAssignmentType]
 
+    widens = False
     core_ndims = _CORE  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
@@ -98,6 +99,9 @@ class NonlinearSet(IntervalSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m n"]:
         return self.rows.jacobian(*self._together(y), self.lower.shape[-1])
+
+    def shrink(self, margin: Float[Tensor, "*#batch m"]) -> NonlinearSet:
+        return NonlinearSet(self.rows, *shrink_bounds(self.lower, self.upper, margin), self.context)
 
     def _together(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """`y` and the context with the batch shape of both."""

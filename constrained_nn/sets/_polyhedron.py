@@ -15,6 +15,7 @@ from constrained_nn.sets._base import (
     check_batch,
     check_match,
     constraint_set,
+    shrink_bounds,
 )
 
 
@@ -92,6 +93,9 @@ class Polyhedron(IntervalSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch m n"]:
         return self.A
+
+    def shrink(self, margin: Float[Tensor, "*#batch m"]) -> Polyhedron:
+        return Polyhedron(self.A, *shrink_bounds(self.lower, self.upper, margin))
 
     @classmethod
     def of(cls, other: IntervalSet) -> Polyhedron:

@@ -77,6 +77,9 @@ class Simplex(IntervalSet, ProjectableSet):
         eye = torch.eye(self.dim, dtype=y.dtype, device=y.device)
         return torch.cat([eye, torch.ones_like(eye[:1])])
 
+    def shrink(self, margin: Float[Tensor, "*#batch m"]) -> Simplex:
+        return Simplex(self.floor + margin[..., :-1], self.total)
+
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         spare = (self.total - self.floor.sum(-1)).clamp_min(0.0)
         return self.floor + project_simplex(y - self.floor, spare)
