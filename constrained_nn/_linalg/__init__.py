@@ -9,6 +9,7 @@ from constrained_nn._linalg._basics import (
     matvec,
     nearest_between,
     outer_sum_to,
+    recording,
     rmatvec,
     safe_norm,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "project_simplex",
     "project_weighted",
     "psd_project",
+    "recording",
     "rmatvec",
     "safe_norm",
     "smat",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg._basics import branchless, matvec, outer_sum_to, rmatvec
+from constrained_nn._linalg._basics import branchless, matvec, outer_sum_to, recording, rmatvec
 
 # Up to this size plain arithmetic on components beats batched kernels: at batch 1,000 a product costs 1 µs, a
 # sum over an axis of two 25 µs, a batched matrix product 17 µs, a batched QR 150 µs.
@@ -237,11 +237,11 @@ def min_norm_solve(
 ) -> Float[Tensor, "*batch n"]:
     """Minimum-norm solution `x = A⁺ r` of `A x = r`, exact for rows of full rank.
 
-    Differentiable in `A` and `r` to any order; under `torch.compile` once, by plain operations. Dependent rows
+    Differentiable in `A` and `r` to any order; in a recorded graph once, by plain operations. Dependent rows
     are left out (see `ThinQR.independent`), as if they were not there. `factor` is that of `A`, without gradient.
     """
     factor = thin_qr(A.detach()) if factor is None else factor
-    if torch.compiler.is_compiling():
+    if recording():
         change = A - A.detach()  # zero, with the derivative of A
         x = pinv_apply(factor, r.detach())
         tilt = rmatvec(change, pinv_transpose_apply(factor, x))
@@ -254,7 +254,7 @@ def min_norm_adjoint(
 ) -> Float[Tensor, "*batch m"]:
     """`w = A⁺ᵀ g`, the least-squares solution of `Aᵀ w = g`; differentiable like `min_norm_solve`."""
     factor = thin_qr(A.detach()) if factor is None else factor
-    if torch.compiler.is_compiling():
+    if recording():
         change = A - A.detach()
         w = pinv_transpose_apply(factor, g.detach())
         tilt = pinv_apply(factor, matvec(change, (g - rmatvec(A, w)).detach()))

@@ -18,6 +18,7 @@ from constrained_nn._linalg import (
     outer_sum_to,
     pinv_apply,
     product,
+    recording,
     rmatvec,
     thin_qr,
 )
@@ -183,7 +184,7 @@ def _rows(set: LinearSet) -> Polyhedron:
 
 def _closed_form(y: Tensor, rows: Polyhedron, qr: ThinQR) -> Tensor:
     """Eq. 5: `y + A⁺ (clamp(A y, lower, upper) − A y)`."""
-    if torch.compiler.is_compiling():
+    if recording():
         Ay = matvec(rows.A, y)
         return y + min_norm_solve(rows.A, nearest_between(Ay, rows.lower, rows.upper) - Ay, qr)
     if not torch.is_grad_enabled():
