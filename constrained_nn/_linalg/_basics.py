@@ -13,7 +13,7 @@ def branchless(*tensors: Tensor) -> bool:
     True while a graph is recorded (`recording`) or a transform of `torch.func` is active, and for tensors that have no
     values to look at: those on the meta device, fake ones, and those of a CUDA stream that is being captured.
     """
-    return recording() or torch._C._are_functorch_transforms_active() or any(map(_has_no_values, tensors))
+    return recording() or torch._C._are_functorch_transforms_active() or any(map(lacks_values, tensors))
 
 
 def recording() -> bool:
@@ -29,7 +29,8 @@ def recording() -> bool:
     )
 
 
-def _has_no_values(t: Tensor) -> bool:
+def lacks_values(t: Tensor) -> bool:
+    """Whether a tensor has a shape and no values that could be looked at."""
     return (
         t.is_meta
         or isinstance(t, torch._subclasses.FakeTensor)

@@ -204,6 +204,12 @@ ROWS = [
         "NaN",
     ),
     BadCall(
+        "Fixed",
+        ValueError,
+        lambda: Fixed(Box(torch.zeros(2), torch.ones(2).requires_grad_() * 2.0)),
+        "torch.nn.Parameter",
+    ),
+    BadCall(
         "HardNetConvex",
         SetTypeError,
         lambda: HardNetConvex()(torch.zeros(2), torch.zeros(2)),  # pyright: ignore
