@@ -18,6 +18,7 @@ from constrained_nn.layers._audit import Relative, Tolerance, Verdict
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
 from constrained_nn.layers._rounding import Rounded, round_into
+from constrained_nn.layers._tracers import refuse_torchscript, refuse_tracers
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.sets._base import SetT, check_batch, is_half, tensors_of
 from constrained_nn.solvers import Solution, Status
@@ -83,7 +84,9 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         Raises:
             SetTypeError: The layer cannot enforce this kind of set.
             ShapeError: Size, dtype, device or batch shape of `y` does not fit the set.
+            TracingError: Under a tracer that would not record what the layer does (`torch.jit`, `torch.fx`).
         """
+        refuse_tracers(type(self).__name__, y)
         batch = self._check(y, set)
         dtype = self._working_dtype(y, set)
         x = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
@@ -119,6 +122,9 @@ class ProjectionLayer(PlainState, Generic[SetT]):
             found = torch.bincount(solution.status.flatten(), minlength=STATUS_CODES)
             self.counts += found.to(self.counts.device)
         return counted
+
+    def __prepare_scriptable__(self) -> None:
+        refuse_torchscript(type(self).__name__)
 
     def _working_dtype(self, y: Tensor, set: SetT) -> torch.dtype:
         """The dtype of the computation: what was asked for, else that of the set, and float64 for 16 bits."""
