@@ -49,6 +49,7 @@ _EXPORTS = {
     "Product": "sets",
     "Raise": "layers",
     "RayProjection": "layers",
+    "Report": "layers",
     "SecondOrderCone": "sets",
     "Simplex": "sets",
     "SmoothFunction": "sets",
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
         Parallel,
         Raise,
         RayProjection,
+        Report,
         StrictInterior,
     )
     from constrained_nn.sets import (

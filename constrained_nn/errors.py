@@ -11,6 +11,10 @@ class SetTypeError(TypeError):
     """A layer was given a kind of set that it cannot enforce."""
 
 
+class TracingError(TypeError):
+    """A graph that is being recorded would not do what the code does."""
+
+
 class InfeasibleError(ArithmeticError):
     """No point satisfies the constraints of at least one batch element."""
 

@@ -6,9 +6,11 @@ Every function takes `(*batch, ...)`, synchronizes nothing, and raises nothing f
 from constrained_nn._linalg._autocast import without_autocast
 from constrained_nn._linalg._basics import (
     branchless,
+    lacks_values,
     matvec,
     nearest_between,
     outer_sum_to,
+    recording,
     rmatvec,
     safe_norm,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "default_rank_rtol",
     "even_spectrum",
     "from_modes",
+    "lacks_values",
     "linear_part",
     "magnitude",
     "matrix_at",
@@ -62,6 +65,7 @@ __all__ = [
     "project_simplex",
     "project_weighted",
     "psd_project",
+    "recording",
     "rmatvec",
     "safe_norm",
     "smat",

@@ -8,11 +8,33 @@ from torch import Tensor
 
 
 def branchless(*tensors: Tensor) -> bool:
-    """Whether control flow must not depend on values: under compile, export, `torch.func` or fake tensors."""
+    """Whether control flow must not depend on values.
+
+    True while a graph is recorded (`recording`) or a transform of `torch.func` is active, and for tensors that have no
+    values to look at: those on the meta device, fake ones, and those of a CUDA stream that is being captured.
+    """
+    return recording() or torch._C._are_functorch_transforms_active() or any(map(lacks_values, tensors))
+
+
+def recording() -> bool:
+    """Whether operations are recorded into a graph that will run on other values, without Python.
+
+    Under `torch.compile`, `torch.export`, `torch.jit.trace`, both exporters of ONNX and `make_fx`. Such a graph takes
+    plain operations only: no branch on a value, no `torch.autograd.Function`.
+    """
     return (
         torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or any(isinstance(t, torch._subclasses.FakeTensor) for t in tensors)
+        or torch._C._is_tracing()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    )
+
+
+def lacks_values(t: Tensor) -> bool:
+    """Whether a tensor has a shape and no values that could be looked at."""
+    return (
+        t.is_meta
+        or isinstance(t, torch._subclasses.FakeTensor)
+        or (t.is_cuda and torch.cuda.is_current_stream_capturing())
     )
 
 

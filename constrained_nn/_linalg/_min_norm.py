@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg._basics import branchless, matvec, outer_sum_to, rmatvec
+from constrained_nn._linalg._basics import branchless, matvec, outer_sum_to, recording, rmatvec, safe_norm
 
 # Up to this size plain arithmetic on components beats batched kernels: at batch 1,000 a product costs 1 µs, a
 # sum over an axis of two 25 µs, a batched matrix product 17 µs, a batched QR 150 µs.
@@ -44,6 +44,8 @@ def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -
     """
     m, n = A.shape[-2:]
     rtol = default_rank_rtol(A.dtype) if rank_rtol is None else rank_rtol
+    if m == 1:
+        return _one_row(A)
     if _is_small(A):
         return _gram_schmidt(A, rtol)
     # With m > n the trailing rows are dependent by counting; pad with zero columns to keep one shape.
@@ -62,6 +64,13 @@ def thin_qr(A: Float[Tensor, "*batch m n"], *, rank_rtol: float | None = None) -
 
 def _is_small(A: Tensor) -> bool:
     return A.shape[-2] <= _UNROLLED_ROWS and A.shape[-1] <= _UNROLLED_COLUMNS
+
+
+def _one_row(A: Tensor) -> ThinQR:
+    norm = safe_norm(A).unsqueeze(-1)
+    ok = norm > 0
+    R = torch.where(ok, norm, 1.0)
+    return ThinQR((A / R * ok).mT, R, ok.squeeze(-1))
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -232,16 +241,23 @@ class _MinNormAdjoint(torch.autograd.Function):
         return tangent + min_norm_adjoint(A, s, factor)
 
 
+def _is_constant(A: Tensor) -> bool:
+    """Whether nothing is differentiated by `A`; a transform of `torch.func` tells that of its own level only."""
+    return not (A.requires_grad or torch._C._are_functorch_transforms_active())
+
+
 def min_norm_solve(
     A: Float[Tensor, "*#batch m n"], r: Float[Tensor, "*#batch m"], factor: ThinQR | None = None
 ) -> Float[Tensor, "*batch n"]:
     """Minimum-norm solution `x = A⁺ r` of `A x = r`, exact for rows of full rank.
 
-    Differentiable in `A` and `r` to any order; under `torch.compile` once, by plain operations. Dependent rows
+    Differentiable in `A` and `r` to any order; in a recorded graph once, by plain operations. Dependent rows
     are left out (see `ThinQR.independent`), as if they were not there. `factor` is that of `A`, without gradient.
     """
     factor = thin_qr(A.detach()) if factor is None else factor
-    if torch.compiler.is_compiling():
+    if recording():
+        if _is_constant(A):
+            return pinv_apply(factor, r)
         change = A - A.detach()  # zero, with the derivative of A
         x = pinv_apply(factor, r.detach())
         tilt = rmatvec(change, pinv_transpose_apply(factor, x))
@@ -254,7 +270,9 @@ def min_norm_adjoint(
 ) -> Float[Tensor, "*batch m"]:
     """`w = A⁺ᵀ g`, the least-squares solution of `Aᵀ w = g`; differentiable like `min_norm_solve`."""
     factor = thin_qr(A.detach()) if factor is None else factor
-    if torch.compiler.is_compiling():
+    if recording():
+        if _is_constant(A):
+            return pinv_transpose_apply(factor, g)
         change = A - A.detach()
         w = pinv_transpose_apply(factor, g.detach())
         tilt = pinv_apply(factor, matvec(change, (g - rmatvec(A, w)).detach()))

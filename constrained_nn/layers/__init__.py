@@ -3,7 +3,7 @@
 from constrained_nn.layers._adjoints import Adjoint, Implicit, Retraced, Taped
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._completion import Completion
-from constrained_nn.layers._constrained import Constrained, Enforced, Fixed
+from constrained_nn.layers._constrained import Constrained, Enforced, Report, Returns, Value
 from constrained_nn.layers._convex_program import ConvexProgram, ProgramSet
 from constrained_nn.layers._eco import ECO, Rollout
 from constrained_nn.layers._energy_projections import (
@@ -15,6 +15,7 @@ from constrained_nn.layers._energy_projections import (
     Transformed,
 )
 from constrained_nn.layers._euclidean import EuclideanProjection
+from constrained_nn.layers._fixed import Fixed
 from constrained_nn.layers._hardnet_affine import HardNetAffine
 from constrained_nn.layers._hardnet_convex import HardNetConvex
 from constrained_nn.layers._hardnet_plus_plus import HardNetPlusPlus
@@ -57,10 +58,13 @@ __all__ = [
     "Ray",
     "RayProjection",
     "RelativeGate",
+    "Report",
     "Retraced",
+    "Returns",
     "Rollout",
     "StrictInterior",
     "Taped",
     "Transformed",
     "Unrolled",
+    "Value",
 ]

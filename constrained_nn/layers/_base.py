@@ -8,22 +8,24 @@ from typing import Any, ClassVar, Generic
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from constrained_nn._linalg import branchless, without_autocast
+from constrained_nn._plain_state import PlainState
 from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.layers._audit import Relative, Tolerance, Verdict
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
 from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
 from constrained_nn.layers._rounding import Rounded, round_into
+from constrained_nn.layers._tracers import refuse_torchscript, refuse_tracers
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.sets._base import SetT, check_batch, is_half, tensors_of
 from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._solution import STATUS_CODES
 
 
-class ProjectionLayer(nn.Module, Generic[SetT]):
+class ProjectionLayer(PlainState, Generic[SetT]):
     """Map from a raw decision into a set, differentiable in the decision and in the set.
 
     A subclass writes `enforce`, its mathematics. Everything else is here, once: batch shapes, dtypes, elements that are
@@ -50,8 +52,8 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         super().__init__()
         self.on_failure = on_failure
         self.compute_dtype = compute_dtype
-        # Statuses met in training mode, indexed by `Status`; not part of the state_dict.
-        self.register_buffer("counts", torch.zeros(STATUS_CODES, dtype=torch.int64), persistent=False)
+        # Statuses met in training mode by this process, indexed by `Status`; not part of the state_dict.
+        self.keep("counts", torch.zeros(STATUS_CODES, dtype=torch.int64), saved=False)
 
     @abstractmethod
     def enforce(self, y: Tensor, set: Any, factor: Any) -> Solution | Tensor:
@@ -82,7 +84,9 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
         Raises:
             SetTypeError: The layer cannot enforce this kind of set.
             ShapeError: Size, dtype, device or batch shape of `y` does not fit the set.
+            TracingError: Under a tracer that would not record what the layer does (`torch.jit`, `torch.fx`).
         """
+        refuse_tracers(type(self).__name__, y)
         batch = self._check(y, set)
         dtype = self._working_dtype(y, set)
         x = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
@@ -106,12 +110,21 @@ class ProjectionLayer(nn.Module, Generic[SetT]):
     ) -> Float[Tensor, "*batch n"]:
         """The enforced decision `(*batch, n)`; failed elements go to the failure policy."""
         solution = self.solve(y, set, factor=factor)
-        counted = self.training and not branchless(solution.value)
-        if counted:
-            self.counts += torch.bincount(solution.status.flatten(), minlength=STATUS_CODES)
+        counted = self.count(solution)
         # a failure that nobody counts may not pass for a result
         policy = self.on_failure or (LeastViolation() if counted else Nan() if self.training else Raise())
         return policy(solution, type(self).__name__)
+
+    def count(self, solution: Solution) -> bool:
+        """Add the statuses of a solution to `counts` in training mode, where values can be read; whether it has."""
+        counted = self.training and not branchless(solution.value)
+        if counted:
+            found = torch.bincount(solution.status.flatten(), minlength=STATUS_CODES)
+            self.counts += found.to(self.counts.device)
+        return counted
+
+    def __prepare_scriptable__(self) -> None:
+        refuse_torchscript(type(self).__name__)
 
     def _working_dtype(self, y: Tensor, set: SetT) -> torch.dtype:
         """The dtype of the computation: what was asked for, else that of the set, and float64 for 16 bits."""

@@ -1,19 +1,19 @@
-"""A network whose output satisfies its constraints, and constants as modules."""
+"""A network whose output satisfies its constraints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from constrained_nn._linalg import without_autocast
 from constrained_nn.errors import SetTypeError
 from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._fixed import Fixed
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.solvers import Solution
 
@@ -41,92 +41,37 @@ class Enforced:
         return torch.linalg.vector_norm(self.value - self.raw, dim=-1)
 
 
-class Fixed(nn.Module):
-    """A constant set as a module: its tensors are buffers, its factor is computed once.
+torch.export.register_dataclass(Enforced, serialized_type_name="constrained_nn.Enforced")
 
-    `Fixed(set)(context) = set` for every context.
 
-    Guarantee: moves, saves and loads with the network (`to`, `state_dict`, `deepcopy`); the factor always belongs to
-    the set as it is now.
+class Returns(Protocol):
+    """What the forward of a network returns of a raw output, its set and the layer."""
 
-    Args:
-        set: The constant set.
+    def __call__(self, layer: ProjectionLayer, raw: Tensor, set: ConstraintSet, factor: Any) -> Any: ...
 
-    Returns:
-        `forward(context)`: the set.
 
-    Example:
-        >>> import torch
-        >>> from constrained_nn import Box
-        >>> fixed = Fixed(Box(-torch.ones(2), torch.ones(2)))
-        >>> sorted(fixed.state_dict())
-        ['lower', 'upper']
+@dataclass(frozen=True)
+class Value:
+    """The enforced output alone; elements that fail go to the layer's failure policy."""
 
-    References:
-        HardNet (arXiv 2410.10807), section 4.1, the case of a constant matrix.
+    def __call__(self, layer: ProjectionLayer, raw: Tensor, set: ConstraintSet, factor: Any) -> Tensor:
+        return layer(raw, set, factor=factor)
+
+
+@dataclass(frozen=True)
+class Report:
+    """An `Enforced`: raw output, enforced output and status, for a loss on the distance; never raises for a value.
+
+    A wrapper such as `DistributedDataParallel` has no other method than `forward`.
     """
 
-    def __init__(self, set: ConstraintSet) -> None:
-        super().__init__()
-        tensors, self._structure = tree_flatten(set)
-        self._names = tuple(_names(set))
-        for name, tensor in zip(self._names, tensors, strict=True):
-            self.register_buffer(name, tensor.detach().clone())
-        self._factor_kind: Any = None
-        self._factor_names: tuple[str, ...] = ()
-        self._prepared_for: tuple[ProjectionLayer, ...] = ()  # in a tuple, so as not to be a submodule
-
-    def prepare(self, layer: ProjectionLayer) -> None:
-        """Compute and keep the layer's factor of this set.
-
-        The factor follows the set: it is not saved, and computed again after a load or a change of dtype.
-        """
-        factor = layer.factor(self())
-        if factor is not None:
-            self._prepared_for = (layer,)
-            self._factor_kind = type(factor)
-            self._factor_names = tuple(f"factor_{name}" for name in factor._fields)
-            for name, value in zip(self._factor_names, factor, strict=True):
-                self.register_buffer(name, value, persistent=False)
-
-    def _prepare_again(self) -> None:
-        if self._prepared_for and not any(buffer.is_meta for buffer in self.buffers()):
-            self.prepare(*self._prepared_for)
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> Fixed:
-        before = [buffer.dtype for buffer in self.buffers()]
-        super()._apply(fn, recurse)
-        if [buffer.dtype for buffer in self.buffers()] != before:
-            self._prepare_again()
-        return self
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in self._factor_names:
-            state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._prepare_again()
-
-    @property
-    def factor(self) -> Any:
-        """The kept factor, or `None` before `prepare`."""
-        if self._factor_kind is None:
-            return None
-        return self._factor_kind(*(getattr(self, name) for name in self._factor_names))
-
-    def forward(self, context: Tensor | None = None) -> ConstraintSet:
-        return tree_unflatten([getattr(self, name) for name in self._names], self._structure)
+    def __call__(self, layer: ProjectionLayer, raw: Tensor, set: ConstraintSet, factor: Any) -> Enforced:
+        solution = layer.solve(raw, set, factor=factor)
+        layer.count(solution)
+        return Enforced(raw, solution.value, solution)
 
 
-def _names(set: ConstraintSet) -> list[str]:
-    """Names of the tensors of a set; those of members are `sets_0_lower` (a buffer's name has no dots)."""
-    names: list[str] = []
-    for name in set.core_ndims:
-        value = getattr(set, name)
-        if isinstance(value, tuple):
-            names += [f"{name}_{i}_{inner}" for i, member in enumerate(value) for inner in _names(member)]
-        else:
-            names.append(name)
-    return names
+_VALUE = Value()
 
 
 class Constrained(nn.Module):
@@ -140,9 +85,10 @@ class Constrained(nn.Module):
         backbone: Module `context -> y`, `(*batch, k) -> (*batch, n)`.
         constraint: Function `context -> ConstraintSet`, or `Fixed(set)`.
         layer: The layer that enforces it.
+        returns: `Value()`, the enforced output, or `Report()`, an `Enforced` with raw output and status.
 
     Returns:
-        `forward(context)`: enforced output `(*batch, n)`.
+        `forward(context)`: enforced output `(*batch, n)`, or what `returns` says.
 
     Example:
         >>> import torch
@@ -161,6 +107,8 @@ class Constrained(nn.Module):
         backbone: nn.Module,
         constraint: Callable[[Tensor], ConstraintSet],
         layer: ProjectionLayer,
+        *,
+        returns: Returns = _VALUE,
     ) -> None:
         super().__init__()
         if isinstance(layer, type):
@@ -175,6 +123,7 @@ class Constrained(nn.Module):
         self.backbone = backbone
         self.constraint = constraint
         self.layer = layer
+        self.returns = returns
         if isinstance(constraint, Fixed):
             constraint.prepare(layer)
 
@@ -192,5 +141,5 @@ class Constrained(nn.Module):
         solution = self.layer.solve(raw, self._set(context), factor=self._factor)
         return Enforced(raw, solution.value, solution)
 
-    def forward(self, context: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"]:
-        return self.layer(self.backbone(context), self._set(context), factor=self._factor)
+    def forward(self, context: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"] | Enforced:
+        return self.returns(self.layer, self.backbone(context), self._set(context), self._factor)

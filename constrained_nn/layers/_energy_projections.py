@@ -247,7 +247,8 @@ def _judged(value: Tensor, set: QuadraticSet, healthy: Tensor, excess: float | T
     with torch.no_grad():
         plain = detached(set)
         energy = plain.value(value.detach()).squeeze(-1)
-        held = energy <= plain.level.clamp_min(0.0) * excess * (1.0 + rtol)
+        bound = plain.level.clamp_min(0.0) * excess
+        held = energy - bound <= rtol * bound  # not 1 + rtol, which an exporter may round to 1
         status = torch.where(held, int(Status.OK), int(Status.SINGULAR))
         status = torch.where(plain.level < 0, int(Status.INFEASIBLE), status)
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import (
-    ThinQR,
-    branchless,
-    matvec,
-    min_norm_adjoint,
-    min_norm_solve,
-    nearest_between,
-    outer_sum_to,
-    pinv_apply,
-    product,
-    rmatvec,
-    thin_qr,
-)
+from constrained_nn._linalg import ThinQR, branchless, nearest_between, product, safe_norm, thin_qr
 from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._closed_form import closed_form
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
 from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
 from constrained_nn.sets._base import check_batch
@@ -34,6 +23,26 @@ LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
 def feasibility_rtol(dtype: torch.dtype) -> float:
     """Largest `residual / |A||y|` that counts as satisfied: 1e-9 in float64, 1e-4 in float32."""
     return 1e-9 if dtype == torch.float64 else 1e-4
+
+
+class FactoredRows(NamedTuple):
+    """A constant matrix with its factor.
+
+    Args:
+        A: The matrix, in the dtype of the computation.
+        qr: Thin QR of `Aᵀ`.
+        covers: Whether its rows are so far from dependent that the closed form needs no fallback.
+    """
+
+    A: Float[Tensor, "*batch m n"]
+    qr: ThinQR
+    covers: bool
+
+    def fits(self, A: Tensor) -> bool:
+        """Whether this is the factor of `A`; where values cannot be looked at, the layer compares them in its graph."""
+        if A.shape != self.A.shape or A.dtype != self.A.dtype or A.device != self.A.device:
+            return False
+        return branchless(A) or torch.equal(A, self.A)
 
 
 class HardNetAffine(ProjectionLayer[LinearSet]):
@@ -95,33 +104,54 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     def condition_number(self, set: LinearSet) -> Float[Tensor, "*batch"]:
         """`cond(A)`, the largest by the smallest singular value: how much the closed form can stretch a step.
 
-        Above 1e15 for dependent rows in float64, infinite for more rows than outputs, NaN where `A` is not finite.
-        Scaling the rows changes this number, but not what the layer returns.
+        Above 1e15 for dependent rows in float64, infinite for more rows than outputs, 1 without rows, NaN where `A` is
+        not finite. Scaling the rows changes this number, but not what the layer returns.
         """
         A = _rows(set).A.detach()
+        if not A.numel():
+            return A.new_full(A.shape[:-2], torch.inf if A.shape[-2] > A.shape[-1] else 1.0)
         finite = A.isfinite().all(-1).all(-1)
         values = torch.linalg.svdvals(torch.where(finite[..., None, None], A, 0.0))
         smallest = values[..., -1] if A.shape[-2] <= A.shape[-1] else torch.zeros_like(values[..., -1])
         ratio = torch.where(smallest > 0, values[..., 0] / smallest, torch.inf)
         return torch.where(finite, ratio, torch.nan)
 
-    def factor(self, set: LinearSet) -> ThinQR | None:
-        """Thin QR of `Aᵀ`, computed once for a constant matrix; `None` where the metric has no use for it."""
-        if isinstance(self.metric, Euclidean):
-            return None
-        return thin_qr(_rows(set).A.detach(), rank_rtol=self.rank_rtol)
+    def factor(self, set: LinearSet) -> FactoredRows | None:
+        """Thin QR of `Aᵀ`, computed once for a constant matrix; `None` where there is no use for it.
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: ThinQR | None) -> Solution:
-        rows = _rows(set)
-        batch = check_batch("HardNetAffine", y=y.shape[:-1], set=rows.batch_shape)
+        That is with `metric=Euclidean()`, for a `Box`, and for a matrix that has a gradient, and so will change.
+        """
+        A = _rows(set).A
+        if isinstance(self.metric, Euclidean) or isinstance(set, Box) or A.requires_grad or not A.numel():
+            return None
+        A = A.detach().to(self.compute_dtype or A.dtype, copy=True)  # it is to notice when the matrix changes
+        return FactoredRows(A, self._factor(A), self._covers(A))
+
+    def _covers(self, A: Tensor) -> bool:
+        """Whether the closed form enforces these rows whatever `y` and bounds are: they are far from dependent."""
+        if branchless(A) or not A.numel() or A.shape[-2] > A.shape[-1] or not bool(A.isfinite().all()):
+            return False
+        norm = safe_norm(A).unsqueeze(-1)
+        values = torch.linalg.svdvals(A / torch.where(norm > 0, norm, 1.0))
+        limit = 0.1 * feasibility_rtol(A.dtype) / torch.finfo(A.dtype).eps
+        return bool((values[..., 0] <= limit * values[..., -1]).all())
+
+    def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: FactoredRows | None) -> Solution:
+        batch = check_batch("HardNetAffine", y=y.shape[:-1], set=set.batch_shape)
         y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
+        if isinstance(set, Box) or set.lower.shape[-1] == 0 or set.dim == 0:
+            return _clamped(y, set)
+        rows = _rows(set)
         if isinstance(self.metric, Euclidean):
             return project_polyhedron(y, rows.A, rows.lower, rows.upper)
+        factor = factor if factor is not None and factor.fits(rows.A) else None
         if branchless(y, rows.A):
+            if rows.A.shape[-2] == 1 or (factor is not None and factor.covers):
+                return self._closed_form_alone(y, rows, factor)
             return self._careful(y, rows, factor)
         if rows.A.shape[-2] <= rows.A.shape[-1]:
-            qr = self._factor(rows.A) if factor is None else factor
-            value = _closed_form(y, rows, qr)
+            qr = self._factor(rows.A) if factor is None else factor.qr
+            value = closed_form(y, rows, qr)
             violation, satisfied = _audit(value, rows)
             if bool((satisfied & qr.independent.all(-1)).all()):
                 status, steps = _no_steps(batch, y.device)
@@ -131,7 +161,27 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     def _factor(self, A: Tensor) -> ThinQR:
         return thin_qr(A.detach(), rank_rtol=self.rank_rtol)
 
-    def _careful(self, y: Tensor, rows: Polyhedron, factor: ThinQR | None) -> Solution:
+    def _closed_form_alone(self, y: Tensor, rows: Polyhedron, factor: FactoredRows | None) -> Solution:
+        """One row, or rows that are known to be far from dependent: no search enters the graph."""
+        finite = _finite(y, rows)
+        A, lower, upper = rows.A, *_open_if_bad(rows)
+        if factor is None:
+            A = torch.where(A.isfinite().all(-1, keepdim=True).all(-2, keepdim=True), A, 0.0)
+        crossed = lower > upper  # the least violation is in the middle
+        middle = 0.5 * (lower + upper)
+        lower, upper = torch.where(crossed, middle, lower), torch.where(crossed, middle, upper)
+        qr = self._factor(A) if factor is None else factor.qr
+        y = torch.where(finite.unsqueeze(-1), y, 0.0)
+        value = closed_form(y, Polyhedron(A, lower, upper), qr)
+        violation, satisfied = _audit(value, rows)
+        if factor is not None:
+            satisfied = satisfied & (factor.A == A).all()
+        empty = crossed.any(-1) | qr.independent.all(-1).logical_not()
+        status = torch.where(empty, int(Status.INFEASIBLE), int(Status.SINGULAR))
+        status = torch.where(satisfied, int(Status.OK), status)
+        return _flagged(value, status, violation, finite)
+
+    def _careful(self, y: Tensor, rows: Polyhedron, factor: FactoredRows | None) -> Solution:
         """Closed form where it applies, projection elsewhere; bad elements replaced before any kernel."""
         batch = y.shape[:-1]
         finite = _finite(y, rows)
@@ -146,8 +196,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             factor = None
         status, steps = _no_steps(batch, y.device)
         if rows.A.shape[-2] <= rows.A.shape[-1]:
-            qr = self._factor(sane.A) if factor is None else factor
-            value = _closed_form(sane_y, sane, qr)
+            qr = self._factor(sane.A) if factor is None else factor.qr
+            value = closed_form(sane_y, sane, qr)
             violation, satisfied = _audit(value, sane)
             closed = satisfied & qr.independent.all(-1).expand(batch)
         else:
@@ -172,6 +222,40 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         return Solution(value, status, steps, torch.where(finite, violation, torch.inf), found_by)
 
 
+def _clamped(y: Tensor, set: LinearSet) -> Solution:
+    """A box, and a set without rows or in no dimension: nothing to solve."""
+    lower, upper = set.lower, set.upper
+    finite = y.isfinite().all(-1) & ((lower < torch.inf) & (upper > -torch.inf)).all(-1)
+    value = torch.where(finite.unsqueeze(-1), y, 0.0)
+    if isinstance(set, Box):
+        low, up = _open_if_bad(set)
+        crossed = low > up
+        middle = 0.5 * (low + up)
+        value = nearest_between(value, torch.where(crossed, middle, low), torch.where(crossed, middle, up))
+    with torch.no_grad():
+        violation = set.violation(value)
+    status = torch.where(violation == 0, int(Status.OK), int(Status.INFEASIBLE))
+    return _flagged(value, status, violation, finite)
+
+
+def _open_if_bad(set: LinearSet) -> tuple[Tensor, Tensor]:
+    """Bounds in which NaN and the wrong infinity mean that there is none."""
+    lower, upper = set.lower, set.upper
+    return torch.where(lower < torch.inf, lower, -torch.inf), torch.where(
+        upper > -torch.inf, upper, torch.inf
+    )
+
+
+def _flagged(value: Tensor, status: Tensor, violation: Tensor, finite: Tensor) -> Solution:
+    """Closed form in which elements that fail have no derivative."""
+    status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
+    value = torch.where((status == int(Status.OK)).unsqueeze(-1), value, value.detach())
+    violation = torch.where(finite, violation, torch.inf)
+    return Solution(
+        value, status, torch.zeros_like(status, dtype=torch.int32), violation, torch.zeros_like(status)
+    )
+
+
 def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
     """`full` with its masked elements replaced by those of `compact`, in order."""
     return full.masked_scatter(mask, compact)
@@ -179,96 +263,6 @@ def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
 
 def _rows(set: LinearSet) -> Polyhedron:
     return set if isinstance(set, Polyhedron) else Polyhedron.of(set)
-
-
-def _closed_form(y: Tensor, rows: Polyhedron, qr: ThinQR) -> Tensor:
-    """Eq. 5: `y + A⁺ (clamp(A y, lower, upper) − A y)`."""
-    if torch.compiler.is_compiling():
-        Ay = matvec(rows.A, y)
-        return y + min_norm_solve(rows.A, nearest_between(Ay, rows.lower, rows.upper) - Ay, qr)
-    if not torch.is_grad_enabled():
-        return _ClosedForm.forward(y, rows.A, rows.lower, rows.upper, *qr)[0]
-    function = _ClosedForm if branchless(y, rows.A) else _EagerClosedForm
-    return function.apply(y, rows.A, rows.lower, rows.upper, *qr)[0]  # pyright: ignore[reportReturnType]
-
-
-class _ClosedForm(torch.autograd.Function):
-    """Eq. 5 as one node: with `w = A⁺ᵀ g`, `x = P(y) − y` and `V` the violated rows,
-
-    `ȳ = g − Aᵀ V w`, `bound̄ = V w`, `Ā = −w xᵀ − V w yᵀ + A⁺ᵀx (g − Aᵀ w)ᵀ`.
-
-    Returns the value and, without derivative, which rows were below and above their bounds.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(y, A, lower, upper, Q, R, independent):
-        Ay = product(A, y)
-        value = y + pinv_apply(ThinQR(Q, R, independent), torch.clamp(Ay, lower, upper) - Ay)
-        below = Ay < lower
-        # an equality has no inside: it takes its direction even where it holds already
-        return value, below, (Ay > upper) | ((lower >= upper) & below.logical_not())
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*inputs, *output)
-        ctx.save_for_forward(*inputs, *output)
-
-    @staticmethod
-    def backward(ctx, grad, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
-        y, A, lower, upper, Q, R, independent, value, below, above = ctx.saved_tensors
-        qr = ThinQR(Q, R, independent)
-        w = min_norm_adjoint(A, grad, qr)
-        violated = w * (below | above)
-        grad_A = None
-        if ctx.needs_input_grad[1]:
-            step = value - y
-            grad_A = -outer_sum_to(w, step, A.shape) - outer_sum_to(violated, y, A.shape)
-            if A.shape[-2] < A.shape[-1]:  # for a square A the last term is zero
-                rest = grad - rmatvec(A, w)
-                grad_A = grad_A + outer_sum_to(min_norm_adjoint(A, step, qr), rest, A.shape)
-        return (
-            (grad - product(A.mT, violated)).sum_to_size(y.shape),
-            grad_A,
-            (w * below).sum_to_size(lower.shape) if ctx.needs_input_grad[2] else None,
-            (w * above).sum_to_size(upper.shape) if ctx.needs_input_grad[3] else None,
-            None,
-            None,
-            None,
-        )
-
-    @staticmethod
-    def jvp(ctx, dy, dA, dlower, dupper, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
-        y, A, _, _, Q, R, independent, value, below, above = ctx.saved_tensors
-        qr = ThinQR(Q, R, independent)
-        dy = torch.zeros_like(y) if dy is None else dy
-        dr = -product(A, dy)  # of the violated rows, whose residual is bound − A y
-        if dlower is not None:
-            dr = dr + dlower * below
-        if dupper is not None:
-            dr = dr + dupper * above
-        if dA is None:
-            return dy + min_norm_solve(A, dr * (below | above), qr), None, None
-        dr = (dr - matvec(dA, y)) * (below | above)
-        step = value - y
-        tilt = rmatvec(dA, min_norm_adjoint(A, step, qr))
-        tangent = dy + tilt + min_norm_solve(A, dr - matvec(dA, step) - matvec(A, tilt), qr)
-        return tangent, None, None
-
-
-class _EagerClosedForm(torch.autograd.Function):
-    """The same node in the form without `setup_context`, whose call costs 50 µs less outside of `torch.func`."""
-
-    @staticmethod
-    def forward(ctx, *inputs):  # pyright: ignore[reportIncompatibleMethodOverride]
-        output = _ClosedForm.forward(*inputs)
-        _ClosedForm.setup_context(ctx, inputs, output)
-        return output
-
-    backward = _ClosedForm.backward
-    jvp = _ClosedForm.jvp
 
 
 @torch.no_grad()

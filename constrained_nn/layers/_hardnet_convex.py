@@ -14,6 +14,7 @@ from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._convex_program import ProgramSet
 from constrained_nn.layers._euclidean import EuclideanProjection
 from constrained_nn.layers._quarantine import quarantine
+from constrained_nn.layers._tracers import refuse_transforms
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
@@ -71,6 +72,7 @@ class HardNetConvex(ProjectionLayer[Any]):
             return self._projection.enforce(y, set, None)
         if (rows := set.polyhedron(y)) is not None:
             return self._projection.enforce(y, rows, None)
+        refuse_transforms("HardNetConvex", y)
         batch = check_batch("HardNetConvex", y=y.shape[:-1], set=set.batch_shape)
         y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
         points, values = y.reshape(-1, set.dim), set.flat(batch)

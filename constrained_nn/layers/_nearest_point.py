@@ -13,6 +13,7 @@ from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._hardnet_plus_plus import reachable
 from constrained_nn.layers._quarantine import quarantine
 from constrained_nn.layers._smooth_rows import flat_rows
+from constrained_nn.layers._tracers import refuse_transforms
 from constrained_nn.sets import (
     ConstraintSet,
     Intersection,
@@ -87,6 +88,7 @@ class NearestPoint(ProjectionLayer[Any]):
         self.tolerance = Absolute(atol)
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
+        refuse_transforms("NearestPoint", y)
         batch = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape)
         y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
         build, tensors = flat_rows("NearestPoint", set, batch)

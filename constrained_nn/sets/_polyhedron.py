@@ -36,6 +36,15 @@ def _check_rows(where: str, A: Tensor, **sides: Tensor) -> None:
     check_batch(where, A=A.shape[:-2], **shapes)
 
 
+def _free_side(A: Tensor, other: Tensor | None, infinity: float) -> Tensor:
+    """A bound that is nowhere, with the batch of the rows and of the other bound: `vmap` goes over all of them."""
+    batch = A.shape[:-2]
+    if isinstance(other, Tensor):
+        _check_rows("Polyhedron", A, **{"upper" if infinity < 0 else "lower": other})
+        batch = torch.broadcast_shapes(batch, other.shape[:-1])
+    return A.new_full((), infinity).expand(*batch, A.shape[-2])
+
+
 @constraint_set
 class Polyhedron(IntervalSet):
     """Polyhedron of two-sided rows.
@@ -72,9 +81,10 @@ class Polyhedron(IntervalSet):
         if not are_tensors(self.A):
             return
         _check_rows("Polyhedron", self.A)
-        for name, infinity in (("lower", -torch.inf), ("upper", torch.inf)):
+        for name, other, infinity in (("lower", "upper", -torch.inf), ("upper", "lower", torch.inf)):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, self.A.new_full((self.A.shape[-2],), infinity))
+                free = _free_side(self.A, getattr(self, other), infinity)
+                object.__setattr__(self, name, free)
         if are_tensors(self.lower, self.upper):
             _check_rows("Polyhedron", self.A, lower=self.lower, upper=self.upper)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
+from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError, TracingError
 from constrained_nn.layers import Constrained, Euclidean, Fixed, HardNetAffine, HardNetConvex, Nan, Raise
 from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
 from constrained_nn.solvers import Solution, Status
@@ -196,12 +196,26 @@ ROWS = [
         lambda: HardNetAffine().solve(torch.zeros(2), None),  # pyright: ignore[reportArgumentType]
         "how to choose",
     ),
+    BadCall(
+        "ProjectionLayer.solve",
+        TracingError,
+        lambda: torch.jit.trace(
+            lambda y: HardNetAffine()(y, Box(torch.zeros(2), torch.ones(2))), (torch.zeros(2),)
+        ),
+        "torch.export.export",
+    ),
     BadCall("HardNetAffine", InfeasibleError, lambda: HardNetAffine().eval()(*_crossed()), "index [1]"),
     BadCall(
         "HardNetAffine",
         ConvergenceError,
         _enforce(Halfspace(torch.ones(2), torch.ones(())), torch.full((2,), torch.nan)),
         "NaN",
+    ),
+    BadCall(
+        "Fixed",
+        ValueError,
+        lambda: Fixed(Box(torch.zeros(2), torch.ones(2).requires_grad_() * 2.0)),
+        "torch.nn.Parameter",
     ),
     BadCall(
         "HardNetConvex",

@@ -8,8 +8,18 @@ import pickle
 import pytest
 import torch
 
-from constrained_nn import Box, Constrained, EuclideanProjection, Fixed, HardNetAffine, LeastViolation
+from constrained_nn import (
+    Box,
+    Constrained,
+    EuclideanProjection,
+    Fixed,
+    HardNetAffine,
+    LeastViolation,
+    Report,
+    Status,
+)
 from constrained_nn.errors import SetTypeError
+from constrained_nn.layers import Enforced
 from constrained_nn.sets import Polyhedron
 from tests.cases import layers
 from tests.fake_cuda import fake_cuda, on_cuda
@@ -67,6 +77,36 @@ def test_distance_has_a_derivative_inside() -> None:
     distance = network.evaluate(torch.ones(3, 1)).distance
     (gradient,) = torch.autograd.grad(distance.sum(), [network.backbone.weight])
     assert torch.equal(gradient, torch.zeros(1, 1))
+
+
+@every_network
+def test_forward_returns_the_report_that_is_asked_for(make, context: torch.Tensor) -> None:
+    network = make()
+    plain = network(context)
+    network.returns = Report()
+    report = network(context)
+    assert isinstance(report, Enforced)
+    torch.testing.assert_close(report.value, plain)
+    torch.testing.assert_close(report.raw, network.backbone(context))
+    assert report.solution.ok.all()
+    assert network.layer.counts[Status.OK] == 2 * len(context)
+
+
+def test_report_reaches_the_loss_through_a_wrapper(context: torch.Tensor) -> None:
+    """`DistributedDataParallel` calls `forward` alone, and takes the result apart to find what was used."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        base = layers.constrained_fixed()
+        network = Constrained(base.backbone, base.constraint, base.layer, returns=Report())
+        wrapped = torch.nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+        report = wrapped(context)
+        (report.distance.sum() + report.value.sum()).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    gradients = [p.grad for p in network.parameters()]
+    assert max(g.abs().max() for g in gradients) > 1e-3
+    assert network.layer.counts[Status.OK] == len(context)
 
 
 @every_network
@@ -141,7 +181,7 @@ def test_compiles_and_trains(make, context: torch.Tensor) -> None:
 def test_no_hidden_synchronization(make, context: torch.Tensor) -> None:
     network = make()
     with fake_cuda():
-        tensors = {n: on_cuda(t) for n, t in [*network.named_parameters(), *network.named_buffers()]}
+        tensors = {n: on_cuda(t) for n, t in network.state_dict(keep_vars=True).items()}
         output = torch.func.functional_call(network, tensors, (on_cuda(context),))
         assert output.device.type == "cuda"
 

@@ -246,6 +246,25 @@ def test_computes_in_float64_on_request(case: LayerCase, generator: torch.Genera
     torch.testing.assert_close(solution.value.double(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.once
+@every(LayerCase)
+def test_the_value_does_not_depend_on_who_watches(case: LayerCase, generator: torch.Generator) -> None:
+    """Training or not, a gradient of anything or of nothing: the same bits, status and violation."""
+    set, y = draw(case, generator)
+    names = finite_tensors(set)
+    learned = {name: tensor_of(set, name).clone().requires_grad_() for name in names}
+    with torch.no_grad():
+        reference = case.make().eval().solve(y, set)
+    for training in (True, False):
+        layer = case.make().train(training)
+        found = [layer.solve(y, set), layer.solve(y.clone().requires_grad_(), set)]
+        found.append(layer.solve(y.clone().requires_grad_(), with_tensors(set, **learned)))
+        for solution in found:
+            assert torch.equal(solution.value, reference.value)
+            assert torch.equal(solution.status, reference.status)
+            assert torch.equal(solution.violation, reference.violation)
+
+
 @every(LayerCase, typed=one_a_solver)
 def test_first_derivatives(case: LayerCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn import Euclidean, Fixed, HardNetAffine, Polyhedron, Status
+from constrained_nn import Euclidean, Fixed, HardNetAffine, Parallel, Polyhedron, Status
 from tests.cases.sets import rand, randn
 from tests.numerics.random_polyhedra import RandomSets, random_sets
 
@@ -114,7 +114,7 @@ def test_scaling_does_not_decide_on_the_rank(angle: float, generator: torch.Gene
             rows = torch.stack([a, scale * b], -2)
             factor = HardNetAffine().factor(Polyhedron(rows))
             assert factor is not None
-            assert (factor.independent.all(-1) == independent).all()
+            assert (factor.qr.independent.all(-1) == independent).all()
 
 
 def test_condition_number_of_bad_rows() -> None:
@@ -128,6 +128,29 @@ def test_condition_number_of_bad_rows() -> None:
     assert found[2] == pytest.approx(100.0)
     assert found[3].isnan()
     assert HardNetAffine().condition_number(Polyhedron(torch.ones(3, 2))).isinf()
+
+
+@pytest.mark.parametrize("metric", [Parallel(), Euclidean()], ids=["Parallel", "Euclidean"])
+def test_no_rows_and_no_outputs(metric) -> None:
+    layer, y = HardNetAffine(metric=metric), torch.ones(4, 3).double()
+    free = Polyhedron(torch.zeros(0, 3).double())
+    assert torch.equal(layer(y, free), y)
+    assert layer.factor(free) is None
+    assert layer.condition_number(free) == 1.0
+    for bound, status in ((1.0, Status.OK), (-1.0, Status.INFEASIBLE)):
+        nothing = Polyhedron(torch.zeros(2, 0).double(), upper=torch.full((2,), bound).double())
+        solution = layer.solve(y[:, :0], nothing)
+        assert (solution.status == status).all()
+        assert (solution.violation == max(0.0, -bound)).all()
+        assert layer.condition_number(nothing).isinf()
+
+
+def test_vmap_over_a_one_sided_polyhedron(generator: torch.Generator) -> None:
+    y, A, bound = randn(generator, 6, 4), randn(generator, 6, 2, 4), randn(generator, 6, 2)
+    layer = HardNetAffine()
+    for set in (Polyhedron(A, upper=bound), Polyhedron(A, lower=bound), Polyhedron(A[:, :1], bound[:, :1])):
+        found = torch.func.vmap(lambda y, set: layer.solve(y, set).value)(y, set)
+        torch.testing.assert_close(found, layer.solve(y, set).value, rtol=1e-9, atol=1e-9)
 
 
 def test_the_metric_is_a_choice() -> None:

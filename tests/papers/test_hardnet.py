@@ -136,7 +136,7 @@ def test_duplicate_and_opposite_rows_never_fail_silently(generator: torch.Genera
         assert solution.ok.all()
         assert (solution.found_by[set.violation(y) > 0] == FoundBy.ACTIVE_SET).any()
         assert (set.relative_violation(solution.value) <= 1e-9).all()
-        merged = Polyhedron(set.A[0], set.lower, set.upper[0]).merged()
+        merged = Polyhedron(set.A[0], upper=set.upper[0]).merged()
         assert merged.A.shape == (1, 3)
         expected = HardNetAffine().solve(y[:1], merged)
         assert expected.status == Status.OK
