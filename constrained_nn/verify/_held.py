@@ -132,7 +132,7 @@ def _series(
         count = range(least + 1)
         h = [(k + 1) * e.coefficient(k + 1) + kappa * e.coefficient(k) for k in count]
         slope = [(k + 1) * e.slope_coefficient(k + 1) + kappa * e.slope_coefficient(k) for k in count]
-        found.append((Jet.of(h, slope), e))
+        found.append((Jet.begun(h, slope), e))
     return found
 
 

@@ -90,6 +90,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
         for b, shape in zip(blocks, shapes, strict=True)
     ]
 
+    if not any(_depends(*(any(map(any, t)) for t in block[1:])) for block in tensors):
+        raise FileFormatError("data.blocks: expected one that depends on the decisions. Nothing is claimed.")
     worst: tuple[int, int, int, int] | None = None  # numerator, denominator, element, block
     for e in range(elements):
         V = [S[e][i * p : (i + 1) * p] for i in range(p)] + [Y[e][i * p : (i + 1) * p] for i in range(k)]
@@ -110,6 +112,11 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
     assert worst is not None
     value = _ratio(worst[0], worst[1])
     return Proof(elements, elements * len(orders), value, worst[2], worst[3], None)
+
+
+def _depends(left: bool, right: bool, slopes: bool) -> bool:
+    """Whether a block with these coefficients, zero or not, has a decision in it."""
+    return slopes or (left and right)
 
 
 def _numbers(text: Any, where: str, elements: int, size: int, *, shared: bool) -> list[list[float]]:
