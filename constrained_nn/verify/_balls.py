@@ -56,6 +56,11 @@ def interval(lower: float | arb, upper: float | arb) -> arb:
     return arb(lower).union(arb(upper))
 
 
+def widened(x: arb, share: float, least: float) -> arb:
+    """A ball about the same middle, its radius larger by a share of it and by `least`."""
+    return arb(x.mid(), x.rad() * (1 + share) + least)
+
+
 def maximum(a: arb, b: arb) -> arb:
     """`max(a, b)` for all pairs: `[max of the lower ends, max of the upper ends]`."""
     if not (a.is_finite() and b.is_finite()):
@@ -244,7 +249,7 @@ def _relu(x: arb) -> arb:
 
 def _positive(x: arb) -> arb:
     """`x` where it is proved positive: a square root or a logarithm is nothing elsewhere."""
-    return x if x > 0 else NAN
+    return x if x.is_finite() and x > 0 else NAN
 
 
 def _sqrt(x: arb) -> arb:

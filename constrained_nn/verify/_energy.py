@@ -156,9 +156,9 @@ def _wrong(e: _Energy) -> str | None:
     if e.form == "dense":
         if e.floor <= 0:
             return f"floor = {e.floor!r} is not positive"
-        bad, pivot = _smallest_pivot(_twice_shifted(e))
+        bad, _ = _smallest_pivot(_twice_shifted(e))
         if bad is not None:
-            return f"Q − floor I is not positive semidefinite: pivot {bad} of its factorization has sign {pivot[0] > 0}"
+            return f"Q - floor I is not positive semidefinite: see pivot {bad} of its factorization"
     elif (least := min(e.weights)) <= 0:
         return f"Q is not positive definite: weight {e.weights.index(least)} is {least!r}"
     return None

@@ -263,7 +263,7 @@ class Loop:
 def positive_definite(M: arb_mat) -> bool:
     """Whether every symmetric matrix in a matrix of balls is positive definite: all pivots of `L D Lᵀ` are positive."""
     n = M.nrows()
-    A = [[(M[i, j] + M[j, i]) / 2 for j in range(n)] for i in range(n)]
+    A = [[M[i, j] + M[j, i] for j in range(n)] for i in range(n)]
     for i in range(n):
         if not A[i][i] > 0:
             return False

@@ -204,16 +204,16 @@ def finish(module: Any, claim: dict[str, Any], certificate: dict[str, Any]) -> d
     elif module is _lmi:
         claim["worst"] = {"pivot": encode(found.pivot), "element": found.element, "block": found.block}
     elif module is _lyapunov:
-        claim["worst"] = encode(found.change if math.isfinite(found.change) else 0.0)
+        claim["worst"] = _finite(found.change)
     elif module is _barrier:
         claim |= {
             "leaves": found.boxes,
             "worst": {k: encode(getattr(found, k)) for k in ("row", "curvature")},
         }
     elif module is _outputs:
-        claim["worst"] = encode(found.excess if math.isfinite(found.excess) else 0.0)
+        claim["worst"] = _finite(found.excess)
     elif module is _model_decrease:
-        claim |= {name: encode(getattr(found, name)) for name in ("excess", "distance")}
+        claim |= {name: _finite(getattr(found, name)) for name in ("excess", "distance")}
         claim["states_sha256"] = _model_decrease.fingerprint(claim["data"])
     elif module is _energy:
         claim |= {"needed": encode(found.needed), "fingerprint": _energy.fingerprint(claim)}
@@ -224,6 +224,10 @@ def finish(module: Any, claim: dict[str, Any], certificate: dict[str, Any]) -> d
         )
     claim["statement"] = module.statement(claim, certificate)
     return certificate
+
+
+def _finite(value: float) -> str:
+    return encode(value if math.isfinite(value) else 0.0)
 
 
 def _confidence(claim: dict[str, Any]) -> float:
@@ -250,3 +254,14 @@ def verdict(module: Any, claim: dict[str, Any], certificate: dict[str, Any]) -> 
         return f"refused: {error}"
     (finding,) = check_claims(certificate)
     return finding.text
+
+
+def stated(kind: Any, **changes: Any) -> str:
+    """What `check` makes of the certificate of a kind whose claim states something else."""
+    certificate = finish(*kind())
+    claim = edit(certificate["claims"][0], **changes)
+    claim["statement"] = kind()[0].statement(claim, certificate)
+    return check_claims(certificate | {"claims": [claim]})[0].text
+
+
+KINDS = (rows, sampled, lmi, lyapunov, barrier, outputs, model, energy, energy_runs)
