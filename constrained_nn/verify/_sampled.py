@@ -72,17 +72,17 @@ def clopper_pearson(events: int, runs: int, confidence: float) -> float:
 
 def _is_bound(p: float, events: int, runs: int, confidence: float) -> bool:
     """Whether `P(more than events | p) >= confidence` is proved; False when it is not."""
-    if p >= 1.0 or events >= runs:
-        return p >= 1.0
-    goal = fmpq(*confidence.as_integer_ratio())
+    if p >= 1.0:
+        return True
+    if events >= runs:
+        return False
     for bits in (128, 256, 512, 1024):
         with precision(bits):
             # 1 − P(at most `events` | p), which is I_p(events + 1, runs − events) from its quicker side
             tail = 1 - (1 - arb(p)).beta_lower(arb(runs - events), arb(events + 1), regularized=True)
-            if tail >= arb(goal):
-                return True
-            if tail < arb(goal):
-                return False
+            goal = arb(fmpq(*confidence.as_integer_ratio()))
+            if not tail.overlaps(goal):
+                return bool(tail > goal)
     return False
 
 

@@ -63,6 +63,7 @@ def test_rows_of_degree_one() -> None:
         assert found.row == pytest.approx(wanted, rel=1e-12, abs=1e-12)
         assert found.row <= wanted
         assert (found.problem == "the row of 'b0' at the witness") is (wanted < 0)
+        assert found.curvature == -1.0 or wanted >= 0
 
 
 def test_least_row_of_two_barriers_and_of_a_box() -> None:
@@ -175,31 +176,72 @@ def test_inputs_are_bisected_where_that_is_needed() -> None:
     assert found == -1.0
 
 
-def test_the_widest_range_is_bisected() -> None:
-    """`h = 1 - x²`, `x' = u0 + u1`, `u1` in a range a thousand times as wide, relative to both the same."""
+@pytest.mark.parametrize(
+    ("part", "halves"),
+    [  # the limits are [-1/2, 1/2] and [-1024, 512]
+        (
+            [(-0.25, 0.25), (-1024.0, 512.0)],
+            [[(-0.25, 0.25), (-1024.0, -256.0)], [(-0.25, 0.25), (-256.0, 512.0)]],
+        ),
+        (
+            [(-0.5, 0.5), (-1024.0, -256.0)],
+            [[(-0.5, 0.0), (-1024.0, -256.0)], [(0.0, 0.5), (-1024.0, -256.0)]],
+        ),
+        ([(0.0, 0.25), (0.0, 512.0)], [[(0.0, 0.25), (0.0, 256.0)], [(0.0, 0.25), (256.0, 512.0)]]),
+    ],
+)
+def test_the_widest_range_is_bisected(part: Any, halves: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative to its limits; the first half is not proved, then the second is not looked at."""
+    s = system(
+        program(3, ["take", 0, [1]]),
+        (PARABOLA, [0.5, 0.0, 0.0], (1.0,)),
+        low=[-0.5, -1024.0],
+        high=[0.5, 512.0],
+    )
+    seen: list[Any] = []
+
+    def examined(s: System, x: Any, part: Any) -> tuple[float, str | None]:
+        seen.append(part)
+        return float(len(seen)), "open" if len(seen) in (1, fails) else None
+
+    monkeypatch.setattr(_held, "_curvature_of", examined)
+    for fails, wanted in ((9, (2.0, None)), (3, (2.0, "open")), (2, (2.0, "open"))):
+        seen.clear()
+        assert _held._curvature(s, [arb(0)], part, 1) == wanted
+        assert seen == [part, *(halves[:1] if fails == 2 else halves)]
+
+
+def test_series_along_solutions() -> None:
+    """`h = e' + 2 e` with `e = x1²`, `x1' = x2 x1`, `x2' = u x1`: slopes in `u` by differences in 200 bits."""
     plant = program(
-        3, ["take", 0, [1]], ["take", 0, [2]], ["affine", 2, encode([2.0**-10]), encode([0.0])], ["add", 1, 3]
+        3, ["take", 0, [0]], ["take", 0, [1]], ["mul", 1, 2], ["take", 0, [2]], ["mul", 4, 1], ["join", 3, 5]
     )
-    s = system(plant, (PARABOLA, [8.25, 0.0, 0.0], (1.0,)), low=[-1.0, -1024.0], high=[1.0, 1024.0])
-    with precision(64), order(6):
-        assert _held._curvature(s, [arb(0)], [(-1.0, 1.0), (-1024.0, 1024.0)], 0)[1] is None
-        tight = system(plant, (PARABOLA, [0.5, 0.0, 0.0], (1.0,)), low=[-0.5, -1024.0], high=[0.5, 512.0])
-        parts: list[Any] = []
-        true = _held._curvature_of
+    s = system(plant, (program(2, ["take", 0, [0]], ["square", 1]), [0.0, 0.0], (2.0, 1.0)))
+    with precision(200), order(6):
+        x, step = [arb(1), arb(0.5)], arb(2) ** -60
+        ((h, e),) = _held._series(s, x, [arb(3)], 0, 4)
+        ((forward, _),) = _held._series(s, x, [3 + step], None, 4)
+        for k in range(5):
+            assert ((k + 1) * e.coefficient(k + 1) + 2 * e.coefficient(k)).overlaps(h.coefficient(k))
+            slope = (forward.coefficient(k) - h.coefficient(k)) / step
+            assert float(h.slope_coefficient(k)) == pytest.approx(float(slope), rel=1e-9, abs=1e-12)
+        assert h.coefficient(0) == 3  # 2 x1² x2 + 2 x1²
+        assert not h.coefficient(5).is_finite()
 
-        def spy(s: System, x: Any, part: Any) -> Any:
-            parts.append(part)
-            return true(s, x, part)
 
-        _held._curvature_of = spy
-        try:
-            _held._curvature(tight, [arb(0)], [(-0.25, 0.25), (-1024.0, 512.0)], 1)
-        finally:
-            _held._curvature_of = true
-    assert (
-        parts[1:] == [[(-0.25, 0.25), (-1024.0, -256.0)], [(-0.25, 0.25), (-256.0, 512.0)]][: len(parts) - 1]
-    )
-    assert len(parts) >= 2
+def test_no_more_coefficients_than_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    true = _held.solution
+
+    def counted(plant: Any, x: Any, u: Any, count: int, chosen: int | None) -> Any:
+        counts.append(count)
+        return true(plant, x, u, count, chosen)
+
+    monkeypatch.setattr(_held, "solution", counted)
+    with order(6):
+        for gains, least in (((1.0,), 1), ((1.0,), 4), ((1.0, 1.0), 1), ((1.0, 1.0), 4)):
+            _held._series(system(MASS, (WALL, [1.0, 0.0], gains)), [arb(0)] * 2, [arb(0)], None, least)
+    assert counts == [1, 4, 2, 5]
 
 
 @pytest.mark.parametrize(

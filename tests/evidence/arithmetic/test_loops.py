@@ -38,6 +38,21 @@ def loop(motion: str = "step", **changes: Any) -> Loop:
     return _lyapunov.read_loop(edit(claim, **changes), certificate)
 
 
+class Off(Loop):
+    """A loop whose remainder is `error`, whatever it is truly."""
+
+    error = 0.0
+
+    def remainder(self, lower: Any, upper: Any) -> Any:
+        return [arb(self.error)]
+
+
+def off_by(L: Loop, error: float) -> Loop:
+    made = Off(**{k: getattr(L, k) for k in L.__dataclass_fields__})
+    object.__setattr__(made, "error", error)
+    return made
+
+
 def two(rows: list[list[float]], P: list[list[float]], *, motion: str = "step", **changes: Any) -> Loop:
     """`x⁺ = A x`, or `dx/dt = A x`, on [-1, 1]², with `V` and `E` of the matrix `P`."""
     A = [v for row in rows for v in (*row, 0.0)]
@@ -341,14 +356,31 @@ def test_what_closes() -> None:
 def test_remainder_counts_in_the_ellipsoid() -> None:
     """A remainder as large as what is left: `ρ √r + |drift| + |δ| <= √r`."""
     L = replace(loop("held"), factor=0.9375)
-
-    class Off(Loop):
-        error = 0.0
-
-        def remainder(self, lower: Any, upper: Any) -> Any:
-            return [arb(self.error)]
-
-    off = Off(**{k: getattr(L, k) for k in L.__dataclass_fields__})
-    for Off.error, closed in ((0.0, True), (0.015, True), (0.016, False), (-0.016, False)):
-        assert (off.closes() is None) is closed
+    for error, closed in ((0.0, True), (0.015, True), (0.016, False), (-0.016, False)):
+        assert (off_by(L, error).closes() is None) is closed
     assert L.remainder([-0.25], [0.25]) is not None
+
+
+def test_remainder_counts_in_the_change() -> None:
+    """`V(x⁺ + δ) - V(x)` with `x⁺` = 0.427 from 1/2, and whether `x⁺ + δ` is in [-1, 1]."""
+    L, x = loop("held"), 0.5
+    y = x * (1.25 * sum((-0.125) ** k / math.factorial(k) for k in range(5)) - 0.25)
+    for error, stays in (
+        (0.0625, True),
+        (-0.0625, True),
+        (0.6, False),
+        (-0.6, True),
+        (-1.5, False),
+        (1.4, False),
+    ):
+        change, kept, _ = off_by(L, error).decrease([x], [x])
+        true = (y + error) ** 2 - x * x
+        assert kept is stays
+        assert change >= true - 1e-12
+        assert change <= true + 1.001 * error * error + 1e-6  # the slope is enclosed between y and y + δ
+        found = off_by(L, error).fails_at([x])
+        if true > 0.0:
+            assert found is not None
+            assert found.contains(true) or abs(float(found.mid()) - true) <= float(found.rad()) + 1e-12
+        elif change < -L.margin:
+            assert found is None

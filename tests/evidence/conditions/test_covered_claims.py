@@ -132,6 +132,9 @@ def test_stated_outputs() -> None:
         ({"data__velocity": encode([-0.25, 0.375 + 2.0**-44])}, "holds"),
         ({"data__velocity": encode([-0.25 + 2.0**-40, 0.375])}, "counterexample"),
         ({"data__velocity": encode([-0.25 + 2.0**-44, 0.375])}, "holds"),
+        # V = 16 x²: the scale of the first row is 8
+        ({"data__certificate": program(1, ["square", 0], ["affine", 1, encode([16.0]), ZERO]),
+          "data__velocity": encode([-0.25 + 2.0**-42, 0.375])}, "holds"),
     ],
 )  # fmt: skip
 def test_model(changes: Changes, words: str) -> None:
@@ -269,21 +272,22 @@ def test_heads_of_loops() -> None:
 
 
 def test_matrices_of_loops_are_symmetric() -> None:
-    plant = program(3, ["affine", 0, encode([0.5, 0.0, 0.0, 0.0, 0.5, 0.0]), encode([0.0] * 2)])
+    A = [v for i in range(3) for v in (*(0.5 * (i == j) for j in range(3)), 0.0)]
     changes = {
-        "data__plant": plant, "data__controller": program(2, ["const", ZERO]), "data__lower": encode([-1.0] * 2),
-        "data__upper": encode([1.0] * 2),
-        "data__center": encode([0.0] * 2), "data__value__center": encode([0.0] * 2), "data__cover": "?",
+        "data__plant": program(4, ["affine", 0, encode(A), encode([0.0] * 3)]),
+        "data__controller": program(3, ["const", ZERO]), "data__lower": encode([-1.0] * 3),
+        "data__upper": encode([1.0] * 3),
+        "data__center": encode([0.0] * 3), "data__value__center": encode([0.0] * 3), "data__cover": "?",
+        "factor": encode(0.75),
     }  # fmt: skip
-    good, bad = encode([1.0, 0.5, 0.5, 1.0]), encode([1.0, 0.5, 0.25, 1.0])
-    head = {"task__state": ["a", "b"]}
-    assert "1 boxes are open, 1 of the domain" in found(
-        lyapunov, changes | {"data__P": good, "data__value__P": good, "factor": encode(0.75)}, head
-    )
-    for P, Q, place in ((bad, good, "data.P"), (good, bad, "data.value.P")):
-        assert f"{place}: expected a symmetric matrix" in found(
-            lyapunov, changes | {"data__P": P, "data__value__P": Q}, head
-        )
+    good = [1.0, 0.25, 0.125, 0.25, 1.0, 0.375, 0.125, 0.375, 1.0]
+    head = {"task__state": ["a", "b", "c"]}
+    for place in (None, 3, 6, 7):
+        bad = encode([v + 0.0625 * (i == place) for i, v in enumerate(good)])
+        for name in ("data__P", "data__value__P"):
+            P = {"data__P": encode(good), "data__value__P": encode(good)} | {name: bad}
+            words = "1 boxes are open, 1 of the domain" if place is None else "expected a symmetric matrix"
+            assert words in found(lyapunov, changes | P, head)
 
 
 def test_stated_loops() -> None:

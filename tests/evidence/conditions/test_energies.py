@@ -13,6 +13,7 @@ from mpmath import mpf
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import _energy, encode
 from constrained_nn.verify._balls import precision
+from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.conditions.minimal import edit, energy, finish, stated, verdict
 
 FORMS = ("diagonal", "low-rank", "fourier", "dense")
@@ -64,6 +65,34 @@ def needed(claim: dict[str, Any], numbers: dict[str, Any], negligible: mpf) -> m
     return 1 - min(inside, moved)
 
 
+def near(claim: dict[str, Any], share: mpf) -> bool:
+    """Whether the checker's share is that of the formulas, to 60 digits."""
+    with precision(256):
+        ours = _energy._largest_share(_energy._read(claim))
+        assert ours is not None
+        least, most = ends(ours)
+    return bool(abs(least - 1 + share) < 1e-60 and abs(most - 1 + share) < 1e-60)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_share_of_a_long_factor(dtype: str) -> None:
+    """`k = 2^45`: a proposal that is kept is the nearer to its bound, which it is not where `k` is small."""
+    _, claim, _ = energy()
+    numbers = {
+        "weights": [1.0, 4.0],
+        "center": [0.0, 0.0],
+        "factor": [2.0**45, 0.0],
+        "alpha": 0.5,
+        "level": 1.0,
+    }
+    claim = edit(
+        claim, form="low-rank", rank=1, state_dtype=dtype, data__factor=encode(numbers["factor"]),
+        data__center=encode([0.0, 0.0]),
+    )  # fmt: skip
+    with mpmath.workprec(300):
+        assert near(claim, needed(claim, numbers, mpf(2) ** -300))
+
+
 def drawn(form: str, dtype: str, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
     _, claim, _ = energy()
     shape = [3, 4] if form == "fourier" else [int(rng.integers(1, 5))]
@@ -99,6 +128,7 @@ def test_share_that_rounding_takes(
         for _ in range(12):
             claim, numbers = drawn(form, dtype, rng)
             share = needed(claim, numbers, mpf(negligible))
+            assert near(claim, share)
             found = _energy.evaluate(claim, {})
             assert found.needed == pytest.approx(float(share), rel=1e-9)
             assert found.verdict == ("holds" if share < 0.5 else "inconclusive")

@@ -19,6 +19,8 @@ INF = math.inf
 
 # --- matrices ---
 
+ONE = encode(1.0)
+
 
 def test_matrices_in_rationals() -> None:
     """Random blocks: symmetric parts and their definiteness against eigenvalues, the smallest pivot against minors."""
@@ -76,7 +78,7 @@ def test_pivots_that_vanish() -> None:
         ([[2, 0], [0, 0]], (None, (0, 1))), ([[1, 2], [2, 4]], (None, (0, 1))), ([[1, 2], [2, 3]], (1, (-1, 1))),
         ([[2, 0], [0, -3]], (1, (-6, 2))), ([[0, 0, 0], [0, 1, 2], [0, 2, 3]], (2, (-1, 1))), ([[-1]], (0, (-1, 1))),
         ([[4, 2], [2, 2]], (None, (4, 4))), ([[2, 0, 0], [0, 0, 1], [0, 1, 1]], (1, (0, 2))),
-        ([[3, 1, 1], [1, 3, 1], [1, 1, 3]], (None, (20, 8))),
+        ([[3, 1, 1], [1, 3, 1], [1, 1, 3]], (None, (20, 8))), ([[2, 0, 0], [0, 1, 0], [0, 0, 3]], (None, (2, 2))),
     ):  # fmt: skip
         assert _lmi._smallest_pivot(F) == wanted
     assert _lmi._ratio(10**400, 1) == 1.7976931348623157e308
@@ -117,19 +119,13 @@ def test_matrices_of_a_file(changes: dict[str, Any], words: str) -> None:
 
 
 def test_matrices_must_be_symmetric() -> None:
-    block = {
-        "constant": encode([1.0] * 2), "left": encode([0.0] * 2), "right": encode([0.0] * 2),
-        "slopes": encode([1.0] * 1)
-    }  # fmt: skip
-    block = edit(block, constant=encode([1.0]))
-    for S, fine in (([1.0, 2.0, 2.0, 3.0], True), ([1.0, 2.0, 2.5, 3.0], False)):
-        claim = {
-            "elements": 1,
-            "variables": [2, 0, 1],
-            "orders": [1],
-            "data": {"S": encode(S), "Y": "", "z": encode(1.0), "blocks": [block]},
-        }
-        if fine:
+    good = [1.0, 2.0, 3.0, 2.0, 5.0, 6.0, 3.0, 6.0, 9.0]
+    block = {"constant": ONE, "left": encode([0.0] * 3), "right": encode([0.0] * 3), "slopes": ONE}
+    for place in (None, 3, 6, 7):
+        S = [v + 0.5 * (i == place) for i, v in enumerate(good)]
+        data = {"S": encode(S), "Y": "", "z": ONE, "blocks": [block]}
+        claim = {"elements": 1, "variables": [3, 0, 1], "orders": [1], "data": data}
+        if place is None:
             assert _lmi.evaluate(claim, {}).pivot == 2.0
         else:
             with pytest.raises(
@@ -142,6 +138,8 @@ def test_stated_pivots() -> None:
     assert finish(*minimal.lmi())["claims"][0]["worst"] == {"pivot": encode(0.4375), "element": 1, "block": 0}
     for name, value in (("pivot", encode(0.5)), ("element", 0), ("block", 1)):
         assert "worst: the claim says" in stated(minimal.lmi, **{f"worst__{name}": value})
+    broken = _lmi.evaluate(edit(minimal.lmi()[1], data__z=encode([-3.0, 1.0])), {})
+    assert (broken.elements, broken.blocks, broken.element, broken.block) == (2, 4, 0, 1)
     # the smallest of several, wherever it is
     module, claim, certificate = minimal.lmi()
     found = module.evaluate(edit(claim, data__z=encode([-1.75, 1.0])), certificate)

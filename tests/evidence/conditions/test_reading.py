@@ -169,6 +169,9 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         refused(words)
     file.write_text(text)
     refused("MiB", max_bytes=len(text) - 1)
+    with open(file, "wb") as large:
+        large.truncate(5 * 2**20)
+    refused("has 5 MiB; certificates of more than 3 MiB are refused", max_bytes=3 * 2**20)
     file.write_bytes(b"\xff\xfe")
     refused("is not text")
     file.unlink()
@@ -296,6 +299,9 @@ def test_limits_of_covers() -> None:
         list(leaves("a", [0.0] * 11, [1.0] * 11, "a", "cover"))
     deep = "0" * 400 + "a" * 401
     assert len(list(leaves(deep, [0.0], [1.0], "a", "cover"))) == 401
+    assert len(list(leaves("0a" * 400 + "a", [-1.0], [0.0], "a", "cover"))) == 401
+    with pytest.raises(FileFormatError, match="'0' at character 800 is no axis"):
+        list(leaves("0a" * 401 + "a", [-1.0], [0.0], "a", "cover"))
     with pytest.raises(FileFormatError, match="at character 400"):
         list(leaves("0" * 401 + "a" * 402, [0.0], [1.0], "a", "cover"))
 

@@ -26,8 +26,10 @@ def drawn(rng: random.Random) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     data["upper"] = [rng.choice((INF, number())) for _ in range(12)]
     data["lower"] = [rng.choice((-INF, number())) for _ in range(12)]
     _, claim, _ = minimal.rows()
-    claim = edit(claim, rows=12, **{f"data__{k}": encode(v) for k, v in data.items()})
-    return claim, minimal.head(1, 2, dt=0.5, horizon=2), data
+    claim = edit(
+        claim, rows=12, data__x=encode([0.0] * 8), **{f"data__{k}": encode(v) for k, v in data.items()}
+    )
+    return claim, minimal.head(2, 2, dt=0.5, horizon=2), data
 
 
 def test_rows_in_rationals() -> None:
@@ -56,6 +58,9 @@ def test_rows_in_rationals() -> None:
 
 def test_description_of_a_broken_row() -> None:
     module, claim, certificate = minimal.rows()
+    claim = edit(
+        claim, data__upper=encode([INF, 4.0, INF, 3.0, INF, 5.0, INF, 2.0]), data__A=encode([1.0] * 7 + [2.0]),
+    )  # fmt: skip
     bad = edit(claim, data__u=encode([-1.0, 0.5, 0.75, 3.0]))
     words = verdict(module, bad, certificate)
     assert "1 of 8 bounds fail; worst in run 1 at t = 0.5 s, row 1: A u = 6 beyond upper = 2" in words
@@ -99,6 +104,16 @@ def test_tolerance_of_a_row() -> None:
         ({"data__dt": encode([0.5, 0.5, 1.0, -0.5])}, "run 1 has no input"),
         ({"data__dt": encode([0.5, 0.25, 0.5, 0.5])}, "run 0 ends at t = 0.75 s instead of 1 s"),
         ({"data__dt": encode([0.5, 0.75, 0.5, 0.5])}, "run 0 ends at t = 1.25 s"),
+        ({"data__t": encode([0.0, 0.5 + 4e-10, 0.0, 0.5])}, "holds"),
+        ({"data__t": encode([0.0, 0.5 + 1e-9, 0.0, 0.5])}, "run 0 has no input"),
+        (
+            {
+                "data__counts": [1, 3],
+                "data__t": encode([0.0, 0.0, 0.25, 0.5]),
+                "data__dt": encode([1.0, 0.25, 0.25, 0.5]),
+            },
+            "holds",
+        ),
         ({"data__counts": [4, 0]}, "run 0 has no input from t = 1 s"),
         ({"data__counts": [1, 3]}, "run 0 ends"),
         ({"starts": 3}, "starts: the claim says 3, the data hold 2"),
@@ -128,6 +143,12 @@ def test_times_of_float32_runs() -> None:
 
 def test_stated_rows() -> None:
     assert stated(minimal.rows).startswith("holds")
+    words = finish(*minimal.rows())["claims"][0]["statement"]
+    assert (
+        "In each of 2 recorded runs of hand (version 1) and at each of the 4 inputs u held from 0 to 1 s"
+        in words
+    )
+    assert "8 rows, 8 finite bounds" in words
     place = {"excess": encode(0.0), "input": 0, "row": 0, "side": "lower"}
     assert finish(*minimal.rows())["claims"][0]["worst"] == place
     for name, value, words in (
