@@ -147,23 +147,24 @@ def _settle(
     tree: list[str] = []
     stack = [(box, share, 0)]
     settled, boxes, open_, open_share = 1.0 - share, 0, 0, 0.0
-    with precision(bits):
-        while stack:
-            (lower, upper), size, depth = stack.pop()
-            late = time.monotonic() > deadline
-            label, axis = (OPEN, 0) if late else examine(lower, upper)
-            small = size < smallest or depth >= MOST_DEPTH - 20
-            if label is None and (small or not lower[axis] < middle(lower[axis], upper[axis]) < upper[axis]):
-                label = OPEN
-            if label is None:
-                tree.append(str(axis))
-                low, high = _halves((lower, upper), size, axis)
-                stack += [(*high, depth + 1), (*low, depth + 1)]
-                continue
-            tree.append(label)
-            boxes, settled = boxes + 1, settled + size
-            if label == OPEN:
-                open_, open_share = open_ + 1, open_share + size
-            if not boxes % 100:
-                report(settled, boxes, open_)
+    while stack:
+        (lower, upper), size, depth = stack.pop()
+        label, axis = OPEN, 0
+        if time.monotonic() <= deadline:
+            with precision(bits):  # for one box only: other threads wait meanwhile
+                label, axis = examine(lower, upper)
+        small = size < smallest or depth >= MOST_DEPTH - 20
+        if label is None and (small or not lower[axis] < middle(lower[axis], upper[axis]) < upper[axis]):
+            label = OPEN
+        if label is None:
+            tree.append(str(axis))
+            low, high = _halves((lower, upper), size, axis)
+            stack += [(*high, depth + 1), (*low, depth + 1)]
+            continue
+        tree.append(label)
+        boxes, settled = boxes + 1, settled + size
+        if label == OPEN:
+            open_, open_share = open_ + 1, open_share + size
+        if not boxes % 100:
+            report(settled, boxes, open_)
     return "".join(tree), boxes, open_, open_share

@@ -13,7 +13,7 @@ import constrained_nn
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import SCHEMA, VERSION, encode
 from constrained_nn.verify._claim import ClaimModule
-from constrained_nn.verify._format import mapping, named
+from constrained_nn.verify._format import mapping, named, spelled
 from control_envs.tasks import Task
 
 
@@ -39,10 +39,10 @@ def head(*, command: str, seed: int, task: dict[str, Any], controller: dict[str,
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "python-flint")},
         },
-        "command": command,
+        "command": spelled(command),
         "seed": seed,
         "task": task,
-        "controller": controller,
+        "controller": {key: spelled(value) for key, value in controller.items()},
         "claims": [],
     }
 

@@ -8,8 +8,10 @@ true, so that what cannot be enclosed is never proved.
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 from flint import arb, ctx
@@ -19,20 +21,44 @@ ZERO, ONE = arb(0), arb(1)
 Function = Callable[[arb], arb]
 
 
+_FLINT = threading.RLock()  # precision and order belong to the process: one thread computes at a time
+
+
+def _renew() -> None:
+    """A child has no thread that could give back what was held when its parent was forked."""
+    global _FLINT
+    _FLINT = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
 @contextmanager
-def precision(bits: int) -> Iterator[None]:
-    """Work with this many bits, and leave the setting as it was."""
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
+def setting(name: str, value: int) -> Iterator[None]:
+    """Work with this setting of flint's, alone among all threads, and leave it as it was."""
+    with _FLINT:
+        before = getattr(ctx, name)
+        setattr(ctx, name, value)
+        try:
+            yield
+        finally:
+            setattr(ctx, name, before)
+
+
+def precision(bits: int) -> AbstractContextManager[None]:
+    """Work with this many bits."""
+    return setting("prec", bits)
 
 
 def interval(lower: float | arb, upper: float | arb) -> arb:
     """A ball that contains `[lower, upper]`."""
     return arb(lower).union(arb(upper))
+
+
+def widened(x: arb, share: float, least: float) -> arb:
+    """A ball about the same middle, its radius larger by a share of it and by `least`."""
+    return arb(x.mid(), x.rad() * (1 + share) + least)
 
 
 def maximum(a: arb, b: arb) -> arb:
@@ -223,7 +249,7 @@ def _relu(x: arb) -> arb:
 
 def _positive(x: arb) -> arb:
     """`x` where it is proved positive: a square root or a logarithm is nothing elsewhere."""
-    return x if x > 0 else NAN
+    return x if x.is_finite() and x > 0 else NAN
 
 
 def _sqrt(x: arb) -> arb:

@@ -11,8 +11,8 @@ from flint import arb
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify._balls import precision
 from constrained_nn.verify._claim import COMMON
-from constrained_nn.verify._cover import Leaf, leaves, replaced
-from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text, title
+from constrained_nn.verify._cover import Leaf, leaves, points, replaced
+from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, title
 from constrained_nn.verify._held import BITS, Barrier, System, examine, inside, outside
 from constrained_nn.verify._program import Program, parse
 
@@ -34,7 +34,7 @@ class Invariance:
 
     Args:
         boxes: Leaves of the cover.
-        examined: Leaves that meet the safe set.
+        examined: Leaves that may meet the safe set, each with a witness.
         row: Least slack of a witness.
         curvature: Least slack of a curvature.
         missing: What is not proved, or None.
@@ -57,8 +57,8 @@ class Invariance:
         if self.missing is not None:
             return self.missing
         return (
-            f"holds: {self.examined} of {self.boxes} boxes meet the safe set; least slack {self.row:.3g} in the rows, "
-            f"{self.curvature:.3g} in the curvature, in ball arithmetic"
+            f"holds: {self.examined} of {self.boxes} boxes may meet the safe set; least slack {self.row:.3g} in the "
+            f"rows, {self.curvature:.3g} in the curvature, in ball arithmetic"
         )
 
 
@@ -87,7 +87,7 @@ def read_system(claim: dict[str, Any], certificate: dict[str, Any]) -> System:
         with precision(BITS):
             if not arb(gains[-1]) * arb(hold) <= 1:
                 raise FileFormatError(f"barriers[{i}].gains: expected rate * hold <= 1.")
-        text(item["unit"], f"barriers[{i}].unit")
+        title(item["unit"], f"barriers[{i}].unit")
         barriers.append(
             Barrier(
                 title(item["name"], f"barriers[{i}].name"),
@@ -123,7 +123,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
     if not isinstance(cover, str):
         raise FileFormatError("data.cover: expected a string.")
     witness = decode(data["witness"], "data.witness", m * cover.count("+"))
-    boxes = examined = 0
+    boxes, examined, met = 0, 0, False
     row = curvature = float("inf")
     for leaf in leaves(cover, lower, upper, LABELS, "data.cover"):
         boxes += 1
@@ -141,8 +141,9 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
         if (face := open_face(system, leaf.lower, leaf.upper, lower, upper, periodic)) is not None:
             missing = f"the set reaches the face {names[face]} of the box: {place}"
             return Invariance(boxes, examined, row, curvature, missing)
-    if not examined:
-        return Invariance(boxes, 0, 0.0, 0.0, "the safe set is empty in the box")
+        met = met or any(inside(system, point, point) for point in points(leaf))
+    if not met:  # else nothing would be claimed
+        return Invariance(boxes, examined, 0.0, 0.0, "not proved: that the safe set is not empty in the box")
     missing = _starts_outside(system, claim["start"], data["start"], lower, upper, names)
     if missing is not None:
         return Invariance(boxes, examined, row, curvature, missing)

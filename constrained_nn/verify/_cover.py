@@ -7,6 +7,7 @@ of division, so that the leaves of a complete string cover the box exactly.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,13 @@ def leaves(
 def replaced(values: Sequence[float], axis: int, value: float) -> tuple[float, ...]:
     """`values` with another one on `axis`."""
     return (*values[:axis], value, *values[axis + 1 :])
+
+
+def points(leaf: Leaf) -> Iterator[tuple[float, ...]]:
+    """The middle of a box, then its corners: where a set that is not empty is likely to have a point."""
+    ends = list(zip(leaf.lower, leaf.upper, strict=True))
+    yield tuple(middle(a, b) for a, b in ends)
+    yield from itertools.product(*ends)
 
 
 def not_proved(box: int, leaf: Leaf) -> str:

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from flint import arb, ctx
+from flint import arb
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._balls import precision
 from constrained_nn.verify._claim import COMMON
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, sequence, text
 from constrained_nn.verify._lmi import _exact, _smallest_pivot
@@ -91,16 +90,6 @@ class _Energy:
     state: str
 
 
-@contextmanager
-def _precision(bits: int) -> Iterator[None]:
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
-
-
 def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Bound:
     """Definiteness of `Q` exactly, and the share of the bound that rounding needs, in ball arithmetic.
 
@@ -110,7 +99,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Bound:
     e = _read(claim)
     if (wrong := _wrong(e)) is not None:
         return Bound(1.0, e.safety, counterexample=wrong)
-    with _precision(256):
+    with precision(256):
         largest = _largest_share(e)
         if largest is None:
             return Bound(1.0, e.safety, lacking="the energy is too badly conditioned for a bound on rounding")
@@ -167,9 +156,9 @@ def _wrong(e: _Energy) -> str | None:
     if e.form == "dense":
         if e.floor <= 0:
             return f"floor = {e.floor!r} is not positive"
-        bad, pivot = _smallest_pivot(_twice_shifted(e))
+        bad, _ = _smallest_pivot(_twice_shifted(e))
         if bad is not None:
-            return f"Q − floor I is not positive semidefinite: pivot {bad} of its factorization has sign {pivot[0] > 0}"
+            return f"Q - floor I is not positive semidefinite: see pivot {bad} of its factorization"
     elif (least := min(e.weights)) <= 0:
         return f"Q is not positive definite: weight {e.weights.index(least)} is {least!r}"
     return None

@@ -66,6 +66,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Runs:
     ratio = decode(data["ratio"], "data.ratio", runs, infinite=True)
     growth = decode(data["growth"], "data.growth", runs, infinite=True)
     active = decode(data["active"], "data.active", runs)
+    if min(*ratio, *growth) < 0:
+        raise FileFormatError("data.ratio, data.growth: expected ratios of energies, got a negative number.")
     if not all(0 <= share <= 1 for share in active):
         raise FileFormatError("data.active: expected shares of steps.")
     finite = [max(r, g) < float("inf") for r, g in zip(ratio, growth, strict=True)]

@@ -19,6 +19,10 @@ MAX_BYTES = 64 * 2**20
 
 _TOP = ("schema", "version", "digest", "versions", "command", "seed", "task", "controller", "claims")
 _TASK = ("name", "version", "dt", "horizon", "state", "input")
+# Every character that a string of a file may have. Others print as blanks, as signs of a sentence, or as one another.
+ALPHABET = frozenset(map(chr, range(0x20, 0x7F))) | frozenset(
+    "\N{DEGREE SIGN}\N{MICRO SIGN}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT THREE}αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
+)
 _LONGEST, _SIGNS = 60, frozenset('!"(),:;<=>?')  # of a name
 _CONTROLLER = ("method", "dtype", "weights", "sha256")
 
@@ -155,6 +159,7 @@ def _validate_head(certificate: dict[str, Any]) -> None:
     integer(certificate["seed"], "seed")
     versions = mapping(certificate["versions"], None, "versions")
     for key, value in versions.items():
+        text(key, "versions")
         text(value, f"versions.{key!a}")
     task = mapping(certificate["task"], _TASK, "task")
     integer(task["version"], "task.version")
@@ -164,6 +169,7 @@ def _validate_head(certificate: dict[str, Any]) -> None:
     controller = mapping(certificate["controller"], _CONTROLLER, "controller")
     for key in _CONTROLLER:
         text(controller[key], f"controller.{key}")
+    title(controller["method"], "controller.method", most=8)
     if not sequence(certificate["claims"], "claims"):
         raise FileFormatError("claims: expected at least one claim, got none.")
 
@@ -172,28 +178,27 @@ def named(task: Mapping[str, Any]) -> None:
     """Refuses a task whose statements could be misread: by its names, or because two of them are the same."""
     title(task["name"], "task.name")
     for key in ("state", "input"):
-        items = [text(item, f"task.{key}") for item in sequence(task[key], f"task.{key}")]
-        if not all(map(str.strip, items)):
-            raise FileFormatError(f"task.{key}: expected names, got a blank.")
-        words = [title(item.split()[0], f"task.{key}") for item in items]  # what follows is the unit
+        items = [title(item, f"task.{key}", most=6) for item in sequence(task[key], f"task.{key}")]
+        words = [item.split()[0] for item in items]  # what follows is the unit
         if len(set(words)) != len(words):
             raise FileFormatError(f"task.{key}: expected each name once.")
 
 
-def title(value: Any, where: str) -> str:
-    """`value` as a name: at most four words without the signs of a sentence, which in a statement claim nothing."""
-    words = text(value, where).split(" ")
-    if (
-        len(value) > _LONGEST
-        or len(words) > 4
-        or any(not w or w[-1] == "." or _SIGNS & set(w) for w in words)
-    ):
+def title(value: Any, where: str, *, most: int = 4) -> str:
+    """`value` as a name: at most `most` words without the signs of a sentence, which in a statement claim nothing."""
+    words = value.split(" ") if isinstance(value, str) else []
+    allowed = all(w and w[-1] != "." and set(w) <= ALPHABET - _SIGNS for w in words)
+    if not words or not allowed or len(words) > most or len(value) > _LONGEST:
         raise FileFormatError(
-            f"{where}: expected a name of at most four words and {_LONGEST} characters, without "
-            f"{' '.join(sorted(_SIGNS))}, "
-            f"got {_kind(value)}."
+            f"{where}: expected a name of at most {most} words and {_LONGEST} characters, of printable ASCII or Greek "
+            f"letters without {' '.join(sorted(_SIGNS))}, got {_kind(value)}."
         )
     return value
+
+
+def spelled(value: str) -> str:
+    """A string with the escapes of all characters that no file may have."""
+    return "".join(c if c in ALPHABET else ascii(c)[1:-1] for c in value)
 
 
 def mapping(value: Any, keys: Iterable[str] | None, where: str) -> dict[str, Any]:
@@ -222,9 +227,11 @@ def sequence(value: Any, where: str) -> list[Any]:
 
 
 def text(value: Any, where: str) -> str:
-    """`value` as a string that is safe to print."""
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise FileFormatError(f"{where}: expected printable text, got {_kind(value)}.")
+    """`value` as a string of `ALPHABET`, which reads as it prints."""
+    if not isinstance(value, str) or not value or not ALPHABET.issuperset(value):
+        raise FileFormatError(
+            f"{where}: expected printable text of ASCII and Greek letters, got {_kind(value)}."
+        )
     return value
 
 

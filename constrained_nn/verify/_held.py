@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from flint import arb
 
-from constrained_nn.verify._balls import interval, precision
+from constrained_nn.verify._balls import interval, precision, widened
 from constrained_nn.verify._cover import middle
 from constrained_nn.verify._jets import Jet, order, run, solution
 from constrained_nn.verify._program import Program
@@ -132,7 +132,7 @@ def _series(
         count = range(least + 1)
         h = [(k + 1) * e.coefficient(k + 1) + kappa * e.coefficient(k) for k in count]
         slope = [(k + 1) * e.slope_coefficient(k + 1) + kappa * e.slope_coefficient(k) for k in count]
-        found.append((Jet.of(h, slope), e))
+        found.append((Jet.begun(h, slope), e))
     return found
 
 
@@ -282,7 +282,7 @@ def _reach(system: System, x: list[arb], u: list[arb]) -> list[arb] | None:
     for _ in range(_TRIES):
         if not all(g.is_finite() for g in guess):
             return None
-        guess = [g + arb(0, 1e-9) + (g - g.mid()) * arb(0, 1e-3) for g in guess]
+        guess = [widened(g, 1e-3, 1e-9) for g in guess]
         image = moved(guess)
         if all(g.contains(v) for g, v in zip(guess, image, strict=True)):
             return image  # in the guess, and contains all solutions as well

@@ -3,29 +3,26 @@
 A series `Σ cₖ sᵏ` encloses, for every point of the balls it was made from, the Taylor coefficients in the time `s` of
 one smooth function. Operations with a kink give a coefficient that is not finite, of which nothing is ever proved; nor
 of those after it, which could be finite only by accident: a function without a value has no derivatives.
+
+A series knows to which order it goes, and a coefficient beyond is NaN, not zero: the order in force belongs to the
+process, and another thread may have cut the series short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from flint import arb, arb_series, ctx
+from flint import arb, arb_series
 
-from constrained_nn.verify._balls import NAN, UNARY
+from constrained_nn.verify._balls import NAN, UNARY, setting
 from constrained_nn.verify._program import Instruction, Program
 
 
-@contextmanager
-def order(count: int) -> Iterator[None]:
-    """Work with series of `count` coefficients, and leave the setting as it was."""
-    before = ctx.cap
-    ctx.cap = count
-    try:
-        yield
-    finally:
-        ctx.cap = before
+def order(count: int) -> AbstractContextManager[None]:
+    """Work with series of `count` coefficients."""
+    return setting("cap", count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +34,20 @@ class Jet:
 
     @staticmethod
     def of(coefficients: Sequence[arb], slopes: Sequence[arb] | None = None) -> Jet:
+        """A polynomial: what follows its coefficients is zero."""
         return Jet(arb_series(list(coefficients)), None if slopes is None else arb_series(list(slopes)))
 
+    @staticmethod
+    def begun(coefficients: Sequence[arb], slopes: Sequence[arb] | None = None) -> Jet:
+        """The first coefficients of a series: of what follows nothing is known."""
+        return Jet(_begun(coefficients), None if slopes is None else _begun(slopes))
+
     def coefficient(self, k: int) -> arb:
-        """`cₖ`; NaN where an earlier coefficient is not finite."""
+        """`cₖ`; NaN where it is not known, or an earlier coefficient is not finite."""
         return _after_finite(self.value, k)
 
     def slope_coefficient(self, k: int) -> arb:
-        """Derivative of `cₖ` in the chosen input; NaN where an earlier coefficient is not finite."""
+        """Derivative of `cₖ` in the chosen input; NaN where it is not known, or an earlier one is not finite."""
         if not _after_finite(self.value, k).is_finite():
             return NAN
         return arb(0) if self.slope is None else _after_finite(self.slope, k)
@@ -61,7 +64,7 @@ class Jet:
         return self + (-other)
 
     def __mul__(self, other: Jet) -> Jet:
-        if not (self.value[0].is_finite() and other.value[0].is_finite()):
+        if not (self.coefficient(0).is_finite() and other.coefficient(0).is_finite()):
             return (
                 _nothing()
             )  # zero times what has no value has none; of two series the product would be zero
@@ -79,13 +82,17 @@ class Jet:
         return Jet(f(self.value), None if self.slope is None else df(self.value) * self.slope)
 
 
+def _begun(coefficients: Sequence[arb]) -> arb_series:
+    return arb_series(list(coefficients), len(coefficients))
+
+
 def _after_finite(series: arb_series, k: int) -> arb:
-    return series[k] if all(series[i].is_finite() for i in range(k)) else NAN
+    return series[k] if k < series.prec and all(series[i].is_finite() for i in range(k)) else NAN
 
 
 def _missing() -> arb_series:
-    """Where there is no series: every coefficient is NaN, so that no later one passes for a derivative."""
-    return arb_series([NAN] * ctx.cap)
+    """Where there is no series: the first coefficient is NaN, so that no later one passes for a derivative."""
+    return _begun([NAN])
 
 
 def _nothing() -> Jet:
@@ -94,28 +101,28 @@ def _nothing() -> Jet:
 
 def _reciprocal(v: arb_series) -> arb_series:
     """`1 / v`; nothing where the constant term may be zero."""
-    return 1 / v if v[0].is_finite() and v[0] != 0 else _missing()
+    return 1 / v if _after_finite(v, 0).is_finite() and v[0] != 0 else _missing()
 
 
 def _square(a: Jet) -> Jet:
     product = a * a
-    start = UNARY["square"][0](
-        a.value[0]
-    )  # is never negative, which the product of a ball with itself does not know
-    return Jet(arb_series([start, *product.value.coeffs()[1:]]), product.slope)
+    start = UNARY["square"][0](a.coefficient(0))  # is never negative, which a product of balls does not know
+    return Jet(arb_series([start, *product.value.coeffs()[1:]], product.value.prec), product.slope)
 
 
 def _sqrt(a: Jet) -> Jet:
-    return a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.value[0] > 0 else _nothing()
+    return (
+        a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.coefficient(0) > 0 else _nothing()
+    )
 
 
 def _log(a: Jet) -> Jet:
-    return a.map(lambda v: v.log(), _reciprocal) if a.value[0] > 0 else _nothing()
+    return a.map(lambda v: v.log(), _reciprocal) if a.coefficient(0) > 0 else _nothing()
 
 
 def _wave(v: arb_series) -> tuple[arb_series, arb_series]:
     """Sine and cosine by the sum formula about the constant term, whose own are enclosed without overestimation."""
-    start, motion = v[0], arb_series([arb(0), *v.coeffs()[1:]])
+    start, motion = _after_finite(v, 0), arb_series([arb(0), *v.coeffs()[1:]], v.prec)
     sine, cosine = UNARY["sin"][0](start), UNARY["cos"][0](start)
     s, c = motion.sin(), motion.cos()
     return sine * c + cosine * s, cosine * c - sine * s
@@ -186,9 +193,9 @@ def _execute(i: Instruction, args: list[list[Jet]]) -> list[Jet]:
 
 
 def _affine(weights: Sequence[float], offset: float, jets: Sequence[Jet]) -> Jet:
-    total = Jet.of([arb(offset)])
+    total = Jet(arb_series([arb(offset)], min(jet.value.prec for jet in jets)))
     for weight, jet in zip(weights, jets, strict=True):
-        if weight or not jet.value[0].is_finite():
+        if weight or not jet.coefficient(0).is_finite():
             total = total + Jet.of([arb(weight)]) * jet
     return total
 
@@ -214,9 +221,9 @@ def solution(plant: Program, x: Sequence[arb], u: Sequence[arb], count: int, cho
     values = [[v] for v in x]
     slopes: list[list[arb]] | None = None if chosen is None else [[arb(0)] for _ in x]
     for k in range(count):
-        jets = [Jet.of(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
+        jets = [Jet.begun(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
         for i, jet in enumerate(run(plant, [*jets, *inputs])):
             values[i].append(jet.coefficient(k) / (k + 1))
             if slopes is not None:
                 slopes[i].append(jet.slope_coefficient(k) / (k + 1))
-    return [Jet.of(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
+    return [Jet.begun(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]

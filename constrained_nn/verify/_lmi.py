@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
         for b, shape in zip(blocks, shapes, strict=True)
     ]
 
+    if not any(_depends(*(any(map(any, t)) for t in block[1:])) for block in tensors):
+        raise FileFormatError("data.blocks: expected one that depends on the decisions. Nothing is claimed.")
     worst: tuple[int, int, int, int] | None = None  # numerator, denominator, element, block
     for e in range(elements):
         V = [S[e][i * p : (i + 1) * p] for i in range(p)] + [Y[e][i * p : (i + 1) * p] for i in range(k)]
@@ -98,7 +101,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
             F, exponent = _matrix(n, p, k, V, z[e], constant, left, right, slopes)
             bad, pivot = _smallest_pivot(F)
             if bad is not None:
-                value = _ratio(pivot[0], pivot[1] << exponent if exponent >= 0 else pivot[1])
+                value = _ratio(pivot[0], pivot[1] << exponent)
                 text = (
                     f"element {e}, block {b} is not positive semidefinite: pivot {bad} of its factorization is "
                     f"{value:.6g}"
@@ -112,10 +115,15 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
     return Proof(elements, elements * len(orders), value, worst[2], worst[3], None)
 
 
+def _depends(left: bool, right: bool, slopes: bool) -> bool:
+    """Whether a block with these coefficients, zero or not, has a decision in it."""
+    return slopes or (left and right)
+
+
 def _numbers(text: Any, where: str, elements: int, size: int, *, shared: bool) -> list[list[float]]:
     """The numbers of every element, or of all together where they share them."""
     values = decode(text, where)
-    if shared and len(values) == size and (size or elements == 1):
+    if shared and len(values) == size:
         return [values]
     if len(values) != elements * size:
         raise FileFormatError(
@@ -126,8 +134,8 @@ def _numbers(text: Any, where: str, elements: int, size: int, *, shared: bool) -
 
 def _exact(values: list[float]) -> _Exact:
     ratios = [v.as_integer_ratio() for v in values]
-    exponent = max((d.bit_length() - 1 for _, d in ratios), default=0)
-    return _Exact([n << (exponent - d.bit_length() + 1) for n, d in ratios], exponent)
+    common = max((d for _, d in ratios), default=1)  # all are powers of two
+    return _Exact([n * (common // d) for n, d in ratios], common.bit_length() - 1)
 
 
 def _matrix(
@@ -202,7 +210,7 @@ def _ratio(numerator: int, denominator: int) -> float:
     try:
         return numerator / denominator
     except OverflowError:
-        return float("1.7976931348623157e308") * (1 if numerator > 0 else -1)
+        return sys.float_info.max if numerator > 0 else -sys.float_info.max
 
 
 def check_stated(claim: dict[str, Any], found: Proof) -> None:

@@ -238,25 +238,32 @@ class Loop:
 
     def fails_at(self, x: Sequence[float]) -> arb | None:
         """The change of `V` at a state of the domain with `V <= level`, outside `E`, if it is above `−margin`."""
-        point = Vector.constant(x)
-        inside = all(a <= v <= b for a, v, b in zip(self.lower, x, self.upper, strict=True))
-        if not inside or not self.value(point).values[0] <= self.level:
+        if not self.is_about(x):
             return None
-        found = self.change(point).values
+        found = self.change(Vector.constant(x)).values
         change = found[0]
         if self.motion == "held":
             error = self.remainder(x, x)
             if error is None:
                 return None
             change = change + self._shifted(found[1:], error)
-        out = self.inner.value(point.values) > self.inner.radius
-        return change if out and change > -self.margin else None
+        return change if change > -self.margin else None
+
+    def is_about(self, x: Sequence[float]) -> bool:
+        """Whether a state is proved to be in the domain and outside `E`, with `V <= level`."""
+        point = Vector.constant(x)
+        inside = all(a <= v <= b for a, v, b in zip(self.lower, x, self.upper, strict=True))
+        return (
+            inside
+            and bool(self.value(point).values[0] <= self.level)
+            and bool(self.inner.value(point.values) > self.inner.radius)
+        )
 
 
 def positive_definite(M: arb_mat) -> bool:
     """Whether every symmetric matrix in a matrix of balls is positive definite: all pivots of `L D Lᵀ` are positive."""
     n = M.nrows()
-    A = [[(M[i, j] + M[j, i]) / 2 for j in range(n)] for i in range(n)]
+    A = [[M[i, j] + M[j, i] for j in range(n)] for i in range(n)]
     for i in range(n):
         if not A[i][i] > 0:
             return False

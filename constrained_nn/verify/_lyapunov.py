@@ -19,6 +19,7 @@ from constrained_nn.verify._cover import (
     leaves,
     not_proved,
     point_in_words,
+    points,
 )
 from constrained_nn.verify._format import decode, decode_one, mapping, text
 from constrained_nn.verify._loops import LABELS, Ellipsoid, Loop, positive_definite, quadratic
@@ -141,7 +142,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
         if data["point"] != "":
             return _at_point(loop, data["point"], certificate)
         missing = loop.closes()
-        worst, volume = float("-inf"), 0.0
+        worst, volume, met = float("-inf"), 0.0, False
         for leaf in leaves(cover, loop.lower, loop.upper, LABELS, "data.cover"):
             counts[leaf.label] += 1
             if leaf.label == "?":
@@ -152,10 +153,11 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
                 missing = missing or not_proved(sum(counts.values()) - 1, leaf)
                 break
             worst = max(worst, bound)
+            met = met or (leaf.label == "d" and any(map(loop.is_about, points(leaf))))
     if counts["?"]:
         missing = missing or f"{counts['?']} boxes are open, {volume:.3g} of the domain"
-    if worst == float("-inf"):
-        missing = missing or "no box with decrease"
+    if not met:  # else nothing would be claimed
+        missing = missing or "not proved: that a state with decrease has V <= level and is outside of E"
     return Decrease(sum(counts.values()), counts, worst, None, missing)
 
 

@@ -86,6 +86,10 @@ def read_rows(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
     data = mapping(claim["data"], DATA, "data")
     rows = integer(claim["rows"], "rows", least=1, most=10**5)
     A, bound = decode(data["A"], "data.A", rows * m), decode(data["bound"], "data.bound", rows)
+    if not any(A):
+        raise FileFormatError(
+            "data.A: expected a row that constrains an output, got zeros. Nothing is claimed."
+        )
     lower, upper = (tuple(decode(data[k], f"data.{k}", n)) for k in ("lower", "upper"))
     if not all(a <= b for a, b in zip(lower, upper, strict=True)):
         raise FileFormatError("data.lower: expected no more than data.upper.")

@@ -96,8 +96,10 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
         for j in range(rows):
             k = i * rows + j
             exact.row(Place(i, j, ""), A[k * input_dim : (k + 1) * input_dim], y, lower[k], upper[k])
-    if exact.worst is None:
-        raise FileFormatError("data: expected at least one finite bound, got none. Nothing is claimed.")
+    if exact.worst is None or not exact.constrains:
+        raise FileFormatError(
+            "data: expected at least one row that bounds an input, got none. Nothing is claimed."
+        )
     counterexample = None
     if exact.violated:
         k = exact.worst.input * rows + exact.worst.row
@@ -145,6 +147,7 @@ class _Exact:
         self.bounds = self.violated = 0
         self.ratio = fmpq(0)
         self.worst: Place | None = None
+        self.constrains = False  # whether a row with a finite bound has a coefficient
 
     def row(self, place: Place, a: list[float], y: list[fmpq], lower: float, upper: float) -> None:
         if lower == math.inf or upper == -math.inf:
@@ -152,6 +155,7 @@ class _Exact:
                 f"data: expected bounds that a number can meet, got {lower} and {upper} (input {place.input}, row "
                 f"{place.row})."
             )
+        self.constrains = self.constrains or (any(a) and not (math.isinf(lower) and math.isinf(upper)))
         value = size = fmpq(0)
         for coefficient, component in zip(a, y, strict=True):
             term = _rational(coefficient) * component

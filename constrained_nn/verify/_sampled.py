@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from flint import arb, ctx, fmpq
+from flint import arb, fmpq
 
 from constrained_nn.errors import FileFormatError
+from constrained_nn.verify._balls import precision
 from constrained_nn.verify._claim import COMMON
 from constrained_nn.verify._cover import point_in_words
 from constrained_nn.verify._format import decode, decode_one, integer, mapping, text
@@ -71,21 +72,18 @@ def clopper_pearson(events: int, runs: int, confidence: float) -> float:
 
 def _is_bound(p: float, events: int, runs: int, confidence: float) -> bool:
     """Whether `P(more than events | p) >= confidence` is proved; False when it is not."""
-    if p >= 1.0 or events >= runs:
-        return p >= 1.0
-    before, goal = ctx.prec, fmpq(*confidence.as_integer_ratio())
-    try:
-        for precision in (128, 256, 512, 1024):
-            ctx.prec = precision
+    if p >= 1.0:
+        return True
+    if events >= runs:
+        return False
+    for bits in (128, 256, 512, 1024):
+        with precision(bits):
             # 1 − P(at most `events` | p), which is I_p(events + 1, runs − events) from its quicker side
             tail = 1 - (1 - arb(p)).beta_lower(arb(runs - events), arb(events + 1), regularized=True)
-            if tail >= arb(goal):
-                return True
-            if tail < arb(goal):
-                return False
-        return False
-    finally:
-        ctx.prec = before
+            goal = arb(fmpq(*confidence.as_integer_ratio()))
+            if not tail.overlaps(goal):
+                return bool(tail > goal)
+    return False
 
 
 def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
@@ -103,6 +101,10 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
     if len(complete) != runs or set(complete) - {"0", "1"}:
         raise FileFormatError(f"data.complete: expected a 0 or 1 for each of {runs} runs.")
     rtol = tolerance(claim, certificate["controller"])
+    if min(margin) == math.inf or max(excess) == -math.inf:
+        raise FileFormatError(
+            "data: expected a constraint and a row in some run, got none. Nothing is claimed."
+        )
 
     whole = [c == "1" for c in complete]
     collisions = sum(m < 0 for m, c in zip(margin, whole, strict=True) if c)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from flint import arb
 
-from constrained_nn.verify._balls import interval
+from constrained_nn.verify._balls import interval, widened
 from constrained_nn.verify._jets import Jet, order, run, solution
 from constrained_nn.verify._program import Program
 from constrained_nn.verify._vectors import Interpreter, Vector, apply, join
@@ -56,7 +56,7 @@ def reach(f: Interpreter, x: Sequence[arb], u: Sequence[arb], h: float) -> list[
     for _ in range(_TRIES):
         if not all(g.is_finite() for g in guess):
             return None
-        guess = [g + arb(0, 1e-12) + (g - g.mid()) * arb(0, 0.1) for g in guess]
+        guess = [widened(g, 0.1, 1e-12) for g in guess]
         image = moved(guess)
         if all(g.contains_interior(v) for g, v in zip(guess, image, strict=True)):
             return image
