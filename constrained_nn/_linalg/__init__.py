@@ -22,6 +22,7 @@ from constrained_nn._linalg._matrix_map import (
     linear_part,
     magnitude,
     matrix_at,
+    rounding_of,
 )
 from constrained_nn._linalg._min_norm import (
     ThinQR,
@@ -67,6 +68,7 @@ __all__ = [
     "psd_project",
     "recording",
     "rmatvec",
+    "rounding_of",
     "safe_norm",
     "smat",
     "svec",

@@ -118,23 +118,57 @@ def magnitude(map: MatrixMap, y: Float[Tensor, "*#batch m"]) -> Float[Tensor, "*
     return value
 
 
-def certified_above(
-    map: MatrixMap, y: Float[Tensor, "*#batch m"], floor: Float[Tensor, "*#batch"] | float = 0.0
-) -> Bool[Tensor, "*#batch"]:
-    """Whether `F(y) ⪰ floor I` is proved in exact arithmetic, by one Cholesky factorization in floating point.
+class Rounding(NamedTuple):
+    """`D F D` with diagonal one, in floating point, and what that may be off by.
 
-    The factorization of `F(y) − (floor + ε) I` exists, where `ε` bounds all rounding: of the evaluation (at most
-    `p + q + s + 4` operations in each term) and of the factorization itself (`(n + 1) u` times the trace).
+    Args:
+        matrix: `D F(y) D` `(*batch, n, n)`; the identity where it is not finite.
+        bound: `ε` `(*batch)`: `D F D − ε I` has a Cholesky factor in floating point only if `F ⪰ 0`.
+        scale: Diagonal of `D` `(*batch, n)`.
+        size: What the entries of `D F D` sum up, terms without signs `(*batch)`; `ε` is `size` roundings.
+    """
+
+    matrix: Float[Tensor, "*batch n n"]
+    bound: Float[Tensor, "*batch"]
+    scale: Float[Tensor, "*batch n"]
+    size: Float[Tensor, "*batch"]
+
+
+def rounding_of(
+    map: MatrixMap, y: Float[Tensor, "*#batch m"], floor: Float[Tensor, "*#batch"] | float = 0.0
+) -> Rounding:
+    """`F(y) − floor I`, scaled to a diagonal of ones, with a bound on all rounding.
+
+    `ε` covers the evaluation (at most `p + q + s + 8` operations in each term), the scaling (4) and the
+    factorization itself (`(n + 1) u` times the trace; Higham, Accuracy and Stability, theorem 10.3). With a
+    diagonal of ones it is relative to each row (van der Sluis): a block with rows of many sizes loses nothing.
     """
     F, size = matrix_at(map, y), magnitude(map, y)
-    F = 0.5 * (F + F.transpose(-2, -1))
+    eye = torch.eye(map.order, dtype=F.dtype, device=F.device)
+    shift = torch.as_tensor(floor, dtype=F.dtype, device=F.device)[..., None, None] * eye
+    F = 0.5 * (F + F.transpose(-2, -1)) - shift
     # underflow: at most `tiny · eps` in each product, multiplied by what follows it
     tiny = torch.finfo(F.dtype).tiny
     size = size + tiny * (1.0 + map.right.abs().sum((-2, -1)) + map.left.abs().sum((-2, -1)))[..., None, None]
-    operations = map.symmetric + map.left.shape[-1] + map.slopes.shape[-3] + map.order + 8
+    diagonal = F.diagonal(dim1=-2, dim2=-1)
+    normal = diagonal > tiny / torch.finfo(F.dtype).eps  # below, nothing is proved
+    scale = torch.where(normal, diagonal, 1.0).rsqrt()
+    F, size = (t * scale.unsqueeze(-1) * scale.unsqueeze(-2) for t in (F, size + shift.abs()))
+    operations = map.symmetric + map.left.shape[-1] + map.slopes.shape[-3] + map.order + 12
     unit = 0.5 * torch.finfo(F.dtype).eps
-    bound = 2.0 * operations * unit * (size.sum(-1).amax(-1) + size.diagonal(dim1=-2, dim2=-1).sum(-1))
-    shift = (floor + bound)[..., None, None] * torch.eye(map.order, dtype=F.dtype, device=F.device)
+    size = size.sum(-1).amax(-1) + size.diagonal(dim1=-2, dim2=-1).sum(-1)
+    bound = 2.0 * operations * unit * size
     finite = F.isfinite().all(-1).all(-1) & bound.isfinite()
-    safe = torch.where(finite[..., None, None], F - shift, 0.0)
-    return finite & (torch.linalg.cholesky_ex(safe)[1] == 0)
+    bound = torch.where(finite & normal.all(-1), bound, torch.inf)
+    return Rounding(torch.where(finite[..., None, None], F, eye), bound, scale, size)
+
+
+def certified_above(
+    map: MatrixMap, y: Float[Tensor, "*#batch m"], floor: Float[Tensor, "*#batch"] | float = 0.0
+) -> Bool[Tensor, "*#batch"]:
+    """Whether `F(y) ⪰ floor I` is proved in exact arithmetic, by one Cholesky factorization in floating point."""
+    F, bound, *_ = rounding_of(map, y, floor)
+    finite = bound.isfinite()
+    shift = torch.where(finite, bound, 0.0)[..., None, None]
+    eye = torch.eye(map.order, dtype=F.dtype, device=F.device)
+    return finite & (torch.linalg.cholesky_ex(F - shift * eye)[1] == 0)

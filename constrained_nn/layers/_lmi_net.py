@@ -17,7 +17,7 @@ from constrained_nn.layers._quarantine import quarantine, same_dtype
 from constrained_nn.sets import LMI, ConstraintSet
 from constrained_nn.solvers import LMISolution, Status, project_lmi
 from constrained_nn.solvers import _lmi_adjoint as adjoints
-from constrained_nn.solvers._lmi import Found, Settings, found_by, status_of
+from constrained_nn.solvers._lmi import Found, Settings, error_of, found_by, status_of
 from constrained_nn.solvers._lmi_problem import Eigen, Problem
 
 
@@ -31,10 +31,14 @@ class LMINet(ProjectionLayer[LMI]):
     search; and for elements where both stall an interior method. Differentiable in `y` and in every matrix.
 
     Guarantee: `OK` means that `F(x) ⪰ 0` is proved in exact arithmetic for the numbers returned, by Cholesky factors of
-    the original blocks in float64, shifted by a bound on all rounding. It is the nearest point of the set with
-    margin `δ` to 1e-10 of the size of the data, or to 1e-6 where the interior method found it (`found_by`).
-    `INFEASIBLE` comes with a multiplier which proves that no point within `1e9 (1 + |y|)` satisfies the inequalities.
-    Where eigenvalues of `F(x) − Z` vanish the derivative is that of the inside.
+    the original blocks in float64, shifted by a bound on all rounding.
+    The point is the nearest one of the set with margin `δ`, to `1e-2 (1 + |x|) + 1e-6 |y|` by a dual bound that is
+    checked; `solution.error` is that bound on the distance to the nearest point of the set itself, element by element:
+    in general `√(2 δ tr Z)`, 1e-4 for the default margin and multipliers of size one, 1e-6 for `margin=1e-12` (the true
+    distance is often its square). What is proved but not near is `STAGNATED`. A margin that rounding at `x` would
+    swallow is widened to what the proof needs.
+    `INFEASIBLE` comes with a multiplier which proves that no point within `1e9 (1 + |y|)`
+    satisfies the inequalities. Where eigenvalues of `F(x) − Z` vanish the derivative is that of the inside.
 
     Args:
         on_failure: `Raise() | Nan() | LeastViolation()`; default as in `ProjectionLayer`.
@@ -77,7 +81,9 @@ class LMINet(ProjectionLayer[LMI]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (LMI,)
-    guarantee: ClassVar[str] = "inequalities proved by Cholesky factors; nearest point to 1e-6, checked"
+    guarantee: ClassVar[str] = (
+        "inequalities proved by Cholesky factors; distance to the nearest point bounded"
+    )
 
     def __init__(
         self,
@@ -134,7 +140,7 @@ class LMINet(ProjectionLayer[LMI]):
         value = value.reshape(*batch, set.dim).to(dtype)
         status = status_of(found).reshape(batch)
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = _violation(set, value, found.certified.reshape(batch) & healthy)
+        violation = _violation(set, value, found.proved.reshape(batch) & healthy)
         duals = torch.cat([x.flatten(-2) for x in problem.unscaled(found.Z)], -1)
         return LMISolution(
             value,
@@ -143,8 +149,9 @@ class LMINet(ProjectionLayer[LMI]):
             torch.where(healthy, violation, torch.inf),
             found_by=found_by(found).reshape(batch),
             duals=duals.reshape(*batch, duals.shape[-1]),
-            margin=found.margin.reshape(batch),
+            margin=found.margin.amin(-1).reshape(batch),
             increment=found.increment.reshape(batch),
+            error=torch.where(healthy, error_of(problem, found, dtype).reshape(batch), torch.inf),
         )
 
     def _settings(self, dtype: torch.dtype) -> Settings:
@@ -167,7 +174,7 @@ class LMINet(ProjectionLayer[LMI]):
 
     def _value(self, problem: Problem, found: Found, target: Tensor, data: list[Tensor]) -> Tensor:
         """The point found, with the derivatives that were asked for."""
-        good = found.certified & found.y.isfinite().all(-1)
+        good = found.good & found.y.isfinite().all(-1)
         value = torch.where(found.y.isfinite(), found.y, problem.target)
         known = (problem, value, found.Z, found.margin)
         if not branchless(target, *data):

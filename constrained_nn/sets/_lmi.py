@@ -13,6 +13,7 @@ from constrained_nn._linalg._matrix_map import split
 from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.sets import _lmi_forms as forms
 from constrained_nn.sets._base import ConstraintSet, are_tensors, check_batch, check_match, constraint_set
+from constrained_nn.sets._lmi_shapes import check_symmetric
 
 Matrices = Tensor | Sequence[Tensor]
 
@@ -36,6 +37,7 @@ class LMIBlock(ConstraintSet):
 
     Raises:
         ShapeError: The shapes, dtypes or devices do not fit each other.
+        ValueError: `constant` or a matrix of `slopes` is not symmetric.
 
     Example:
         >>> import torch
@@ -79,6 +81,7 @@ class LMIBlock(ConstraintSet):
             "LMIBlock", "constant", self.constant, left=self.left, right=self.right, slopes=self.slopes
         )
         check_batch("LMIBlock", **self._batches())
+        check_symmetric("LMIBlock", constant=self.constant, slopes=self.slopes)
 
     def _batches(self) -> dict[str, torch.Size]:
         return {name: getattr(self, name).shape[:-core] for name, core in self.core_ndims.items()}
@@ -113,8 +116,8 @@ class LMIBlock(ConstraintSet):
         return size.unsqueeze(-1).expand(*size.shape, self.order)
 
     def certified(self, y: Float[Tensor, "*#batch m"]) -> Bool[Tensor, "*batch"]:
-        """Whether `F(y) ⪰ 0` is proved for these very numbers; False says nothing."""
-        return certified_above(self.map, y)
+        """Whether `F(y) ⪰ 0` is proved for these very numbers, in float64 arithmetic; False says nothing."""
+        return certified_above(MatrixMap(*(t.double() for t in self.map)), y.double())
 
 
 @constraint_set
@@ -155,17 +158,14 @@ class LMI(ConstraintSet):
             raise ShapeError(
                 "LMI: expected at least one block, got none. Pass each `LMIBlock` as one argument."
             )
-        known = [b for b in self.blocks if isinstance(b, ConstraintSet)]
-        if not known:
-            return  # placeholders of a pytree transform
         for position, block in enumerate(self.blocks):
             if not isinstance(block, LMIBlock):
                 raise SetTypeError(
-                    f"LMI: expected LMIBlocks, got {type(block).__name__} at position {position}. Use a constructor "
-                    f"such as `LMI.dense(F0, F)`."
+                    f"LMI: expected LMIBlocks, got {type(block).__name__} at position {position}. Matrices go through "
+                    f"a constructor such as `LMI.dense(F0, F)`."
                 )
-        if not all(are_tensors(b.constant, b.left, b.right, b.slopes) for b in known):
-            return
+        if not all(are_tensors(b.constant, b.left, b.right, b.slopes) for b in self.blocks):
+            return  # placeholders of a pytree transform
         if len({b.dim for b in self.blocks}) > 1:
             raise ShapeError(
                 f"LMI: expected blocks of one dimension, got {[b.dim for b in self.blocks]}. Every block is written "
@@ -192,7 +192,8 @@ class LMI(ConstraintSet):
     def certified(self, y: Float[Tensor, "*#batch m"]) -> Bool[Tensor, "*batch"]:
         """Whether `F(y) ⪰ 0` is proved in exact arithmetic for these very numbers; False says nothing.
 
-        One Cholesky factorization a block, shifted by a bound on its own rounding and on that of `F(y)`.
+        One Cholesky factorization a block in float64, whatever the dtype of the numbers, shifted by a bound on its
+        own rounding and on that of `F(y)`.
         """
         result = self.blocks[0].certified(y)
         for block in self.blocks[1:]:
@@ -213,8 +214,12 @@ class LMI(ConstraintSet):
         """`F0 + Σ yᵢ Fᵢ ⪰ 0`; block-diagonal inequalities are several of these, joined.
 
         Args:
-            F0: Constant `(*batch, n, n)`.
-            F: Coefficients `(*batch, m, n, n)`.
+            F0: Constant `(*batch, n, n)`, symmetric up to rounding.
+            F: Coefficients `(*batch, m, n, n)`, symmetric up to rounding.
+
+        Raises:
+            ShapeError: The shapes, dtypes or devices do not fit each other.
+            ValueError: A matrix is not symmetric: its symmetric part would be another inequality.
         """
         return cls(_block(forms.dense(F0, F)))
 

@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import MatrixMap
-from constrained_nn.sets._lmi_shapes import check_shapes
+from constrained_nn.sets._lmi_shapes import check_shapes, check_symmetric
 
 
 def dense(F0: Float[Tensor, "*#batch n n"], F: Float[Tensor, "*#batch m n n"]) -> MatrixMap:
     """`F0 + Σ zⱼ Fⱼ`."""
     check_shapes("dense", F0=(F0, "n n"), F=(F, "m n n"))
+    check_symmetric("LMI.dense", F0=F0, F=F)
     n = F0.shape[-1]
     return MatrixMap(F0, F0.new_zeros(n, 0), F0.new_zeros(0, n), F)
 

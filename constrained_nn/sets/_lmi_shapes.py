@@ -1,11 +1,13 @@
-"""The shapes that the constructors of matrix inequalities expect, said before any kernel sees them."""
+"""What the constructors of matrix inequalities expect, said before any kernel sees it: shapes and symmetry."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from constrained_nn._linalg import branchless
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import are_tensors, check_batch, check_match
 
@@ -41,3 +43,29 @@ def check_shapes(where: str, /, **matrices: tuple[Any, str]) -> None:
     tensors = {name: matrix for name, (matrix, _) in matrices.items()}
     check_match(f"LMI.{where}", names[0], tensors.pop(names[0]), **tensors)
     check_batch(f"LMI.{where}", **{n: m.shape[: -len(s.split())] for n, (m, s) in matrices.items()})
+
+
+def check_symmetric(where: str, /, **matrices: Tensor) -> None:
+    """Check that matrices `(..., n, n)` are symmetric up to rounding, `√eps` of their largest entry.
+
+    Values are read only where that is free: on the CPU, and not in a transform. Tensors that are differentiated
+    are left alone, because finite differences move one entry at a time; entries that are not finite are a matter
+    of the layer, for their element alone.
+
+    Raises:
+        ValueError: Two entries differ.
+    """
+    for name, matrix in matrices.items():
+        S = matrix.detach()
+        if S.device.type != "cpu" or branchless(S) or matrix.requires_grad or not S.numel():
+            continue
+        gap = (S - S.mT).abs()
+        wrong = gap > torch.finfo(S.dtype).eps ** 0.5 * S.abs().amax((-2, -1), keepdim=True)
+        if bool(wrong.any()):
+            *element, i, j = wrong.nonzero()[0].tolist()
+            at = f"{name}{element}" if element else name
+            raise ValueError(
+                f"{where}: expected {name} symmetric, got entries ({i}, {j}) and ({j}, {i}) of {at} that differ by "
+                f"{gap[(*element, i, j)].item():.3g}. The inequality would be that of the symmetric part. Pass "
+                f"`A + A.mT` if you mean `A + Aᵀ`, or `0.5 * (A + A.mT)`."
+            )

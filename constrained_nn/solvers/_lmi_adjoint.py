@@ -28,7 +28,7 @@ from constrained_nn._linalg import (
     smat,
     svec,
 )
-from constrained_nn.solvers._lmi_problem import Problem
+from constrained_nn.solvers._lmi_problem import Problem, by_block
 from constrained_nn.solvers._lmi_search import slopes_of
 
 _CAP, _PROXIMAL_STEPS, _POLISH_STEPS = 1e6, 3, 3
@@ -123,11 +123,10 @@ def polished(
 
 def _scaled(maps: Sequence[MatrixMap], scales: Sequence[Tensor], y: Tensor, margin: Tensor) -> Tensor:
     parts = []
-    for map, T in zip(maps, scales, strict=True):
-        eye = torch.eye(map.order, dtype=y.dtype, device=y.device)
+    for map, T, shift in zip(maps, scales, by_block(margin, maps), strict=True):
         F = matrix_at(map, y)
-        F = 0.5 * (F + F.mT) * T.unsqueeze(-1) * T.unsqueeze(-2) - margin[:, None, None] * eye
-        parts.append(F.expand(len(y), *eye.shape).flatten(-2))
+        F = 0.5 * (F + F.mT) * T.unsqueeze(-1) * T.unsqueeze(-2) - torch.diag_embed(shift)
+        parts.append(F.flatten(-2))
     return torch.cat(parts, -1)
 
 

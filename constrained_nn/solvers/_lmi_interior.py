@@ -72,7 +72,7 @@ def step(problem: Problem, state: Interior) -> Interior:
     size_F = _norm(problem.constant) + _norm(F)
     # the gap bounds the distance to the projection: |y − y*|² <= 2 ⟨X, Z⟩
     done = (
-        (mu * order <= _GAP * size_y.square())
+        (mu * order <= _GAP * ((1.0 + _norm(y)).square() + 1e-12 * size_y.square()))
         & (_norm(dual) <= 1e-9 * (size_y + _norm(Z)))
         & (_norm(primal) <= 1e-12 * size_F)
     )
@@ -223,8 +223,8 @@ def _separates(problem: Problem, Z: Tensor) -> Tensor:
 
     Every feasible `y` has `0 <= ⟨Z, F(y)⟩ = ⟨Z, C⟩ + ⟨LᵀZ, y⟩`.
     """
-    trace = sum(z.diagonal(dim1=-2, dim2=-1).sum(-1) for z in problem.split(Z))
-    gap = -(Z * problem.constant).sum(-1) - problem.margin * trace  # of the inequalities without margin
+    diagonal = torch.cat([z.diagonal(dim1=-2, dim2=-1) for z in problem.split(Z)], -1)
+    gap = -(Z * problem.constant).sum(-1) - (problem.margin * diagonal).sum(-1)  # without margin
     reach = _norm(problem.adjoint(Z))
     size = 1.0 + _norm(problem.target)
     noise = 1e-12 * _norm(Z) * _norm(problem.constant)

@@ -35,7 +35,7 @@ class Problem:
         maps: The unscaled blocks, flat batch `(b or 1, ...)`.
         scales: Diagonals of the congruences `T` `(b, n)`, one for each block.
         eigen: Kernel `S -> (eigenvalues, eigenvectors)`.
-        margin: What was taken off `(b,)`.
+        margin: What was taken off the diagonals, blocks side by side `(b, Σ n)`.
     """
 
     target: Tensor
@@ -131,7 +131,7 @@ class Problem:
 def build(
     target: Tensor, maps: Sequence[MatrixMap], margin: Tensor, eigen: Eigen, *, scale: bool = True
 ) -> Problem:
-    """The problem `F(y) ⪰ margin T⁻²` with a margin for each element `(b,)`, blocks scaled to diagonals of size one.
+    """The problem `T F(y) T ⪰ diag(margin)`, blocks scaled to diagonals of size one, margin `(b, Σ n)`.
 
     The blocks carry one batch dimension, of `b` elements or of one that all share.
     """
@@ -140,11 +140,10 @@ def build(
     sizes = sum(map.order**2 for map in maps)
     dense_form = m * sizes <= _DENSE
     scales, constants, slopes = [], [], []
-    for map in maps:
+    for map, shift in zip(maps, by_block(margin, maps), strict=True):
         L = columns(map) if dense_form else None
         T = _scaling(map, L) if scale else torch.ones_like(map.constant[..., 0])
-        eye = torch.eye(map.order, dtype=target.dtype, device=target.device)
-        constants.append((_congruence(map.constant, T) - margin[:, None, None] * eye).flatten(-2))
+        constants.append((_congruence(map.constant, T) - torch.diag_embed(shift)).flatten(-2))
         scales.append(T.expand(b, map.order))
         if L is not None:
             slopes.append(_congruence(L, T.unsqueeze(-2)).flatten(-2))
@@ -153,6 +152,11 @@ def build(
         own = any(L.shape[0] > 1 for L in slopes)  # else one map for all elements
         dense = torch.cat([L.expand(b if own else 1, *L.shape[1:]) for L in slopes], -1)
     return Problem(target, torch.cat(constants, -1), dense, maps, tuple(scales), eigen, margin)
+
+
+def by_block(rows: Tensor, maps: Sequence[MatrixMap]) -> Sequence[Tensor]:
+    """Numbers of all rows `(b, Σ n)`, block by block."""
+    return rows.split([map.order for map in maps], -1)
 
 
 def _scaling(map: MatrixMap, L: Tensor | None) -> Tensor:

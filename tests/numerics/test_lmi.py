@@ -161,31 +161,74 @@ def test_nothing_reported_feasible_fails_the_exact_check() -> None:
     assert checked > 99_000
 
 
+def dual_distance(set: LMI, solution, y: torch.Tensor, i: int) -> float:
+    """Bound on the distance of element `i` to the projection of `y`, by weak duality in extended precision.
+
+    `|x − x*|² <= |x − y − LᵀZ|² + 2 ⟨Z, F(x)⟩` for every `Z ⪰ 0`; what `Z` lacks of that is added to it.
+    """
+    x, target, Z = (numpy(t[i]).astype(np.longdouble) for t in (solution.value, y, solution.duals))
+    gradient, total = x - target, np.longdouble(0)
+    for b in set.blocks:
+        n = b.order
+        z, Z = Z[: n * n].reshape(n, n), Z[n * n :]
+        d = np.sqrt(np.maximum(np.diag(z), np.finfo(float).tiny)).astype(float)
+        lack = max(0.0, -np.linalg.eigvalsh((z + z.T).astype(float) / (2.0 * np.outer(d, d)))[0])
+        z = 0.5 * (z + z.T) + (lack + 1e-15) * np.diag(np.diag(z))
+        one = type(b.map)(*(t[i] if t.ndim > c else t for t, c in zip(b.map, (2, 2, 2, 3), strict=True)))
+        L = numpy(columns(one)).astype(np.longdouble)
+        F = numpy(one.constant).astype(np.longdouble) + np.tensordot(x, L, 1)
+        gradient = gradient - (L * z).sum((-2, -1))
+        total += 2.0 * (z * F).sum()
+    return float(np.sqrt((gradient**2).sum() + total))
+
+
+@pytest.mark.once  # values only
+@pytest.mark.parametrize("margin", [1e-12, None])
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_error_bounds_the_distance_to_the_projection(margin: float | None, size: float) -> None:
+    """The reported `error` is what duality says in extended precision, and small for a small margin."""
+    for set, dim in (
+        (systems.ellipsoid(*systems.stable_systems("train", 100, 3)), 3),
+        (systems.controller(*systems.joint_systems("train", 100, 3)), 5),
+    ):
+        y = size * normal(torch.Generator().manual_seed(2), 100, dim)
+        solution = LMINet(margin=margin).solve(y, set)
+        assert solution.ok.sum() >= 98
+        bound = torch.tensor([dual_distance(set, solution, y, i) for i in range(100)]).double()
+        assert (bound <= solution.error * (1.0 + 1e-6) + 1e-14 * (1.0 + size)).all()
+        relative = solution.error / (1.0 + torch.linalg.vector_norm(solution.value, dim=-1))
+        assert relative.median() <= (1e-4 if margin else 1e-1)
+
+
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_distance_to_a_conic_solver() -> None:
-    """At most 1e-6 from Clarabel at 1e-12; where it is more, Clarabel's point is the one that is farther away."""
+    """Clarabel's points are near, and where they are feasible none is closer to the proposal than `error` allows.
+
+    Two solvers agree in general to 1e-8, and to 1e-5 where a multiplier is huge; which of them is then the better
+    one hangs on rounding. `error` says so for each element, and no verdict hangs on more.
+    """
     for set, conic, data, dim in (
         (systems.ellipsoid, systems.conic_ellipsoid, systems.stable_systems("train", 40, 3), 3),
         (systems.controller, systems.conic_controller, systems.joint_systems("train", 40, 3), 5),
     ):
         y = normal(torch.Generator().manual_seed(2), 40, dim)
-        ours = LMINet(margin=1e-12).solve(y, set(*data)).value
-        problem, apart = conic("nearest"), []
-        for i in range(40):
+        solution = LMINet(margin=1e-12).solve(y, set(*data))
+        ours, problem, apart, judged = solution.value, conic("nearest"), [], 0
+        for i in solution.ok.nonzero().squeeze(-1).tolist():
             value, *_ = problem.solve(
                 *(numpy(t[i]) for t in data), numpy(y[i]), solver="CLARABEL", **systems.TIGHT
             )
             if not np.isfinite(value).all():
                 continue
             apart.append(np.abs(value - numpy(ours[i])).max() / (1.0 + np.abs(value).max()))
-            if apart[-1] > 1e-6:
-                further = np.square(value - numpy(y[i])).sum() - (ours[i] - y[i]).square().sum().item()
-                assert (
-                    further > -1e-11 or set(*(t[i] for t in data)).violation(torch.from_numpy(value)) > 1e-9
-                )
+            if all(exact_blocks(set(*(t[i : i + 1] for t in data)), torch.from_numpy(value)[None], 0)):
+                nearer = (ours[i] - y[i]).square().sum().item() - np.square(value - numpy(y[i])).sum()
+                assert nearer <= solution.error[i].square().item() + 1e-12 * (1.0 + np.square(value).sum())
+                judged += 1
         assert len(apart) >= 30
-        assert np.median(apart) <= 1e-7
-        assert np.quantile(apart, 0.8) <= 1e-6
+        assert judged >= 5
+        assert np.median(apart) <= 1e-6
+        assert np.quantile(apart, 0.8) <= 1e-4
 
 
 def test_jacobian_is_that_of_finite_differences(generator: torch.Generator) -> None:
@@ -275,7 +318,8 @@ def test_factored_blocks_of_large_order(generator: torch.Generator) -> None:
     flat = [
         type(m)(*(t if t.ndim > c else t[None] for t, c in zip(m, (2, 2, 2, 3), strict=True))) for m in maps
     ]
-    assert problems.build(y, flat, torch.zeros(2).double(), torch.linalg.eigh).dense is None
+    rows = torch.zeros(2, sum(m.order for m in flat)).double()
+    assert problems.build(y, flat, rows, torch.linalg.eigh).dense is None
     solution = LMINet().solve(y, set)
     assert solution.ok.all()
     assert set.certified(solution.value).all()
