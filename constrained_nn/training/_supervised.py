@@ -272,7 +272,7 @@ def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, m
     require_integer("fit", "every", every, least=1)
     require_real("fit", "learning_rate", learning_rate, above=0.0)
     require_real("fit", "final_learning_rate", final_learning_rate, least=0.0, optional=True)
-    require_real("fit", "max_norm", max_norm, above=0.0, optional=True)
+    require_real("fit", "max_norm", max_norm, least=0.0, optional=True)
 
 
 def _restore(
