@@ -38,7 +38,13 @@ def run_limited(
     """
     if not 0 < seconds <= MOST_SECONDS:
         fail(f"--seconds: expected more than 0 and at most {MOST_SECONDS:g}, got {seconds:g}.")
-    request = {"function": function, "arguments": arguments, "seconds": seconds, "megabytes": megabytes}
+    request = {
+        "function": function,
+        "arguments": arguments,
+        "seconds": seconds,
+        "megabytes": megabytes,
+        "parent": os.getpid(),
+    }
     # -P and the path of this process: the child imports what this one would, and nothing from the current folder
     path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
     process = subprocess.Popen(
@@ -80,6 +86,7 @@ def serve() -> None:
     """The process that does the work: a request on standard input, an answer on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what Ctrl-C ends
     request = json.loads(sys.stdin.buffer.read())
+    _end_with(request["parent"])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     module, _, name = request["function"].partition(":")
@@ -95,6 +102,16 @@ def serve() -> None:
         lines, code = [f"error: {one_line(error)}"], UNDECIDED
     json.dump({"lines": lines, "code": code}, answers)
     answers.close()
+
+
+def _end_with(parent: int) -> None:
+    """Let this process be killed when its caller ends, by whatever signal; on Linux."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it has ended already
+            os._exit(UNDECIDED)
 
 
 def limit_time(seconds: float) -> None:

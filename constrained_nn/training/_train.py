@@ -204,8 +204,11 @@ def _log(run: Run, step: int, record: dict[str, float]) -> None:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue  # a line that an interruption cut short
+    names = {
+        int(status): status.name.lower() for status in Status
+    }  # an old checkpoint may count a retired one
     counts = {
-        f"status_{Status(code).name.lower()}": n
+        f"status_{names.get(code, code)}": n
         for module in run.controller.modules()
         if isinstance(module, ProjectionLayer)
         for code, n in enumerate(module.counts.tolist())
