@@ -32,7 +32,7 @@ $(VENV)/.stamp-dev: pyproject.toml $(VENV)/.stamp
 	@touch $@
 
 demo: $(VENV)/.stamp
-	$(BIN)/constrained-nn demo
+	$(BIN)/constrained-nn demo --resume
 	$(BIN)/constrained-nn certify runs/demo/hardnet
 	$(BIN)/constrained-nn check runs/demo/hardnet/certificate.json --accept sampled
 

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 import typer
 
+from constrained_nn.cli._shell import UNDECIDED, Command, Shell, one_line
+
 COMMANDS = (
     "demo", "train", "simulate", "compare", "certify", "check", "report", "reproduce", "study", "list",
 )  # fmt: skip
@@ -18,7 +20,10 @@ def build() -> typer.Typer:
     """The typer application with every command that is installed."""
     app = typer.Typer(
         name="constrained-nn",
-        help="Train controllers that cannot break their constraints, simulate them, and check the evidence.",
+        cls=Shell,
+        help="Train controllers that cannot break their constraints, simulate them, and check the evidence. "
+        "Exit code 0: done, or every claim holds; 2: bad input, a crash, or no verdict; 3: a counterexample; "
+        "130: interrupted.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -27,12 +32,12 @@ def build() -> typer.Typer:
     for name in COMMANDS:
         module = f"constrained_nn.cli.{name}"
         if find_spec(module) is not None:
-            app.command(name)(import_module(module).command)
+            app.command(name, cls=Command)(import_module(module).command)
     bench = typer.Typer(help="Measure speed, beside whatever rivals are installed.", no_args_is_help=True)
     for name in BENCHES:
         module = f"constrained_nn.bench.{name}"
         if find_spec(module) is not None:
-            bench.command(name)(import_module(module).command)
+            bench.command(name, cls=Command)(import_module(module).command)
     app.add_typer(bench, name="bench")
     app.callback()(_root)
     return app
@@ -55,20 +60,13 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: one clear line and exit code 2 for bad input, 130 for Ctrl-C, never a traceback."""
+    """Entry point.
+
+    Exit code 0: done, or every claim holds; 2: bad input, a crash, or no verdict; 3: a counterexample; 130: Ctrl-C.
+    """
     try:
-        build()()
-    except KeyboardInterrupt:
-        typer.echo("error: interrupted.", err=True)
-        sys.exit(130)
-    except (ValueError, TypeError, LookupError, OSError, ArithmeticError) as error:
-        typer.echo(f"error: {_one_line(error)}", err=True)
-        sys.exit(2)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}. What was finished is kept; free space or choose another folder."
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
+        app = build()
+    except Exception as error:  # an installation that is not whole
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(UNDECIDED)
+    app()

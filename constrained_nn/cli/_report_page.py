@@ -154,7 +154,7 @@ def _again(certificate: dict[str, Any], file: Path) -> str:
     accept = " --accept sampled" if sampled else ""
     return (
         "<h2>Check it again</h2><p>The checker reads the file and nothing else; it needs NumPy and python-flint, no "
-        "simulator and no network. Exit code 0: all claims hold; 1: a counterexample; 2: inconclusive or damaged.</p>"
+        "simulator and no network. Exit code 0: all claims hold; 3: a counterexample; 2: inconclusive or damaged.</p>"
         f"<pre>pip install constrained-nn\nconstrained-nn check {escape(file.name)}{accept}</pre>"
         f'<p class="quiet">The digest covers the whole file: an edited one is refused. This page is no evidence by '
         f"itself; the file is.</p>"

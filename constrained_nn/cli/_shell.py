@@ -1,74 +1,169 @@
-"""How commands end: one clear line and an exit code, never a traceback."""
+"""How commands begin and end: arguments that mean something, one clear line, and an exit code; never a traceback."""
 
 from __future__ import annotations
 
-import _thread
-import signal
-import threading
+import contextlib
+import math
+import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+DONE, UNDECIDED, REFUTED = 0, 2, 3  # holds; bad input, a crash or no verdict; a counterexample
 INTERRUPTED = 130  # what a shell reports for a program that ended on Ctrl-C
+MOST_INTEGERS = 10_000
 
 
-def fail(message: object, code: int = 2) -> NoReturn:
+def fail(message: object, code: int = UNDECIDED) -> NoReturn:
     """Print one line on the error stream and end with `code`."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
 
 
-@contextmanager
-def time_limit(seconds: float | None, message: str) -> Iterator[None]:
-    """Ends the command with `message` and exit code 2 if the block takes longer than `seconds`; None is no limit.
+class Command(TyperCommand):
+    """A command whose numbers are finite, and whose every error is one line and exit code 2."""
 
-    The block is interrupted between two steps of the interpreter, as by Ctrl-C; it runs in the main thread.
-    """
-    if seconds is None:
-        yield
-        return
-    over = threading.Event()
-
-    def stop() -> None:
-        over.set()
-        _thread.interrupt_main()
-
-    before = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        if over.is_set() or before == signal.SIG_DFL:
-            raise KeyboardInterrupt
-        if callable(before):
-            before(number, frame)
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    # a job in the background may have been started with the signal ignored: then it would never be interrupted
-    signal.signal(signal.SIGINT, interrupted)
-    timer.start()
-    try:
+    def invoke(self, ctx: Any) -> Any:
+        for name, value in ctx.params.items():
+            _refuse_meaningless(name.replace("_", "-"), value)
         try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()  # an interruption that was on its way arrives here
-            signal.signal(signal.SIGINT, before)
-    except KeyboardInterrupt:
-        if over.is_set():
-            fail(message)
-        raise
+            with _notes():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted.", INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # an end, or bad usage
+                raise
+            fail(one_line(error))
+
+
+class Shell(TyperGroup):
+    """All commands; whatever happens, the exit code is 0, 2, 3 or 130.
+
+    Click and Python themselves end with 1 on a closed pipe, an abortion or an exception. Nothing may be taken for a
+    verdict that is none, so that 1 becomes 2 here.
+    """
+
+    def main(self, args: Any = None, *arguments: Any, **options: Any) -> Any:
+        args = list(sys.argv[1:] if args is None else args)
+        try:
+            _refuse_empty(args)
+            super().main(args, *arguments, **options)
+            code = DONE
+        except SystemExit as end:
+            code = _exit_code(end.code)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BaseException as error:
+            code = UNDECIDED
+            with contextlib.suppress(Exception):
+                typer.echo(f"error: {one_line(error)}", err=True)
+        sys.exit(_after_output(code))
+
+
+def _refuse_meaningless(name: str, value: Any) -> None:
+    """A number that sets no limit, or a file that may never end."""
+    if isinstance(value, float) and not math.isfinite(value):
+        fail(f"--{name}: expected a finite number, got {value}. Leave it out for its default.")
+    for path in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+            fail(
+                f"{name}: expected an ordinary file or a folder, got the pipe or device {path}. Choose another."
+            )
+
+
+def _refuse_empty(args: list[str]) -> None:
+    """An empty argument is a variable that was not set; as a path it would mean this folder."""
+    for before, argument in zip(["", *args], args, strict=False):
+        name, equals, value = argument.partition("=")
+        if not argument.strip():
+            what = before if before.startswith("-") else "an argument"
+        elif equals and name.startswith("--") and not value.strip():
+            what = name
+        else:
+            continue
+        typer.echo(f"error: {what}: expected a value, got an empty one. Leave it out, or give one.", err=True)
+        sys.exit(UNDECIDED)
+
+
+def _exit_code(code: Any) -> int:
+    if code is None:
+        return DONE
+    return code if isinstance(code, int) and code != 1 else UNDECIDED
+
+
+def _after_output(code: int) -> int:
+    """The exit code, once everything that was printed has arrived; a verdict that nobody could read is none."""
+    output = sys.stdout
+    if output is None:
+        return code
+    try:
+        output.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # else Python tries again, and ends with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        return UNDECIDED
+    return code
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings as one line each."""
+    before = warnings.showwarning
+
+    def show(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+        if category is UserWarning:
+            typer.echo(f"note: {message}", err=True)
+        else:
+            before(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+def one_line(error: BaseException) -> str:
+    """What to say of an error."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. What was finished is kept; free space or choose another folder."
+    if isinstance(error, MemoryError):
+        return "not enough memory. Ask for less at a time."
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split())
+    expected = isinstance(error, ValueError | TypeError | LookupError | OSError | ArithmeticError)
+    if not expected:  # a fault of ours, or of a library
+        text = f"{type(error).__name__}: {text[:500]}"
+    return text or type(error).__name__
 
 
 def parse_integers(text: str, option: str) -> list[int]:
-    """`1,2,5:8` as [1, 2, 5, 6, 7]; a bad one ends the command."""
+    """`1,2,5:8` as [1, 2, 5, 6, 7], each once and none negative; a bad one ends the command."""
+    wanted = f"{option}: expected integers such as 1,2,5 or 1:6"
     values: list[int] = []
     for part in text.split(","):
         first, colon, last = part.strip().partition(":")
         try:
-            values += range(int(first), int(last)) if colon else [int(first)]
+            chosen = range(int(first), int(last)) if colon else range(int(first), int(first) + 1)
         except ValueError:
-            fail(f"{option}: expected integers such as 1,2,5 or 1:6, got '{text}'.")
+            fail(f"{wanted}, got '{text}'.")
+        if not chosen:
+            fail(f"{wanted}, got '{part.strip()}', which holds none. The end is not included and comes last.")
+        if chosen[0] < 0 or chosen[-1] >= 2**63:
+            fail(f"{wanted}, from 0 to 2^63 - 1, got '{part.strip()}'.")
+        if len(values) + (chosen[-1] - chosen[0] + 1) > MOST_INTEGERS:
+            fail(f"{wanted}, at most {MOST_INTEGERS} of them, got more. Ask for them in several commands.")
+        values += chosen
+    if len(set(values)) < len(values):
+        fail(f"{wanted}, each once, got '{text}'. Leave one out.")
     return values

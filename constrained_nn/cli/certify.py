@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli._shell import fail
+from constrained_nn._numbers import MOST_WORKERS
+from constrained_nn._options import Seed, Threads, prepare_torch
+from constrained_nn.cli._shell import REFUTED, fail
+
+MOST_RUNS = 10_000_000
 
 
 class Grade(StrEnum):
@@ -26,18 +30,27 @@ def command(
     grade: Annotated[Grade, typer.Option(help="Which claims to make.")] = Grade.all,
     starts: Annotated[
         int | None,
-        typer.Option(min=1, help="Recorded runs; default the task's published test states, or 84."),
+        typer.Option(
+            min=1, max=MOST_RUNS, help="Recorded runs; default the task's published test states, or 84."
+        ),
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Fresh start states of the sampled claim.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the fresh start states.")] = 0,
+    runs: Annotated[
+        int, typer.Option(min=1, max=MOST_RUNS, help="Fresh start states of the sampled claim.")
+    ] = 1000,
+    seed: Seed = 0,
     confidence: Annotated[float, typer.Option(min=0.9, max=1 - 1e-9, help="Of each bound.")] = 0.99,
     seconds: Annotated[float, typer.Option(min=0, help="Time budget of a proof by branch and bound.")] = 300,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes of a proof by branch and bound.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Processes of a proof by branch and bound.")
+    ] = 1,
     search: Annotated[
-        int, typer.Option(min=0, help="Start states of the search for a counterexample; 0: no search.")
+        int,
+        typer.Option(
+            min=0, max=MOST_RUNS, help="Start states of the search for a counterexample; 0: no search."
+        ),
     ] = 32,
     out: Annotated[Path | None, typer.Option(help="File; default RUN/certificate.json.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Certify a controller: layer rows in exact arithmetic (proof), the closed loop by sampling (sampled).
 
@@ -48,17 +61,15 @@ def command(
 
     Before that a counterexample is searched for, by gradient steps on the start state; one that is found ends all.
 
-    Exit code 0: every claim holds; 1: a counterexample was found (printed, and kept in the file); 2: bad input
-    or inconclusive.
+    Exit code 0: every claim holds; 3: a counterexample was found (printed, and kept in the file); 2: bad input,
+    a crash, or inconclusive.
     """
-    import torch
-
     from constrained_nn.evidence import certify, fresh_starts, write
     from constrained_nn.evidence._records import record_in
 
     if not run.is_dir():
         fail(f"{run}: expected the folder of a training run, or one with a record that is to be proved.")
-    torch.set_num_threads(threads)
+    prepare_torch("cpu", threads)
     record = record_in(run)
     if record is not None:
         _refuse(context, grade, ("starts", "runs", "seed", "confidence", "search"), record)
@@ -116,7 +127,7 @@ def _search(subject: Any, run: Path, count: int, seed: int) -> None:
     typer.echo(f"counterexample: g <= 0 fails, margin {worst.margin:.6g}, from {state}")
     typer.echo(f'repeat it: constrained-nn simulate {run} --start "{encode(worst.state.tolist())}"')
     typer.echo("No certificate was written; with --search 0 the claims are made anyway, and fail.")
-    raise typer.Exit(1)
+    raise typer.Exit(REFUTED)
 
 
 def _refuse(context: typer.Context, grade: Grade, names: tuple[str, ...], what: Path) -> None:
@@ -144,7 +155,7 @@ def _recorded(path: Path, out: Path | None, seconds: float, jobs: int) -> dict[s
         typer.echo(f"counterexample: {error}")
         _repeat(path, error.start)
         typer.echo("No certificate was written.")
-        raise typer.Exit(1) from None
+        raise typer.Exit(REFUTED) from None
     except OSError as error:
         fail(
             f"could not write the certificate: {error.strerror}. Free some space, or name another file with --out."

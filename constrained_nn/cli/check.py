@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli._shell import fail, time_limit
+from constrained_nn.cli._limited import limit_memory, run_limited, unlimited_memory
+
+# what a certificate of 64 MiB needs, several times over
+Seconds = Annotated[float, typer.Option(help="Time budget; a check that needs longer is killed: no verdict.")]
+Memory = Annotated[
+    int, typer.Option(min=1, help="MiB that checking may take; then it is killed: no verdict.")
+]
+Largest = Annotated[int, typer.Option("--max-megabytes", min=1, help="Larger files are refused unread.")]
+SECONDS, MEMORY, LARGEST = 3600.0, 2048, 64
 
 
 class Accept(StrEnum):
@@ -25,49 +34,73 @@ def command(
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run to repeat; default the certificate's own folder.")
     ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="Time budget; a check that needs longer is inconclusive.")
-    ] = None,
-    max_megabytes: Annotated[int, typer.Option(min=1, help="Larger files are refused unread.")] = 64,
+    seconds: Seconds = SECONDS,
+    memory: Memory = MEMORY,
+    max_megabytes: Largest = LARGEST,
 ) -> None:
-    """Check a certificate from its file alone.
+    """Check a certificate from its file alone, in a process of its own with limits on time and memory.
 
-    Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 1: a counterexample, which is
-    printed; 2: inconclusive or damaged.
+    Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 3: a counterexample, which is
+    printed; 2: inconclusive, damaged, or out of time or memory.
     """
-    from constrained_nn.errors import FileFormatError
+    lines, code = run_limited(
+        "constrained_nn.cli.check:check_file",
+        {
+            "file": str(file),
+            "accept": accept.value,
+            "replay": str(run or file.parent) if replay else None,
+            "memory": memory,
+            "max_megabytes": max_megabytes,
+        },
+        what=f"check {file}",
+        seconds=seconds,
+        megabytes=memory,
+    )
+    for line in lines:
+        typer.echo(line, err=line.startswith("error: "))
+    raise typer.Exit(code)
+
+
+def check_file(
+    file: str, accept: str, replay: str | None, memory: int, max_megabytes: int
+) -> tuple[list[str], int]:
+    """What the checker finds: lines to print and exit code."""
     from constrained_nn.verify import Outcome, check_claims, conclusion, read
 
-    try:
-        with time_limit(seconds, f"check: the file {file} needs more than the {seconds} s of --seconds"):
-            certificate = read(file, max_bytes=max_megabytes * 2**20)
-            findings = check_claims(certificate)
-        if replay and all(finding.outcome is Outcome.HOLDS for finding in findings):
-            for finding in findings:
-                typer.echo(finding.statement)
-            findings = _replay(certificate, run or file.parent)
-    except FileFormatError as error:
-        fail(error)
-    for finding in findings:
-        if finding.statement:
-            typer.echo(finding.statement)
-        typer.echo(f"{finding.grade}: {finding.text}")
-    outcome = conclusion(findings, frozenset({"proof", accept.value}))
+    certificate = read(file, max_bytes=max_megabytes * 2**20)
+    findings = check_claims(certificate)
+    lines: list[str] = []
+    if replay is not None and all(finding.outcome is Outcome.HOLDS for finding in findings):
+        lines = [finding.statement for finding in findings]
+        findings, words = _replay(certificate, Path(replay), memory)
+        lines += words
+    lines += lines_of(findings)
+    outcome = conclusion(findings, frozenset({"proof", accept}))
     if outcome is Outcome.INCONCLUSIVE and all(finding.outcome is Outcome.HOLDS for finding in findings):
-        typer.echo("A sampled claim is no proof; pass --accept sampled if sampling is enough for you.")
-    raise typer.Exit(int(outcome))
+        lines.append("A sampled claim is no proof; pass --accept sampled if sampling is enough for you.")
+    return lines, int(outcome)
 
 
-def _replay(certificate, run: Path):
+def lines_of(findings: Sequence[Any]) -> list[str]:
+    """Statement and result of every claim."""
+    lines = []
+    for finding in findings:
+        lines += [finding.statement] if finding.statement else []
+        lines.append(f"{finding.grade}: {finding.text}")
+    return lines
+
+
+def _replay(certificate: dict[str, Any], run: Path, memory: int) -> tuple[list[Any], list[str]]:
+    """Findings of the repeated runs, which need torch, and what to say before them."""
+    unlimited_memory()
     import torch
 
     from constrained_nn.cli.certify import load_subject
     from constrained_nn.evidence import replay
+    from constrained_nn.evidence._loops import replay_loop
 
     torch.set_num_threads(1)
+    limit_memory(memory)
     if [claim["kind"] for claim in certificate["claims"]] == ["lyapunov-decrease"]:
-        from constrained_nn.evidence._loops import replay_loop
-
-        return replay_loop(certificate, run)
-    typer.echo(f"repeating the runs of {run} ...")
-    return replay(certificate, load_subject(run))
+        return replay_loop(certificate, run), []
+    return replay(certificate, load_subject(run)), [f"repeating the runs of {run} ..."]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from constrained_nn._options import Quiet
+from constrained_nn._numbers import MOST_WORKERS
+from constrained_nn._options import Quiet, Seed
+from constrained_nn.cli._shell import fail
 
 LEARNED = {"hardnet": 400, "none": 300, "soft": 300, "dc3": 200}  # method -> gradient steps
 # without it the soft penalty ends in a poor local optimum, and the comparison would be unfair
@@ -18,8 +19,10 @@ FIXED = ("nominal", "cbf-qp")
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Runs trained at once, one thread each.")] = 2,
+    seed: Seed = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Runs trained at once, one thread each.")
+    ] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier demo finished.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="A tenth of the steps, to see that it runs.")] = False,
     quiet: Quiet = False,
@@ -27,19 +30,16 @@ def command(
     """Train HardNet-Aff and its rivals on the unicycle among obstacles, and compare them.
 
     A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all trajectories and
-    an animation.
+    an animation. It deletes nothing: a folder that holds anything is refused, that of an earlier demo goes on with
+    --resume.
     """
-    from constrained_nn._files import write_json
+    from constrained_nn._files import write_values
     from constrained_nn.cli._progress import training_progress
-    from constrained_nn.cli._shell import fail
     from constrained_nn.cli._table import metrics_table
     from constrained_nn.plotting import animate_trajectories, plot_trajectories
     from constrained_nn.training import TrainConfig, evaluate, load_run, train_many
 
-    if out.exists() and not resume:
-        if any(out.iterdir()) and not (out / "hardnet" / "config.json").exists():
-            fail(f"--out: expected an empty folder or an earlier demo, found other files in {out}.")
-        shutil.rmtree(out)
+    _refuse_other_files(out, resume)
     configs = {
         method: TrainConfig(
             task="unicycle-obstacles",
@@ -79,10 +79,30 @@ def command(
     figure = plot_trajectories(out / "trajectories.png", task, states, subtitles=costs)
     shown = {name: states[name] for name in ("none", "soft", "hardnet")}
     animation = animate_trajectories(out / "trajectories.gif", task, shown)
-    write_json(out / "result.json", {"results": results, "seed": seed, "steps": steps})
+    write_values(out / "result.json", {"results": results, "seed": seed, "steps": steps})
     metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
     if fast:
         typer.echo(
             "--fast trains a tenth of the steps: this shows that it runs, not how good the methods are."
         )
     typer.echo(f"figure: {figure}\nanimation: {animation}\nnumbers: {out / 'result.json'}")
+
+
+def _refuse_other_files(out: Path, resume: bool) -> None:
+    """Nothing of the user's may be deleted or overwritten: a folder is empty, or that of a demo which is resumed."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        fail(f"--out: expected a folder, got the file {out}. Choose another.")
+    if not any(out.iterdir()):
+        return
+    earlier = any((out / name / "config.json").exists() for name in (*LEARNED, *FIXED))
+    if not earlier:
+        fail(
+            f"--out: expected an empty folder or an earlier demo, found other files in {out}. Choose another --out."
+        )
+    if not resume:
+        fail(
+            f"--out: expected an empty folder, found an earlier demo in {out}. Pass --resume to finish or to show it, "
+            f"or choose another --out."
+        )

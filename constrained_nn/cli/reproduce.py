@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn._options import Device, prepare_torch
-from constrained_nn.cli._shell import INTERRUPTED, fail, parse_integers
+from constrained_nn._options import Device, Threads, prepare_torch
+from constrained_nn.cli._shell import INTERRUPTED, REFUTED, UNDECIDED, fail, parse_integers
 
 
 def command(
@@ -17,7 +17,9 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished cells, go on with the rest.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an earlier run left.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; what an earlier run left is moved aside.")
+    ] = False,
     reference: Annotated[
         Path | None, typer.Option(help="Folder with the authors' published arrays, to compare with.")
     ] = None,
@@ -31,13 +33,13 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and cells.")] = Path("runs/reproduce"),
     device: Device = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one computation.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure published tables again: our numbers beside the published ones.
 
     Writes NAME.json (with command, seeds, commit and machine) and NAME.md. A run that is interrupted goes on
-    with --resume and ends with the same numbers. Exit code 0: done; 1: a cell failed or a comparison with
-    published arrays disagrees; 2: bad input.
+    with --resume and ends with the same numbers. Exit code 0: done; 3: a comparison with published
+    arrays disagrees; 2: bad input, or a cell failed; 130: interrupted.
     """
     from constrained_nn.errors import FileFormatError, UnknownNameError
     from constrained_nn.experiments import available, load
@@ -52,24 +54,23 @@ def command(
         fail("--earlier goes with one experiment, not with --all.")
     if fast and out == Path("docs/results"):
         out, runs = Path("runs/fast"), runs / "fast"
-    bad = False
+    codes = {0}
     try:
         chosen = [load(one).on(device) for one in (available() if every else [str(name)])]
         prepare_torch(device, threads)
         for experiment in chosen:
-            bad |= _one(experiment, resume, fresh, reference, earlier or [], seeds, rows, fast, out, runs)
+            codes.add(_one(experiment, resume, fresh, reference, earlier or [], seeds, rows, fast, out, runs))
     except (FileFormatError, UnknownNameError, ValueError) as error:
         fail(error)
     except OSError as error:
         fail(f"could not write: {error}. Finished cells are kept; free some space and pass --resume.")
     except KeyboardInterrupt:
         fail(f"interrupted. Finished cells are kept in {runs}; go on with --resume.", INTERRUPTED)
-    if bad:
-        raise typer.Exit(1)
+    raise typer.Exit(max(codes))
 
 
-def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, runs) -> bool:
-    from constrained_nn._files import write_atomically, write_json
+def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, runs) -> int:
+    from constrained_nn._files import write_atomically, write_values
     from constrained_nn.experiments._reproduce import reproduce
     from constrained_nn.experiments._table import markdown
 
@@ -87,7 +88,7 @@ def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, 
         report=typer.echo,
     )
     result["command"] = " ".join(["constrained-nn reproduce", experiment.name, *options])
-    write_json(out / f"{experiment.name}.json", result)
+    write_values(out / f"{experiment.name}.json", result)
     page = write_atomically(out / f"{experiment.name}.md", markdown(result))
     typer.echo(f"wrote {page} and {page.with_suffix('.json').name}")
     if fast:
@@ -95,4 +96,6 @@ def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, 
     disagrees = [c for c in result["reference"] if not c["agrees"]]
     for c in disagrees:
         typer.echo(f"differs from the published arrays: {c['what']}: {c['ours']} against {c['reference']}")
-    return bool(disagrees) or any(cell["status"] == "failed" for cell in result["cells"])
+    compared = [c for c in disagrees if isinstance(c["ours"], float)]  # else it could not be made
+    failed = any(cell["status"] == "failed" for cell in result["cells"])
+    return REFUTED if compared else UNDECIDED if disagrees or failed else 0

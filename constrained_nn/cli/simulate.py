@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, RunFolder, Threads, prepare_torch
+from constrained_nn._options import Device, RunFolder, Seed, Threads, prepare_torch
 from constrained_nn.cli._shell import fail
 
 
@@ -21,8 +21,8 @@ def command(
             help="One start state (and proposal, of a barrier): decimals or hexadecimal floats, blanks between."
         ),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Number of fresh start states.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of fresh start states.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of fresh start states.")] = 100,
+    seed: Seed = 0,
     figure: Annotated[
         Path | None, typer.Option(help="Write a figure of the trajectories (.png, .pdf).")
     ] = None,

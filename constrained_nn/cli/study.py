@@ -10,7 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from constrained_nn.cli._shell import INTERRUPTED, fail
+from constrained_nn._numbers import MOST_WORKERS
+from constrained_nn.cli._shell import INTERRUPTED, UNDECIDED, fail
 
 
 def command(
@@ -19,7 +20,7 @@ def command(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/study/NAME of the file.")] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Processes at a time, of one thread each.")
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Processes at a time, of one thread each.")
     ] = os.cpu_count() or 1,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing; write the tables of what is finished.")
@@ -28,7 +29,7 @@ def command(
     """Compare methods × tasks × scenarios × seeds, or the rows of an experiment, in parallel processes.
 
     Finished cells are kept: run the same command again to go on after an interruption. Exit code 0: all cells
-    are finished; 1: a cell failed, is unfinished, or holds runs that diverged; 2: bad input; 130: interrupted.
+    are finished; 2: bad input, or a cell failed, is unfinished, or holds runs that diverged; 130: interrupted.
     """
     from constrained_nn.errors import FileFormatError
     from constrained_nn.experiments._study_rows import RowsSpec
@@ -51,7 +52,7 @@ def command(
             INTERRUPTED,
         )
     if finished < len(states) or not complete:
-        raise typer.Exit(1)
+        raise typer.Exit(UNDECIDED)
 
 
 def _methods(spec: Any, folder: Path, jobs: int, file: Path) -> tuple[bool, list[str], bool]:

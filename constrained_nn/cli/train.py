@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, Quiet, Threads, prepare_torch
+from constrained_nn._options import Device, Quiet, Seed, Threads, prepare_torch
 from constrained_nn.cli._shell import fail
 
 
@@ -31,7 +31,7 @@ def command(
     max_adjoint_norm: Annotated[
         float | None, typer.Option(help="Clip the gradient of each run's cost in its own state.")
     ] = 1000.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data order.")] = 1,
+    seed: Seed = 1,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the method, such as weight=0.01; repeatable.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from constrained_nn._files import write_json
+from constrained_nn._files import read_values, write_values
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._falsify import Counterexample, barrier_margin, falsify_barrier
@@ -59,7 +58,7 @@ def save_barrier(folder: Path, task: str, start: Start | None = None) -> Path:
                 f"{low.tolist()} and {high.tolist()}."
             )
         ends = [low.tolist(), high.tolist()]
-    return write_json(Path(folder) / BARRIER, {"task": task, "start": ends})
+    return write_values(Path(folder) / BARRIER, {"task": task, "start": ends})
 
 
 def certify_barrier_record(path: Path, *, command: str, seconds: float, report: Report) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def _load(path: Path) -> tuple[Any, Start | None]:
     from control_envs.tasks import make_task
 
     try:
-        record = json.loads(path.read_text())
+        record = read_values(path)
         start = record.get("start")
         if start is not None:
             low, high = (np.asarray(end, dtype=float) for end in start)

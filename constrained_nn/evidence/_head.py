@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import constrained_nn
+from constrained_nn._files import read_values
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import SCHEMA, VERSION, encode
 from constrained_nn.verify._claim import ClaimModule
@@ -84,8 +84,8 @@ def read_record(path: Path, keys: Iterable[str], schema: str, *, what: str, writ
         FileFormatError: The file is missing, damaged, or of another kind.
     """
     try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        saved = read_values(path)
+    except OSError as error:
         raise FileFormatError(f"{path} cannot be read as a {what}: {error}.") from None
     saved = mapping(saved, keys, path.name)
     if saved["schema"] != schema:

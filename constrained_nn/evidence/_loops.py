@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from constrained_nn._files import write_json
+from constrained_nn._files import write_values
 from constrained_nn.errors import FileFormatError, InfeasibleError, ShapeError
 from constrained_nn.evidence._cover import Report, quiet
 from constrained_nn.evidence._falsify import Counterexample, worst_of
@@ -66,7 +66,7 @@ def save_loop(
         method: Name of the controller.
     """
     center = 0.5 * (lower + upper) if center is None else center
-    return write_json(
+    return write_values(
         folder / LOOP,
         {
             "schema": _SCHEMA,

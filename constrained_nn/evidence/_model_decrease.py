@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._files import write_json
+from constrained_nn._files import write_values
 from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, QuadraticLyapunov
 from constrained_nn.control import CoILS, StableDynamics
 from constrained_nn.errors import SetTypeError
@@ -69,7 +69,7 @@ def save_model(
     raw = _raw(model, V, n)  # first: it refuses parts that it does not know
     loop = model.closed_loop(states) if isinstance(model, CoILS) else model.evaluate(states)
     widths = [float(hole)] * n if isinstance(hole, int | float) else list(hole)
-    return write_json(
+    return write_values(
         folder / MODEL,
         {
             "schema": _SCHEMA,

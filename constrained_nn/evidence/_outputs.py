@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from constrained_nn._files import write_json
+from constrained_nn._files import write_values
 from constrained_nn.errors import ShapeError
 from constrained_nn.evidence._cover import Examiner, Report, cover, quiet
 from constrained_nn.evidence._evaluate import evaluate
@@ -51,7 +51,7 @@ def save_network(
     """
     program = trace_module(module, len(lower))
     A, bound = _one_sided(set)
-    return write_json(
+    return write_values(
         folder / NETWORK,
         {
             "schema": _SCHEMA,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from constrained_nn._files import read_values
 from constrained_nn.errors import FileFormatError
 from constrained_nn.experiments._protocol import Experiment
 
@@ -39,12 +40,14 @@ def earlier_cells(experiment: Experiment, files: Sequence[Path]) -> dict[Key, di
 def _finished_cells(experiment: Experiment, file: Path) -> list[dict[str, Any]]:
     """The cells of one file; one that does not say what made it was made by what made the file."""
     try:
-        result = json.loads(file.read_text())
+        result = read_values(file)
         name, settings, cells = result["name"], result["settings"], result["cells"]
         origin = {"commit": result["commit"], "versions": result["versions"]}
         done = [{**origin, **cell} for cell in cells if cell["status"] == "done"]
         for cell in done:
             _, _, _ = cell["row"], cell["seed"], dict(cell["metrics"])
+    except FileFormatError:
+        raise
     except OSError as error:
         raise FileFormatError(f"{file} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):

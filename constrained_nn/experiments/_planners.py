@@ -13,7 +13,7 @@ from constrained_nn._tensor_files import read_tensors
 from constrained_nn.layers import HardNetPlusPlus, Implicit
 from constrained_nn.solvers import GaussNewton
 from constrained_nn.training import make_backbone
-from constrained_nn.training._run import load_weights
+from constrained_nn.training._checkpoint import copy_weights
 from constrained_nn.training._unicycle_plan import (
     mirrored_plan,
     mirrored_state,
@@ -45,7 +45,7 @@ class Planner(ABC):
         """
         network, (tensors, _) = self.network(0), read_tensors(path)
         weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
-        load_weights(network, weights, path)
+        copy_weights(path, weights, network.state_dict())
         return network
 
     def settings(self) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from constrained_nn._files import write_json
+from constrained_nn._files import read_values, write_values
 from constrained_nn._provenance import commit, machine, versions
 from constrained_nn.errors import FileFormatError, UnknownNameError
 from constrained_nn.experiments._earlier import changed_settings, earlier_cells
@@ -40,7 +40,7 @@ def reproduce(
         seeds: Seeds of the seeded rows; default those of the experiment.
         rows: Names of the rows to run; default all. The others keep what an earlier run found.
         resume: Reuse finished cells and go on with interrupted ones.
-        fresh: Throw away what an earlier run left in `runs`.
+        fresh: Begin anew; the folder that an earlier run left is renamed, and nothing is deleted.
         reference: Folder with published arrays to compare with.
         earlier: Result files whose finished cells are kept where `runs` has none; their seeds are added.
         report: Called with one line of progress at a time.
@@ -142,20 +142,26 @@ def _canonical(experiment: Experiment) -> str:
 def _prepare(experiment: Experiment, runs: Path, *, resume: bool, fresh: bool) -> None:
     """Make the folder, and see to it that cells of different settings never meet in one table."""
     if fresh and runs.exists():
-        shutil.rmtree(runs)
+        _set_aside(runs)
     saved = runs / "settings.json"
     if saved.exists():
         if not resume:
             raise FileFormatError(
                 f"{runs} holds an earlier run of {experiment.name}. Pass --resume to go on with it, --fresh to "
-                f"throw it away, or --runs to work elsewhere."
+                f"move it aside and begin anew, or --runs to work elsewhere."
             )
-        if changed := changed_settings(json.loads(saved.read_text()), experiment.settings()):
+        if changed := changed_settings(read_values(saved), experiment.settings()):
             raise FileFormatError(
                 f"{runs} was made with other settings ({', '.join(changed)}). Its cells cannot be mixed with new "
-                f"ones. Pass --fresh to throw them away, or --runs to work elsewhere."
+                f"ones. Pass --fresh to move them aside, or --runs to work elsewhere."
             )
-    write_json(saved, json.loads(_canonical(experiment)))
+    write_values(saved, json.loads(_canonical(experiment)))
+
+
+def _set_aside(runs: Path) -> None:
+    """Rename the folder: whatever else the user keeps in it is not ours to delete."""
+    aside = (runs.with_name(f"{runs.name}.old{n}") for n in itertools.count(1))
+    runs.rename(next(path for path in aside if not path.exists()))
 
 
 def _finished(directory: Path) -> dict[str, Any] | None:
@@ -167,7 +173,7 @@ def _finished(directory: Path) -> dict[str, Any] | None:
 def _saved(directory: Path) -> dict[str, Any] | None:
     """What a cell's folder says, be it done or failed; None for a damaged one."""
     try:
-        result = json.loads((directory / "cell.json").read_text())
+        result = read_values(directory / "cell.json")
         return result if result["status"] in ("done", "failed") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -184,7 +190,7 @@ def _run_cell(experiment: Experiment, row: Row, seed: int | None, directory: Pat
     else:
         result |= {"status": "done", "metrics": {k: number(v) for k, v in metrics.items()}}
     result["seconds"] = round(time.perf_counter() - start, 2)
-    write_json(directory / "cell.json", result)
+    write_values(directory / "cell.json", result)
     return result
 
 

@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from constrained_nn._files import write_json
+from constrained_nn._files import read_values, write_values
 from constrained_nn.experiments._processes import how_it_ended, run_in_processes
 from constrained_nn.experiments._study_cell import CELL, run_cell
 from constrained_nn.experiments._study_spec import MethodSpec, StudySpec
@@ -98,7 +98,7 @@ def _bury(process: BaseProcess, spec: StudySpec, cell: Cell, out: Path) -> None:
     directory = _directory(spec, cell, out)
     if not (directory / CELL).exists():
         fingerprint = spec.fingerprint(cell.method, cell.task, cell.seed)
-        write_json(
+        write_values(
             directory / CELL, {"fingerprint": fingerprint, "status": "failed", "error": how_it_ended(process)}
         )
 
@@ -106,7 +106,7 @@ def _bury(process: BaseProcess, spec: StudySpec, cell: Cell, out: Path) -> None:
 def _outcome(spec: StudySpec, cell: Cell, out: Path) -> Outcome:
     path = _directory(spec, cell, out) / CELL
     try:
-        saved = json.loads(path.read_text())
+        saved = read_values(path)
         if saved["fingerprint"] == spec.fingerprint(cell.method, cell.task, cell.seed):
             if saved["status"] == "done":
                 return Outcome(cell, "done", "", {s.name: saved["scenarios"][s.name] for s in spec.scenarios})

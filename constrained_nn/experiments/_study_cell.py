@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from constrained_nn._files import write_json
+from constrained_nn._files import write_values
 
 CELL = "cell.json"
 
@@ -32,7 +32,7 @@ def run_cell(
         result |= {"status": "done", "scenarios": measure_cell(config, scenarios, directory / "run")}
     except Exception as error:
         result |= {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-    write_json(directory / CELL, result)
+    write_values(directory / CELL, result)
 
 
 def measure_cell(

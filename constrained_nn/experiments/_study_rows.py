@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import signal
 from collections.abc import Callable
 from dataclasses import fields, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from constrained_nn._files import write_atomically, write_json
+from constrained_nn._files import write_atomically, write_values
+from constrained_nn._numbers import MOST_SEED
 from constrained_nn.experiments._earlier import earlier_cells
 from constrained_nn.experiments._processes import how_it_ended, run_in_processes
 from constrained_nn.experiments._protocol import Experiment, Row, load
@@ -31,6 +33,7 @@ from constrained_nn.experiments._table import markdown
 
 Report = Callable[[str], None]
 Work = tuple[Row, int | None]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 class RowsSpec(BaseModel):
@@ -48,7 +51,7 @@ class RowsSpec(BaseModel):
 
     experiment: str
     rows: tuple[str, ...] | None = Field(default=None, min_length=1)
-    seeds: tuple[NonNegativeInt, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1, max_length=10_000)
     settings: dict[str, int | float | bool] = Field(default_factory=dict)
     earlier: tuple[Path, ...] = ()
 
@@ -67,7 +70,11 @@ class RowsSpec(BaseModel):
         """The experiment with these settings."""
         experiment: Any = load(self.experiment)
         known = [f.name for f in fields(experiment)] if hasattr(experiment, "__dataclass_fields__") else []
-        for name in self.settings:
+        for name, value in self.settings.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"settings.{name}: expected a finite number, got {value}. Give one, or leave it out."
+                )
             if name not in known:
                 raise LookupError(f"unknown setting '{name}'. Known: {', '.join(known) or 'none'}.")
         return replace(experiment, **self.settings) if self.settings else experiment
@@ -112,7 +119,7 @@ def run_rows(spec: RowsSpec, out: Path, *, jobs: int, report: Report = print) ->
         result = _finished(directory)
         if result is None and not (directory / "cell.json").exists():
             result = {"row": row.name, "seed": seed, "status": "failed", "error": how_it_ended(process)}
-            write_json(directory / "cell.json", {**result, "seconds": 0.0})
+            write_values(directory / "cell.json", {**result, "seconds": 0.0})
         outcome = "failed" if result is None else _outcome(experiment, result)
         report(f"[{finished}/{len(work)}] {_title(row, seed)}: {outcome}")
 
@@ -141,7 +148,7 @@ def write_rows(spec: RowsSpec, out: Path, command: str) -> tuple[dict[str, Any],
             result[key] = [entry for entry in result[key] if entry[names] in spec.rows]
     result["command"] = command
     data, page = out / f"{experiment.name}.json", out / f"{experiment.name}.md"
-    write_json(data, result)
+    write_values(data, result)
     write_atomically(page, markdown(result))
     return result, [data, page, *experiment.draw(result, out)]
 

@@ -15,15 +15,16 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
     TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from constrained_nn._files import read_text
+from constrained_nn._numbers import MOST_SEED
 from constrained_nn.errors import FileFormatError
-from constrained_nn.experiments._study_rows import RowsSpec
+from constrained_nn.experiments._study_rows import RowsSpec, Seed
 from constrained_nn.training import METHODS, TrainConfig, make_method
 from control_envs.tasks import make_task
 
@@ -78,7 +79,7 @@ class ScenarioSpec(_Strict):
 
     name: str
     count: int | None = Field(default=None, ge=1, le=100_000)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MOST_SEED)
     split: str | None = None
 
     @model_validator(mode="after")
@@ -95,7 +96,7 @@ class StudySpec(_Strict):
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
     tasks: tuple[str, ...] = Field(min_length=1)
     scenarios: tuple[ScenarioSpec, ...] = Field(min_length=1)
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=10_000)
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: tuple[str, ...] = ("cost", "max_violation", "collided")
     baseline: str | None = None
@@ -167,11 +168,10 @@ def read_study(path: Path) -> StudySpec | RowsSpec:
         FileFormatError: The file is missing, no YAML, or describes no study; the message says where.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise FileFormatError(
-                f"{path}: expected a study of at most 1 MiB, got {path.stat().st_size} bytes."
-            )
-        content = yaml.load(path.read_text(), Loader=_UniqueKeys)
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise FileFormatError(f"{path}: expected a study of at most 1 MiB, got {size} bytes.")
+        content = yaml.load(read_text(path), Loader=_UniqueKeys)
     except FileNotFoundError:
         raise FileFormatError(f"{path} does not exist. The guide on studies shows an example.") from None
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from constrained_nn._files import ordinary
 from constrained_nn.experiments._protocol import Column, Comparison, Experiment, Published, Row
 from constrained_nn.training._unicycle_plan import (
     PlanSolver,
@@ -139,7 +140,7 @@ class MpcObstacle(Experiment):
         """Start states of the data set, and the cost of their 20-step optimum."""
         import numpy as np
 
-        arrays = np.load(reference / "mpc_obstacle_starts.npz")
+        arrays = np.load(ordinary(reference / "mpc_obstacle_starts.npz"))
         starts = draw_starts(DATA_SEED, len(arrays["x0"]))
         progress(f"mpc-obstacle: {len(starts)} programs of 20 steps")
         solver, start = PlanSolver(DATA_HORIZON), np.zeros((DATA_HORIZON, 2))

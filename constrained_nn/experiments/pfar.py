@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from constrained_nn._files import ordinary
 from constrained_nn.experiments._flight import (
     DATA_SEED,
     MODELS,
@@ -304,7 +305,7 @@ class Pfar(Recorded):
         """The loop with the published weights, against the published run, at every time."""
         from constrained_nn.control import AdaptiveController, PositiveDefinite
 
-        arrays = np.load(reference / "pfar_loop.npz")
+        arrays = np.load(ordinary(reference / "pfar_loop.npz"))
         found = []
         for name, label in (("meta", "learned controller"), ("pid", "PID")):
             L, K, G = (PositiveDefinite(_tensor(arrays[f"{name}_{g}"])) for g in "LKG")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from constrained_nn._files import ordinary
 from constrained_nn.experiments._protocol import Column, Comparison, Experiment, Published, Row
 
 TASK = "unicycle-obstacles"
@@ -144,7 +145,7 @@ class SafeControl(Experiment):
             progress(f"{self.name}: no {path.name} in {reference}, nothing to compare with")
             return []
         task = UnicycleObstacles()
-        theirs = np.load(path)["x0"]
+        theirs = np.load(ordinary(path))["x0"]
         ours = np.concatenate([task.published_starts()[part] for part in ("train", "validation", "test")])
         comparisons = [
             Comparison("start states, largest difference", float(np.abs(ours - theirs).max()), 0.0, 1e-12)

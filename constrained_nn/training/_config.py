@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from constrained_nn._numbers import MOST_SEED, require_integer, require_real, require_widths
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -30,6 +32,10 @@ class TrainConfig:
         hidden: Widths of the hidden layers of the backbone.
         dtype: `"float64"` or `"float32"`.
         eval_every: Steps between evaluations on the validation states, and between checkpoints.
+
+    Raises:
+        TypeError: A field is not of its type.
+        ValueError: A number is not finite or out of its range.
     """
 
     task: str
@@ -47,15 +53,22 @@ class TrainConfig:
     eval_every: int = 90
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "eval_every"):
-            least = 0 if name == "steps" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"TrainConfig: expected {name} >= {least}, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"TrainConfig: expected learning_rate > 0, got {self.learning_rate}.")
-        if self.dtype not in DTYPES:
+        require_integer("TrainConfig", "steps", self.steps)
+        require_integer("TrainConfig", "batch", self.batch, least=1)
+        require_integer("TrainConfig", "eval_every", self.eval_every, least=1)
+        require_integer("TrainConfig", "seed", self.seed, most=MOST_SEED)
+        require_real("TrainConfig", "learning_rate", self.learning_rate, above=0.0)
+        require_real("TrainConfig", "final_learning_rate", self.final_learning_rate, least=0.0, optional=True)
+        for name in ("max_gradient_norm", "max_adjoint_norm"):
+            require_real("TrainConfig", name, getattr(self, name), above=0.0, optional=True)
+        for name in ("task", "method"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"TrainConfig: expected {name} as a name, got {getattr(self, name)!r}.")
+        if not isinstance(self.options, dict):
+            raise TypeError(f"TrainConfig: expected options as a dict, got {self.options!r}.")
+        if self.dtype not in tuple(DTYPES):
             raise ValueError(f"TrainConfig: expected dtype of {', '.join(DTYPES)}, got '{self.dtype}'.")
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "hidden", require_widths("TrainConfig", "hidden", self.hidden))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -72,5 +85,4 @@ class TrainConfig:
         if unknown or missing:
             what = f"unknown {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
             raise ValueError(f"TrainConfig: expected the entries {sorted(names)}, got {what}.")
-        hidden = {"hidden": tuple(data["hidden"])} if "hidden" in data else {}  # a list in JSON
-        return cls(**{**data, **hidden})
+        return cls(**data)

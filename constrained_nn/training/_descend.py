@@ -12,8 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError
+from constrained_nn.training._checkpoint import (
+    copy_weights,
+    pack,
+    require_finite,
+    require_same_settings,
+    require_step,
+    unpack,
+)
 
 
 @dataclass
@@ -58,9 +67,14 @@ def descend(
         progress: Called as `progress(step, loss, score)`.
 
     Raises:
-        ConvergenceError: The loss is not finite; the last checkpoint is kept.
+        ConvergenceError: The loss or a weight is not finite; the last checkpoint is kept.
         FileFormatError: The checkpoint is damaged or belongs to other settings.
+        ValueError: A setting is out of range; `TypeError` for one that is no number.
     """
+    require_integer("descend", "steps", steps)
+    require_integer("descend", "every", every, least=1)
+    require_real("descend", "learning_rate", learning_rate, above=0.0)
+    require_real("descend", "final_learning_rate", final_learning_rate, least=0.0, optional=True)
     settings = {**settings, "steps": steps, "learning_rate": learning_rate}
     settings |= {} if final_learning_rate is None else {"final_learning_rate": final_learning_rate}
     settings = json.loads(json.dumps(settings))
@@ -95,6 +109,8 @@ def descend(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+        if last or (step + 1) % every == 0:
+            require_finite(parameters, f"descend: step {step}")
         if checkpoint is not None and ((step + 1) % every == 0 or last):
             _save(checkpoint, step + 1, parameters, optimizer, best, best_score, history, settings)
     with torch.no_grad():
@@ -114,10 +130,7 @@ def _keep(parameters, best, score: Tensor, best_score: Tensor | None) -> Tensor:
 
 
 def _save(path, step, parameters, optimizer, best, best_score, history, settings) -> None:
-    tensors = {f"weights.{name}": p for name, p in parameters.items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{key}": value for key, value in state.items()}
+    tensors = pack(parameters, optimizer) | {f"best.{name}": value for name, value in best.items()}
     write_tensors(
         path,
         {**tensors, "best_score": best_score},
@@ -127,24 +140,13 @@ def _save(path, step, parameters, optimizer, best, best_score, history, settings
 
 def _restore(path, parameters, optimizer, settings):
     tensors, about = read_tensors(path)
-    if about.get("settings") != settings:
-        raise FileFormatError(
-            f"{path}: expected a checkpoint with the settings {json.dumps(settings)}, got another. Delete it to train "
-            f"from the start."
-        )
-    state: dict[int, dict[str, Tensor]] = {}
+    require_same_settings(path, about.get("settings"), settings)
+    step = require_step(path, about.get("step"), settings["steps"] + 1)
+    unpack(path, tensors, parameters, optimizer)
+    best = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    kept = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+    copy_weights(path, kept, best)
     try:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"weights.{name}"])
-        best = {name: tensors[f"best.{name}"].to(p.device) for name, p in parameters.items()}
-    except (KeyError, RuntimeError) as error:
-        raise FileFormatError(
-            f"{path}: the weights do not fit ({error}). Delete it to train from the start."
-        ) from None
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(about["step"]), History(**about["history"]), best, tensors["best_score"]
+        return step, History(**about["history"]), best, tensors["best_score"]
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: damaged ({error}). Delete it to train from the start.") from None

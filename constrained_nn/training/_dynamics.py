@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn.control import CoILS, DiscreteCoILS
 from constrained_nn.training._supervised import Loss, fit
 from control_envs.dynamics import Dynamics
@@ -62,6 +63,11 @@ class WorstStates:
     count: int = 50
     pool: int = 1000
     every: int = 5
+
+    def __post_init__(self) -> None:
+        require_integer("WorstStates", "count", self.count, least=1)
+        require_integer("WorstStates", "pool", self.pool, least=self.count)
+        require_integer("WorstStates", "every", self.every, least=1)
 
     def draw(self, model: CoILS | DiscreteCoILS, scale: Float[Tensor, " n"]) -> Float[Tensor, "count n"]:
         """The states, from torch's own generator."""
@@ -159,6 +165,7 @@ def fit_dynamics(
         ConvergenceError: The loss is not finite; the last checkpoint is kept.
         FileFormatError: The checkpoint is damaged or belongs to other settings.
     """
+    require_real("fit_dynamics", "penalty", penalty, least=0.0)
     scale = samples.velocity.std(0).clamp_min(1e-12)
     loss = dynamics_loss(model, scale, penalty, worst)
     network: nn.Module = model
@@ -173,5 +180,9 @@ def fit_dynamics(
         batch=batch,
         checkpoint=checkpoint,
         every=every,
+        settings={
+            "penalty": penalty,
+            "worst": None if worst is None else [worst.count, worst.pool, worst.every],
+        },
         progress=progress,
     )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn.training._descend import History, descend
 
 
@@ -100,7 +101,14 @@ def fit_ensemble(
         weight_decay: Weight of the squared weights, over the number of samples of a batch.
         checkpoint: File to save to, and to go on from.
         progress: Called as `progress(step, loss, score)`.
+
+    Raises:
+        ValueError: A setting is not finite or out of range; `TypeError` for one that is no number.
     """
+    require_integer("fit_ensemble", "seed", seed, most=2**40)
+    require_integer("fit_ensemble", "epochs", epochs)
+    require_integer("fit_ensemble", "batches", batches, least=1)
+    require_real("fit_ensemble", "weight_decay", weight_decay, least=0.0)
     count, _, inputs = data.x.shape
     model = ForceEnsemble(count, inputs, data.acceleration.shape[-1], seed=seed)
     train, valid = data.split(seed)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn.control import DynamicController
 from constrained_nn.training._descend import History, descend
 from constrained_nn.training._ensemble import ForceEnsemble
@@ -87,6 +88,10 @@ class MetaConfig:
         segments: Parts of a rollout that are computed twice instead of stored; 1 stores everything.
         compiled: Whether the step of the integrator is compiled (`torch.compile`: a C++ compiler and a minute or two):
             four times as fast afterwards, the same numbers to rounding.
+
+    Raises:
+        TypeError: A field is no number.
+        ValueError: A number is not finite or out of its range.
     """
 
     steps: int = 500
@@ -98,6 +103,18 @@ class MetaConfig:
     divergence_cost: float = 1e3
     segments: int = 1
     compiled: bool = False
+
+    def __post_init__(self) -> None:
+        require_integer("MetaConfig", "steps", self.steps)
+        require_integer("MetaConfig", "segments", self.segments, least=1)
+        for name in ("duration", "dt", "learning_rate"):
+            require_real("MetaConfig", name, getattr(self, name), above=0.0)
+        for name in ("effort", "weight_decay", "divergence_cost"):
+            require_real("MetaConfig", name, getattr(self, name), least=0.0)
+        if not self.horizon >= 1:
+            raise ValueError(
+                f"MetaConfig: expected duration >= dt, got {self.duration} and {self.dt}. Give a longer duration."
+            )
 
     @property
     def horizon(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn.certificates import ControlBarrier
 from constrained_nn.control import Controller, FunctionController, ResidualController, SafetyFilter
 from constrained_nn.errors import UnknownNameError
@@ -109,6 +110,10 @@ class Soft(Method):
     name: ClassVar[str] = "soft"
     summary: ClassVar[str] = "the network with a penalty on violated rows"
 
+    def __post_init__(self) -> None:
+        require_real("Soft", "weight", self.weight, least=0.0)
+        require_integer("Soft", "warmup", self.warmup)
+
     def controller(self, task: BarrierTask, backbone: nn.Module) -> Controller:
         return ResidualController(task.nominal, task.features, backbone)
 
@@ -127,6 +132,9 @@ class HardNet(Method):
 
     name: ClassVar[str] = "hardnet"
     summary: ClassVar[str] = "HardNet-Aff: closed-form enforcement of the barrier rows"
+
+    def __post_init__(self) -> None:
+        require_real("HardNet", "distance_weight", self.distance_weight, least=0.0)
 
     def controller(self, task: BarrierTask, backbone: nn.Module) -> Controller:
         network = ResidualController(task.nominal, task.features, backbone)
@@ -188,6 +196,15 @@ class DC3(Method):
 
     name: ClassVar[str] = "dc3"
     summary: ClassVar[str] = "DC3: gradient correction of violated rows, and a penalty"
+
+    def __post_init__(self) -> None:
+        require_integer("DC3", "corrections", self.corrections)
+        require_integer("DC3", "warmup", self.warmup)
+        require_real("DC3", "step", self.step, above=0.0)
+        require_real("DC3", "momentum", self.momentum, least=0.0, below=1.0)
+        require_real("DC3", "weight", self.weight, least=0.0)
+        if not isinstance(self.normalized, bool):
+            raise TypeError(f"DC3: expected normalized as true or false, got {self.normalized!r}.")
 
     def controller(self, task: BarrierTask, backbone: nn.Module) -> Controller:
         return DC3Controller(

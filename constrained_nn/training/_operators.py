@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn.layers import ECO
 from constrained_nn.training._supervised import fit
 
@@ -30,6 +31,12 @@ class Sobolev:
     shape: tuple[int, ...]
     order: float = 1.0
     cutoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_real("Sobolev", "order", self.order, least=0.0)
+        require_real("Sobolev", "cutoff", self.cutoff, above=0.0)
+        for n in self.shape:
+            require_integer("Sobolev", "every size in shape", n, least=1)
 
     def __call__(self, error: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         axes = tuple(range(-len(self.shape), 0))
@@ -67,6 +74,12 @@ class SoftDissipativity:
     outer: float
     contraction: float = 0.5
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_real("SoftDissipativity", "inner", self.inner, above=0.0)
+        require_real("SoftDissipativity", "outer", self.outer, least=self.inner)
+        require_real("SoftDissipativity", "contraction", self.contraction, least=0.0)
+        require_real("SoftDissipativity", "weight", self.weight, least=0.0)
 
     def __call__(
         self, model: Callable[[Tensor], Tensor], like: Float[Tensor, "batch n"]
@@ -162,18 +175,17 @@ def fit_operator(
     Raises:
         ConvergenceError: The loss is not finite.
         TypeError: `volume` is given for a model without an energy.
-        ValueError: No trajectory holds a window, one is not finite, or a number is not 1 or more.
+        ValueError: No trajectory holds a window, one is not finite, or a setting is out of range.
     """
     if volume and not isinstance(model, ECO):
         raise TypeError(
             f"fit_operator: expected an ECO for volume {volume}, got {type(model).__name__}. Only an energy has a "
             f"level set; pass volume=0."
         )
-    if min(epochs, batch, horizon, every) < 1:
-        raise ValueError(
-            f"fit_operator: expected epochs, batch, horizon and every of 1 or more, got {epochs}, {batch}, {horizon} "
-            f"and {every}. Nothing would be learned."
-        )
+    for name, value in {"epochs": epochs, "batch": batch, "horizon": horizon, "every": every}.items():
+        require_integer("fit_operator", name, value, least=1)
+    require_real("fit_operator", "noise", noise, least=0.0)
+    require_real("fit_operator", "volume", volume, least=0.0)
     data = torch.from_numpy(np.array(trajectories))
     if data.ndim != 3 or not data.isfinite().all():
         raise ValueError(
@@ -212,5 +224,14 @@ def fit_operator(
         max_norm=max_norm,
         checkpoint=checkpoint,
         every=1,
+        settings={
+            "horizon": horizon,
+            "pushforward": pushforward,
+            "noise": noise,
+            "volume": volume,
+            "dissipativity": None if dissipativity is None else asdict(dissipativity),
+            "windows_every": every,
+            "trajectories": list(data.shape),
+        },
         progress=progress,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from constrained_nn._numbers import MOST_WORKERS, require_integer
 from constrained_nn.training._config import TrainConfig
 
 Progress = Callable[[str, int, dict[str, float]], None]
@@ -38,6 +39,7 @@ def train_many(
     Raises:
         Exception: The first error of a run; runs that are under way finish first, so no work is lost.
     """
+    require_integer("train_many", "processes", processes, least=1, most=MOST_WORKERS)
     context = get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
         queue = manager.Queue()

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from constrained_nn._numbers import require_integer, require_real
 from constrained_nn.training._descend import History, descend
 from constrained_nn.training._ensemble import ForceData
 
@@ -43,7 +44,14 @@ def fit_ridge_features(
         learning_rate: Step size of Adam.
         checkpoint: File to save to, and to go on from.
         progress: Called as `progress(step, loss, score)`.
+
+    Raises:
+        ValueError: A setting is not finite or out of range; `TypeError` for one that is no number.
     """
+    require_integer("fit_ridge_features", "seed", seed, most=2**40)
+    require_real("fit_ridge_features", "unit", unit, above=0.0)
+    require_real("fit_ridge_features", "weight_decay", weight_decay, least=0.0)
+    require_real("fit_ridge_features", "ridge", ridge, above=0.0)
     train, valid = data.split(seed)
     models, samples = train.x.shape[:2]
     quarter = torch.randperm(samples, generator=torch.Generator().manual_seed(seed + 1))[: samples // 4]

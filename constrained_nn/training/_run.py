@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from constrained_nn._files import write_json
+from constrained_nn._files import read_values, write_values
 from constrained_nn._tensor_files import read_tensors
 from constrained_nn.control import Controller
 from constrained_nn.errors import FileFormatError
+from constrained_nn.training._checkpoint import copy_weights, require_same_settings
 from constrained_nn.training._config import TrainConfig
 from constrained_nn.training._methods import Method, make_backbone, make_method
 from control_envs.tasks import Task, make_task
 
 CONFIG, CHECKPOINT, POLICY = "config.json", "checkpoint.safetensors", "policy.safetensors"
 METRICS, RESULT = "metrics.jsonl", "result.json"
+FILES = (CONFIG, CHECKPOINT, POLICY, METRICS, RESULT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +62,15 @@ def load_run(directory: str | Path, *, device: str = "cpu") -> Run:
     """A finished run with its trained weights, in eval mode.
 
     Raises:
-        FileFormatError: The folder or a file of it is missing, damaged, or does not belong to the run.
+        FileFormatError: The folder or a file of it is missing, damaged, or does not belong to the run: a file that
+            was changed after it was written, weights of other settings, shapes or dtypes, or not finite ones.
     """
     directory = Path(directory)
     run = new_run(directory, read_config(directory), device=device)
     if run.method.learns:
-        tensors, _ = read_tensors(directory / POLICY)
-        load_weights(run.backbone, tensors, directory / POLICY)
+        tensors, about = read_tensors(directory / POLICY)
+        require_same_settings(directory / POLICY, about.get("config"), run.config.to_json())
+        copy_weights(directory / POLICY, tensors, run.backbone.state_dict())
     run.controller.eval()
     return run
 
@@ -80,8 +83,8 @@ def read_config(directory: Path) -> TrainConfig:
     """
     path = directory / CONFIG
     try:
-        return TrainConfig.from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
+        return TrainConfig.from_json(read_values(path))
+    except (FileNotFoundError, NotADirectoryError):
         raise FileFormatError(
             f"{directory}: expected a run with a {CONFIG}, found none. Train one: `constrained-nn train`."
         ) from None
@@ -97,8 +100,8 @@ def read_result(directory: Path) -> dict[str, Any]:
     """
     path = directory / RESULT
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        return read_values(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise FileFormatError(
             f"{directory}: expected a finished run with a {RESULT}, found none. "
             f"Finish it with `constrained-nn train --resume`, or simulate it."
@@ -107,24 +110,7 @@ def read_result(directory: Path) -> dict[str, Any]:
         raise FileFormatError(f"{path}: damaged ({error}). Simulate the run again.") from None
 
 
-def load_weights(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load the weights and refuse any that do not fit.
-
-    Raises:
-        FileFormatError: Names or shapes differ from the network of the settings, or a weight is not finite.
-    """
-    try:
-        backbone.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise FileFormatError(
-            f"{path}: the weights do not fit the network of {CONFIG} ({' '.join(str(error).split())[:200]})."
-        ) from None
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise FileFormatError(f"{path}: weight {name} holds NaN or infinity. Train the run again.")
-
-
 def write_result(run: Run, metrics: Mapping[str, float], **more: Any) -> None:
     """`result.json`: metrics, settings and where they come from."""
     finite = {name: value if abs(value) < float("inf") else None for name, value in metrics.items()}
-    write_json(run.directory / RESULT, {"metrics": finite, "config": run.config.to_json(), **more})
+    write_values(run.directory / RESULT, {"metrics": finite, "config": run.config.to_json(), **more})

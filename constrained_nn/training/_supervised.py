@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import matvec, rmatvec
+from constrained_nn._numbers import MOST_SEED, require_integer, require_real
 from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
 from constrained_nn.layers import Completion, ProjectionLayer
 from constrained_nn.sets import IntervalSet, Polyhedron
-from constrained_nn.training._run import load_weights
+from constrained_nn.training._checkpoint import (
+    pack,
+    require_finite,
+    require_same_settings,
+    require_step,
+    unpack,
+)
 
 Loss = Callable[..., Tensor]
 
@@ -34,6 +41,9 @@ class Enforcement(ABC):
     """
 
     weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_real(type(self).__name__, "weight", self.weight, least=0.0)
 
     @abstractmethod
     def decide(
@@ -70,6 +80,12 @@ class Correction(Enforcement):
     step: float = 1e-2
     momentum: float = 0.5
     wrong_lower_sign: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("Correction", "corrections", self.corrections)
+        require_real("Correction", "step", self.step, above=0.0)
+        require_real("Correction", "momentum", self.momentum, least=0.0, below=1.0)
 
     def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
         y, change = raw, torch.zeros_like(raw)
@@ -131,6 +147,12 @@ class Layer(Enforcement):
     fade: int = 0
     distance_weight: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("Layer", "warmup", self.warmup)
+        require_integer("Layer", "fade", self.fade)
+        require_real("Layer", "distance_weight", self.distance_weight, least=0.0)
+
     def share(self, epoch: int | None) -> float:
         """How much of the layer is on."""
         if epoch is None or epoch > self.warmup + self.fade:
@@ -164,6 +186,7 @@ def fit(
     max_norm: float | None = None,
     checkpoint: Path | None = None,
     every: int = 100,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Minimize a loss over batches with Adam; returns the mean loss of every epoch.
@@ -183,21 +206,22 @@ def fit(
         max_norm: Longest gradient, of a loss that is the mean over the batch; longer ones are scaled down.
         checkpoint: File to save to, and to go on from if it exists.
         every: Epochs between checkpoints.
+        settings: What else determines the numbers, as JSON values; a checkpoint with others is refused.
         progress: Called as `progress(epoch, loss)`.
 
     Raises:
-        ConvergenceError: The loss is not finite; the last checkpoint is kept.
+        ConvergenceError: The loss or a weight is not finite; the last checkpoint is kept.
         FileFormatError: The checkpoint is damaged or belongs to other settings.
+        ValueError: A setting is out of range; `TypeError` for one that is no number.
     """
-    settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
-    if final_learning_rate is not None:
-        settings["final_learning_rate"] = final_learning_rate
-    if max_norm is not None:
-        settings["max_norm"] = max_norm
+    _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, max_norm, every)
+    own: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
+    own |= {} if final_learning_rate is None else {"final_learning_rate": final_learning_rate}
+    own |= {} if max_norm is None else {"max_norm": max_norm}
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     done, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
-        done, losses = _restore(checkpoint, network, optimizer, settings)
+        done, losses = _restore(checkpoint, network, optimizer, own, settings)
     count = len(data[0])
     network.train()
     with torch.random.fork_rng(devices=[]):
@@ -223,8 +247,11 @@ def fit(
                     f"fit: expected a finite loss, got {total} in epoch {epoch}. The checkpoint before it is kept; "
                     f"lower the learning rate."
                 )
+            if epoch % every == 0 or epoch == epochs:
+                require_finite(dict(network.named_parameters()), f"fit: epoch {epoch}")
             if checkpoint is not None and (epoch % every == 0 or epoch == epochs):
-                _save(checkpoint, network, optimizer, {"epoch": epoch, "losses": losses, **settings})
+                about = {"epoch": epoch, "losses": losses, "more": dict(settings), **own}
+                write_tensors(checkpoint, pack(network.state_dict(), optimizer), about)
             if progress is not None:
                 progress(epoch, losses[-1])
     network.eval()
@@ -238,28 +265,31 @@ def _batches(count: int, batch: int | None, seed: int, epoch: int) -> Sequence[T
     return order.split(batch)
 
 
-def _save(path: Path, network: nn.Module, optimizer: torch.optim.Adam, about: Mapping[str, Any]) -> None:
-    tensors = {f"weights.{name}": value for name, value in network.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
-    write_tensors(path, tensors, about)
+def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, max_norm, every) -> None:
+    require_integer("fit", "epochs", epochs)
+    require_integer("fit", "seed", seed, most=MOST_SEED // 1_000_004)
+    require_integer("fit", "batch", batch, least=1, optional=True)
+    require_integer("fit", "every", every, least=1)
+    require_real("fit", "learning_rate", learning_rate, above=0.0)
+    require_real("fit", "final_learning_rate", final_learning_rate, least=0.0, optional=True)
+    require_real("fit", "max_norm", max_norm, least=0.0, optional=True)
 
 
 def _restore(
-    path: Path, network: nn.Module, optimizer: torch.optim.Adam, settings: Mapping[str, Any]
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Adam,
+    own: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> tuple[int, list[float]]:
     tensors, about = read_tensors(path)
-    if any(about.get(name) != value for name, value in settings.items()):
-        raise FileFormatError(
-            f"{path}: expected a checkpoint with the settings {json.dumps(dict(settings))}, got another. "
-            f"Delete it to train from the start."
-        )
-    weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
-    load_weights(network, weights, path)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(about["epoch"]), list(about["losses"])
+    losses, epoch = about.pop("losses", None), about.pop("epoch", None)
+    more = about.pop("more", None)  # older checkpoints do not say
+    require_same_settings(path, about, own)
+    if more is not None:
+        require_same_settings(path, more, settings)
+    epoch = require_step(path, epoch, own["epochs"])
+    if not isinstance(losses, list) or len(losses) != epoch:
+        raise FileFormatError(f"{path}: expected one loss for each epoch. Delete it to train from the start.")
+    unpack(path, tensors, network.state_dict(), optimizer)
+    return epoch, losses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +13,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from constrained_nn._files import write_atomically, write_json
+from constrained_nn._files import read_text, write_atomically, write_values
 from constrained_nn._provenance import commit, machine, versions
 from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError
 from constrained_nn.layers import ProjectionLayer
 from constrained_nn.solvers import Status
+from constrained_nn.training._checkpoint import (
+    pack,
+    require_finite,
+    require_same_settings,
+    require_step,
+    unpack,
+)
 from constrained_nn.training._config import TrainConfig
 from constrained_nn.training._evaluate import evaluate, simulate
 from constrained_nn.training._run import (
     CHECKPOINT,
     CONFIG,
+    FILES,
     METRICS,
     POLICY,
     RESULT,
     Run,
-    load_weights,
     new_run,
     read_config,
     write_result,
@@ -61,8 +69,9 @@ def train(
         command: The command line, for the record.
 
     Raises:
-        FileFormatError: `directory` holds a run and `resume` is not set, or a run with other settings.
-        ConvergenceError: The loss is not finite; the last checkpoint is kept.
+        FileFormatError: `directory` holds a run and `resume` is not set, a run or a checkpoint with other settings,
+            or a file of the name of one of ours that belongs to no run.
+        ConvergenceError: The loss, a gradient or a weight is not finite; the last checkpoint is kept.
         OSError: A file cannot be written; the last checkpoint is kept.
     """
     directory = Path(directory)
@@ -77,6 +86,7 @@ def train(
     for step in range(done + 1, config.steps + 1):
         record = _step(run, optimizer, step, device)
         if step % config.eval_every == 0 or step == config.steps:
+            require_finite(dict(run.backbone.named_parameters()), f"train: step {step}")
             record |= _validate(run, device)
             _log(run, step, record)
             _checkpoint(run, optimizer, step)
@@ -104,8 +114,14 @@ def _prepare(run: Run, resume: bool) -> bool:
                 f"{CONFIG}. Use its settings, or choose another --out."
             )
         return (directory / CHECKPOINT).exists()
+    foreign = [name for name in FILES if os.path.lexists(directory / name)]
+    if foreign:
+        raise FileFormatError(
+            f"{directory}: expected no file of the name {foreign[0]} in a folder without a run, found one that would "
+            f"be overwritten. Choose another --out."
+        )
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / CONFIG, run.config.to_json())
+    write_values(directory / CONFIG, run.config.to_json())
     return False
 
 
@@ -182,14 +198,17 @@ def _log(run: Run, step: int, record: dict[str, float]) -> None:
     path = run.directory / METRICS
     kept = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in read_text(path).splitlines():
             try:
                 if json.loads(line)["step"] < step:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue  # a line that an interruption cut short
+    names = {
+        int(status): status.name.lower() for status in Status
+    }  # an old checkpoint may count a retired one
     counts = {
-        f"status_{Status(code).name.lower()}": n
+        f"status_{names.get(code, code)}": n
         for module in run.controller.modules()
         if isinstance(module, ProjectionLayer)
         for code, n in enumerate(module.counts.tolist())
@@ -201,9 +220,7 @@ def _log(run: Run, step: int, record: dict[str, float]) -> None:
 
 
 def _checkpoint(run: Run, optimizer: torch.optim.Adam, step: int) -> None:
-    tensors = {f"weights.{name}": value for name, value in run.backbone.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+    tensors = pack(run.backbone.state_dict(), optimizer)
     for i, module in enumerate(m for m in run.controller.modules() if isinstance(m, ProjectionLayer)):
         tensors[f"counts.{i}"] = module.counts
     write_tensors(run.directory / CHECKPOINT, tensors, {"step": step, "config": run.config.to_json()})
@@ -212,18 +229,16 @@ def _checkpoint(run: Run, optimizer: torch.optim.Adam, step: int) -> None:
 def _restore(run: Run, optimizer: torch.optim.Adam) -> int:
     path = run.directory / CHECKPOINT
     tensors, metadata = read_tensors(path)
-    weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
-    load_weights(run.backbone, weights, path)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    require_same_settings(path, metadata.get("config"), run.config.to_json())
+    step = require_step(path, metadata.get("step"), run.config.steps)
+    unpack(path, tensors, run.backbone.state_dict(), optimizer)
     layers = [m for m in run.controller.modules() if isinstance(m, ProjectionLayer)]
     for i, module in enumerate(layers):
-        module.counts.copy_(tensors[f"counts.{i}"])
-    return int(metadata["step"])
+        counts = tensors.get(f"counts.{i}")
+        if counts is None or (counts.shape, counts.dtype) != (module.counts.shape, module.counts.dtype):
+            raise FileFormatError(f"{path}: counts.{i} does not fit. Delete it to train from the start.")
+        module.counts.copy_(counts)
+    return step
 
 
 def _finish(run: Run, device: str, command: str, seconds: float) -> Run:

@@ -24,11 +24,14 @@ from constrained_nn.verify._format import MAX_BYTES, mapping, read, sequence, te
 
 
 class Outcome(IntEnum):
-    """What a check found; the exit code of `constrained-nn check`."""
+    """What a check found; the exit code of `constrained-nn check`.
+
+    1 is left out: Python itself ends with it on any error, and a crash must not read as a verdict.
+    """
 
     HOLDS = 0
-    COUNTEREXAMPLE = 1
     INCONCLUSIVE = 2
+    COUNTEREXAMPLE = 3
 
 
 @dataclass(frozen=True)

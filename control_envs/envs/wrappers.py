@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from control_envs._array import constant, namespace
+from control_envs.errors import ShapeError
 
 Array = Any
 
@@ -130,23 +131,54 @@ class NormalizeReward(VectorWrapper):
 class RescaleAction(VectorWrapper):
     """Actions in `[low, high]` instead of [-1, 1].
 
+    The bounds are kept in float64; the action space holds them in float32, as Gymnasium's do. Both kinds of bound are
+    actions, and are executed as -1 and 1. What lies outside is left to the environment, which refuses it.
+
     Args:
         env: A vector environment with actions in [-1, 1].
         low: Lower bounds, a number or `(m,)`.
         high: Upper bounds.
+
+    Raises:
+        ShapeError: The bounds do not fit the actions of `env`.
+        ValueError: They are not finite, or `low < high` fails in float32.
     """
 
     def __init__(self, env: VectorEnv, low: Any, high: Any) -> None:
         super().__init__(env)
-        shape = env.single_action_space.shape
-        self.low, self.high = (np.full(shape or (), b, dtype=np.float32) for b in (low, high))
-        self.single_action_space = gymnasium.spaces.Box(self.low, self.high, dtype=np.float32)
+        shape = env.single_action_space.shape or ()
+        self.low, self.high = (self._bounds(name, b, shape) for name, b in (("low", low), ("high", high)))
+        with np.errstate(over="ignore"):  # refused below
+            space_low, space_high = self.low.astype(np.float32), self.high.astype(np.float32)
+        if not (np.isfinite(space_low) & np.isfinite(space_high) & (space_low < space_high)).all():
+            raise ValueError(
+                f"RescaleAction: expected finite low < high in float32, got {self.low.tolist()} and "
+                f"{self.high.tolist()}. No action could be told from another; choose a wider range or another unit."
+            )
+        self.single_action_space = gymnasium.spaces.Box(space_low, space_high, dtype=np.float32)
         self.action_space = batch_space(self.single_action_space, env.num_envs)
+
+    @staticmethod
+    def _bounds(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+        bounds = np.asarray(value, dtype=np.float64)
+        if bounds.shape not in ((), shape):
+            raise ShapeError(
+                f"RescaleAction: expected {name} as a number or of shape {shape}, got {bounds.shape}. Give one bound "
+                f"for each input."
+            )
+        return np.broadcast_to(bounds, shape).copy()
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         xp = namespace(actions)
-        low, high = constant(self.low, actions, xp), constant(self.high, actions, xp)
-        return self.env.step(2.0 * (actions - low) / (high - low) - 1.0)
+        exact = actions.astype(np.float64) if xp is np else actions.double()
+        space_low, space_high = self.low.astype(np.float32), self.high.astype(np.float32)
+        # a bound of either precision is an action, so that the farther of the two is the end of the box
+        ends = np.minimum(self.low, space_low), np.maximum(self.high, space_high)
+        low, high, least, most = (constant(b, exact, xp) for b in (self.low, self.high, *ends))
+        scaled = 2.0 * (exact - low) / (high - low) - 1.0
+        # rounding of the bounds and of this formula alone must not carry an action out of [-1, 1]
+        inside = (exact >= least) & (exact <= most)
+        return self.env.step(xp.where(inside, xp.clip(scaled, -1.0, 1.0), scaled))
 
 
 class ClipAction(VectorWrapper):

@@ -51,7 +51,8 @@ def record(
         start: Start states `(count, *shape)` instead of random ones.
         folder: Where recordings are kept, each in a folder of its own, named after what it was asked for. A recording
             that is there is opened as a read-only memory map; one that was interrupted goes on where its last chunk
-            ended, with the same result. Files that are damaged are made again. None: nothing is kept.
+            ended, with the same result. What is damaged is made again, were it one bit of a state: the digest of every
+            chunk is compared. None: nothing is kept.
         batch: Trajectories that are solved together.
         chunk: States of each between two writes.
         method: Time stepping; default `ETDRK4()`.
@@ -89,7 +90,7 @@ def record(
     for first in range(0, count, batch):
         rows = slice(first, min(first + batch, count))
         size = rows.stop - rows.start
-        kept, spectrum = store.resume(first)
+        kept, spectrum = store.resume(first, rows)
         done += size * kept
         if kept == samples:
             continue
@@ -142,6 +143,7 @@ class _Store:
 
     def __init__(self, folder: str | os.PathLike | None, request: dict[str, Any], shape: tuple[int, ...]):
         self.path = None
+        self._digests: dict[int, list[str]] = {}  # first row of a batch -> "end:digest" of its chunks
         if folder is None:
             self.states = np.empty(shape, np.float32)
             return
@@ -158,17 +160,31 @@ class _Store:
         else:
             self.states = np.lib.format.open_memmap(file, "r+")
 
-    def resume(self, first: int) -> tuple[int, np.ndarray | None]:
+    def resume(self, first: int, rows: slice) -> tuple[int, np.ndarray | None]:
         """How many states of the batch that starts at `first` are done, and the spectrum after them."""
         if self.path is None or not (file := self.path / f"batch-{first:05d}.npz").exists():
             return 0, None
         try:
             with np.load(file, allow_pickle=False) as data:
                 kept, spectrum = int(data["kept"]), data["spectrum"]
+                digests = data["digests"] if "digests" in data.files else None
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return 0, None
         whole = 0 < kept <= self.states.shape[1] and bool(np.isfinite(spectrum).all())
-        return (kept, spectrum) if whole else (0, None)
+        if not whole or (digests is not None and not self._unchanged(rows, kept, digests)):
+            return 0, None
+        self._digests[first] = [] if digests is None else digests.tolist()
+        return kept, spectrum
+
+    def _unchanged(self, rows: slice, kept: int, digests: np.ndarray) -> bool:
+        """Whether the states of a batch are those that were written; recordings from before are not asked."""
+        begin = 0
+        for text in digests.tolist():
+            end, _, digest = str(text).partition(":")
+            if not end.isdecimal() or _digest(self.states[rows, begin : int(end)]) != digest:
+                return False
+            begin = int(end)
+        return begin == kept
 
     def write(self, first: int, rows: slice, kept: int, states: np.ndarray, spectrum: np.ndarray) -> None:
         """The states first, then the file that says that they are there."""
@@ -176,8 +192,12 @@ class _Store:
         self.states[rows, kept:end] = states
         if self.path is not None:
             self.states.flush()  # pyright: ignore[reportAttributeAccessIssue]
+            digests = self._digests.setdefault(first, [])
+            if kept and not digests:  # the states before this chunk are from before there were digests
+                digests.append(f"{kept}:{_digest(self.states[rows, :kept])}")
+            digests.append(f"{end}:{_digest(states)}")
             temporary = self.path / f"batch-{first:05d}.part.npz"
-            np.savez(temporary, kept=np.array(end), spectrum=spectrum)
+            np.savez(temporary, kept=np.array(end), spectrum=spectrum, digests=np.array(digests))
             os.replace(temporary, self.path / f"batch-{first:05d}.npz")
 
     def finish(self) -> np.ndarray:
@@ -191,6 +211,10 @@ def _holds(file: Path, shape: tuple[int, ...]) -> bool:
     except (OSError, ValueError, EOFError):
         return False
     return states.shape == shape and states.dtype == np.float32
+
+
+def _digest(states: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(states, np.float32).tobytes()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

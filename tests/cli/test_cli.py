@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from constrained_nn.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
 
 # typer reads the annotations that the run-time checker wraps
 pytestmark = pytest.mark.untyped
@@ -114,10 +117,120 @@ def test_full_disk_is_one_line(call, monkeypatch):
     assert len(err.strip().splitlines()) == 1
 
 
-def test_demo_refuses_a_folder_that_is_not_its_own(call, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "unicycle-obstacles", "--threads", "100000"], "--threads"),
+        (["train", "unicycle-obstacles", "--device", "meta"], "expected a device of this machine"),
+        (["train", "unicycle-obstacles", "--device", ""], "--device: expected a value, got an empty one"),
+        (["train", "unicycle-obstacles", "--out", ""], "--out: expected a value, got an empty one"),
+        (["train", "unicycle-obstacles", "--out= "], "--out: expected a value, got an empty one"),
+        (["train", "unicycle-obstacles", "--seed", "1" + "0" * 20], "--seed"),
+        (
+            ["train", "unicycle-obstacles", "--learning-rate", "inf"],
+            "--learning-rate: expected a finite number",
+        ),
+        (["train", "unicycle-obstacles", "--final-learning-rate", "nan"], "expected a finite number"),
+        (["train", "unicycle-obstacles", "--max-gradient-norm", "-1"], "expected max_gradient_norm > 0"),
+        (["train", "unicycle-obstacles", "--max-adjoint-norm", "0"], "expected max_adjoint_norm > 0"),
+        (["train", "unicycle-obstacles", "--option", "distance_weight=-1"], "expected distance_weight >= 0"),
+        (["simulate", "run", "--count", "1" + "0" * 15], "--count"),
+        (["simulate", ""], "expected a value, got an empty one"),
+        (["certify", "run", "--runs", "1" + "0" * 15], "--runs"),
+        (["certify", "run", "--seconds", "inf"], "--seconds: expected a finite number"),
+        (["certify", "run", "--confidence", "nan"], "--confidence"),
+        (["certify", "run", "--jobs", "100000"], "--jobs"),
+        (["check", "c.json", "--seconds", "0"], "--seconds: expected more than 0"),
+        (["check", "c.json", "--seconds", "inf"], "--seconds: expected a finite number"),
+        (["check", "c.json", "--memory", "0"], "--memory"),
+        (["reproduce", "safe-control", "--fast", "--seeds", "3:1"], "which holds none"),
+        (["reproduce", "safe-control", "--fast", "--seeds", "0:1000000000000"], "at most 10000"),
+        (["reproduce", "safe-control", "--fast", "--seeds", "1,2:4,3"], "each once"),
+        (["reproduce", "safe-control", "--fast", "--seeds", "-1"], "from 0 to"),
+        (["reproduce", "safe-control", "--fast", "--seeds", ""], "--seeds: expected a value"),
+        (["bench", "rollout", "--states", "1" + "0" * 15], "memory"),
+        (["bench", "rollout", "--threads", "100000"], "--threads"),
+    ],
+)
+def test_values_without_a_meaning_are_refused(call, tmp_path, arguments, message):
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert message in " ".join((out + err).split())
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["check", "report", "certify", "simulate", "compare", "study"])
+def test_pipe_in_place_of_a_file_is_refused(call, tmp_path, command):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = call(command, "pipe")
+    assert code == 2
+    assert "pipe or device" in err
+
+
+def test_pipe_in_place_of_a_record_is_refused(call, tmp_path):
+    (tmp_path / "record").mkdir()
+    os.mkfifo(tmp_path / "record" / "loop.json")
+    code, _, err = call("certify", "record")
+    assert code == 2
+    assert "expected an ordinary file" in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RecursionError(), AssertionError(), RuntimeError("odd"), BrokenPipeError(errno.EPIPE, "pipe"),
+     EOFError(), NotImplementedError(), SystemExit(1), StopIteration()],
+)  # fmt: skip
+def test_nothing_but_a_verdict_has_the_code_of_one(call, monkeypatch, error):
+    def raise_it(kind):
+        raise error
+
+    monkeypatch.setattr("constrained_nn.cli.list._entries", raise_it)
+    code, _, err = call("list", "tasks")
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_interruption_is_130(call, monkeypatch):
+    def interrupt(kind):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("constrained_nn.cli.list._entries", interrupt)
+    assert call("list", "tasks")[0] == 130
+
+
+@pytest.mark.once  # in another process
+def test_output_that_nobody_can_read_is_no_success():
+    """A pipe that is closed at its other end, and a disk that is full."""
+    command = [sys.executable, "-m", "constrained_nn", "list", "benchmarks"]
+    ends = os.pipe()
+    os.close(ends[0])
+    closed = subprocess.run(command, stdout=ends[1], stderr=subprocess.PIPE, cwd=ROOT)
+    assert closed.returncode == 2
+    assert b"Traceback" not in closed.stderr
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            assert subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT).returncode == 2
+
+
+def test_demo_deletes_nothing(call, run_folder, tmp_path):
+    """The folder of an earlier demo, with a file that the user put there."""
+    (tmp_path / "demo").mkdir()
+    run_folder.rename(tmp_path / "demo" / "hardnet")
+    for name in ("notes.txt", "hardnet/data.csv"):
+        (tmp_path / "demo" / name).write_text("mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "demo").rglob("*") if path.is_file()}
+    code, _, err = call("demo", "--out", "demo", "--fast")
+    assert code == 2
+    assert "--resume" in err
+    assert {path: path.read_bytes() for path in (tmp_path / "demo").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_demo_refuses_a_folder_that_is_not_its_own(call, tmp_path, resume):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("mine")
-    code, _, err = call("demo", "--out", "thesis")
+    code, _, err = call("demo", "--out", "thesis", *resume)
     assert code == 2
     assert "expected an empty folder" in err
     assert (tmp_path / "thesis" / "chapter.tex").exists()

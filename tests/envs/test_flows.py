@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -192,6 +194,21 @@ def test_recording_goes_on_where_it_stopped(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def flip_a_bit(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+
+
+def test_recording_from_before_there_were_digests_is_kept(tmp_path):
+    whole = np.array(record(SMALL, **ASK, folder=tmp_path))
+    for batch in tmp_path.glob("*/batch-*.npz"):
+        with np.load(batch) as data:
+            np.savez(batch, kept=data["kept"], spectrum=data["spectrum"])
+    again = record(SMALL, **ASK, folder=tmp_path, progress=lambda done, total: pytest.fail("made again"))
+    np.testing.assert_array_equal(again, whole)
+
+
 def test_damaged_recording_is_made_again(tmp_path):
     whole = np.array(record(SMALL, **ASK, folder=tmp_path))
     folder = next(tmp_path.iterdir())
@@ -202,6 +219,9 @@ def test_damaged_recording_is_made_again(tmp_path):
         (parts[1], lambda f: np.savez(f, kept=np.array(99), spectrum=np.zeros((2, 3)))),
         (folder / "states.npy", lambda f: f.write_bytes(f.read_bytes()[:-40])),
         (folder / "states.npy", lambda f: f.unlink()),
+        (folder / "states.npy", lambda f: flip_a_bit(f, 1000)),
+        (folder / "states.npy", lambda f: flip_a_bit(f, -1)),
+        (parts[1], lambda f: flip_a_bit(f, 150)),
     ]:
         damage(file)
         np.testing.assert_array_equal(record(SMALL, **ASK, folder=tmp_path), whole)

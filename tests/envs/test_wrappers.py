@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -101,6 +102,47 @@ def test_rescaled_and_clipped_actions(to_numpy):
     assert rescaled.single_action_space.high[0] == 10.0
     with pytest.raises(ActionError, match="nan"):
         clipped.step(action(to_numpy, np.nan))
+
+
+@numpy_or_torch
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bounds_of_rescaled_actions_are_actions(to_numpy, dtype):
+    """Wherever rounding puts them; the exact value is (bound - low) / (high - low), in rationals."""
+    for low, high in (
+        (4000.3, 4100.7),
+        (300.1, 310.3),
+        (1013.2, 1013.9),
+        (-0.1, 0.3),
+        (1e-9, 3e-9),
+        (-1e30, 1e30),
+    ):
+        plain, rescaled = build(to_numpy), RescaleAction(build(to_numpy), low, high)
+        low, high = Fraction(low), Fraction(high)
+        for value in (
+            low,
+            high,
+            low + (high - low) / 3,
+            *map(Fraction, rescaled.single_action_space.low.tolist()),
+        ):
+            plain.reset(seed=0)
+            rescaled.reset(seed=0)
+            given = dtype(float(value))
+            exact = float(2 * (Fraction(float(given)) - low) / (high - low) - 1)
+            expected = plain.step(action(to_numpy, np.float64(np.clip(exact, -1.0, 1.0))))[0]
+            found = rescaled.step(action(to_numpy, given))[0]
+            np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-5, atol=1e-6)
+        for outside in (float(low - (high - low) / 100), float(high + (high - low) / 100), np.inf, np.nan):
+            with pytest.raises(ActionError):
+                rescaled.step(action(to_numpy, np.float64(outside)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.0, 1.0), (1.0, 0.0), (-np.inf, 1.0), (0.0, np.nan), (0.0, 1e39), (1e9, 1e9 + 1), ([0.0, 0.0], 1.0)],
+)
+def test_bounds_without_a_meaning_are_refused(low, high):
+    with pytest.raises(ValueError, match="RescaleAction: expected"):
+        RescaleAction(build(), low, high)
 
 
 def push_at_most(limit: float):

@@ -7,7 +7,6 @@ import copy
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from constrained_nn.cli import check as cli
+from constrained_nn.cli._limited import run_limited
 from constrained_nn.errors import ConvergenceError, FileFormatError, InfeasibleError
 from constrained_nn.evidence import replay, write
 from constrained_nn.verify import Outcome, check, check_claims, clopper_pearson, decode, digest, encode
@@ -101,7 +101,7 @@ def test_counterexample_is_printed(shell):
     assert [claim["verdict"] for claim in certificate["claims"]] == ["counterexample"] * 2
     for options in ((), ("--accept", "sampled"), ("--replay",)):
         result = shell(certificate, *options)
-        assert result.exit_code == 1
+        assert result.exit_code == 3
         assert "proof: counterexample:" in result.output
         assert "60 of 60 runs collide" in result.output
         assert "px = -" in result.output
@@ -139,7 +139,7 @@ def test_crossed_bounds_are_a_counterexample(small, shell):
     upper = decode(rows["data"]["upper"], "upper")
     rows["data"]["lower"] = encode([upper[0] + 1.0, *upper[1:]])
     result = shell(small | {"claims": [rows]})
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "lower" in result.output
 
 
@@ -349,25 +349,28 @@ def test_check_loads_neither_torch_nor_scipy_and_is_quick(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "loaded: []" in done.stdout
     assert float(done.stdout.rsplit("cpu:", 1)[1]) < 2.0
+    # and in the process that does the checking
+    arguments = {"file": str(file), "accept": "sampled"}
+    lines, _ = run_limited(
+        "tests.cli.targets:modules_of_check", arguments, what="modules", seconds=60.0, megabytes=2048
+    )
+    assert "constrained_nn.verify" in lines
+    assert not {"torch", "scipy", "control_envs", "matplotlib", "cvxpy"} & {*lines}
     assert check_claims(demo)[0].outcome is Outcome.HOLDS
 
 
-def test_check_ends_when_its_time_is_up(small, shell, monkeypatch):
+def test_check_ends_when_its_time_or_its_memory_is_up(small, shell):
     assert shell(small, "--accept", "sampled", "--seconds", "60").exit_code == 0
+    late = shell(small, "--seconds", "1e-6")
+    assert late.exit_code == 2
+    assert "needs more than the 1e-06 s of --seconds" in late.output
+    for seconds in ("0", "-1", "inf", "nan", "1e300"):
+        assert shell(small, "--seconds", seconds).exit_code == 2
+    large = shell('["' + "x" * 2**24 + '"]', "--memory", "1")
+    assert large.exit_code == 2
+    assert "needs more than the 1 MiB of --memory" in large.output
 
-    def endless(certificate):
-        while True:
-            pass
 
-    monkeypatch.setattr("constrained_nn.verify.check_claims", endless)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        for handler in (signal.default_int_handler, signal.SIG_IGN):  # ignored in jobs of the background
-            signal.signal(signal.SIGINT, handler)
-            late = shell(small, "--seconds", "0.2")
-            assert late.exit_code == 2
-            assert "needs more than the 0.2 s" in late.output
-            assert signal.getsignal(signal.SIGINT) == handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert shell(small, "--seconds", "-1").exit_code == 2
+def test_file_of_a_great_many_values_is_refused_before_it_is_parsed(shell):
+    refused(shell("[" + ",".join(["[]"] * 10**6) + "]"), "more than 1000000 values")
+    refused(shell("[" * 10**5), "not valid JSON")

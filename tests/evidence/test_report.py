@@ -62,7 +62,7 @@ def test_a_refuted_claim_is_not_shown_as_holding(small, shell) -> None:
     upper = decode(rows["data"]["upper"], "upper")
     rows["data"]["lower"] = encode([upper[0] + 1.0, *upper[1:]])
     code, page = shell(small | {"claims": [rows]})
-    assert code == 1
+    assert code == 3
     assert "refuted: a counterexample" in page
     assert "confirmed by the checker" not in page
     assert rows["statement"] not in page

@@ -245,11 +245,11 @@ def test_command_compares_with_published_arrays(shell, tmp_path):
     assert run("walk", "--reference", ".").exit_code == 0
     (tmp_path / "first.txt").write_text("1.1")
     differs = run("walk", "--resume", "--reference", ".")
-    assert differs.exit_code == 1
+    assert differs.exit_code == 3
     assert "differs from the published arrays: the first step" in differs.output
     (tmp_path / "first.txt").unlink()
     impossible = run("walk", "--resume", "--reference", ".")
-    assert impossible.exit_code == 1
+    assert impossible.exit_code == 2
     assert "not possible: FileNotFoundError" in impossible.output
 
 
@@ -270,7 +270,7 @@ def test_command_exit_codes(shell):
     assert stopped.exit_code == 130
     assert "--resume" in stopped.output
     walk.interrupt_at, walk.broken = None, 2
-    assert run("walk", "--resume").exit_code == 1
+    assert run("walk", "--resume").exit_code == 2
 
 
 def test_unknown_experiment_suggests_the_nearest(monkeypatch):

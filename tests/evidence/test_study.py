@@ -184,6 +184,17 @@ def test_methods_that_do_not_learn_run_once(spec):
         (("steps: 6", "step: 6"), "unknown training setting 'step'. Did you mean 'steps'"),
         (("steps: 6", "steps: many"), "steps"),
         (("steps: 6", "steps: -1"), "steps"),
+        (("steps: 6", "learning_rate: .inf"), "learning_rate"),
+        (("steps: 6", "max_gradient_norm: -1"), "max_gradient_norm"),
+        (("steps: 6", "hidden: [-1]"), "hidden"),
+        (("steps: 6", "eval_every: 0"), "eval_every"),
+        (("[hardnet, soft", "[{method: soft, options: {weight: .nan}}"), "weight"),
+        (("[1, 2, 3]", "[100000000000000000000]"), "seeds.0"),
+        (("baseline: soft", "confidence: .nan"), "confidence"),
+        (("baseline: soft", "resamples: 1.0e+15"), "resamples"),
+        (("count: 40", "count: 1000000000000000"), "count"),
+        ((STUDY, "experiment: pfar\nsettings: {seconds: .inf}"), "settings.seconds"),
+        ((STUDY, "experiment: pfar\nseeds: [-1]"), "seeds.0"),
         (("count: 40", "number: 40"), "Did you mean"),
         (("count: 40", "count: 0"), "count"),
         (("count: 40, seed: 5", "split: tset"), "Did you mean 'test'"),
@@ -325,7 +336,7 @@ def test_rows_of_an_experiment(tmp_path):
     unfinished = ROWS.replace("steps: 1", "steps: 2")  # other settings: other cells
     file.write_text(unfinished)
     other = CliRunner().invoke(app, [str(file), "--out", str(out), "--report-only"])
-    assert other.exit_code == 1
+    assert other.exit_code == 2
     assert "| PID | not run |" in other.output
 
 
