@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor
 
 from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._hardnet_plus_plus import reachable
 from constrained_nn.layers._quarantine import quarantine
-from constrained_nn.layers._smooth_rows import flat_rows
+from constrained_nn.layers._smooth_rows import flat_rows, judge, widen
 from constrained_nn.sets import (
     ConstraintSet,
     Intersection,
@@ -23,8 +23,9 @@ from constrained_nn.sets import (
 )
 from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
-from constrained_nn.solvers._gauss_newton import GaussNewton, descend
-from constrained_nn.solvers._nearest import differentiable, find_nearest
+from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
+from constrained_nn.solvers._nearest import differentiable, find_nearest, restoration
+from constrained_nn.solvers._row_problem import into_box
 
 
 class NearestPoint(ProjectionLayer[Any]):
@@ -87,24 +88,22 @@ class NearestPoint(ProjectionLayer[Any]):
         self.tolerance = Absolute(atol)
 
     def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
-        batch = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape)
+        batch, dtype = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape), y.dtype
         y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+        y, set = widen("NearestPoint", y, set)
         build, tensors = flat_rows("NearestPoint", set, batch)
         points = y.reshape(-1, y.shape[-1])
         problem = build(*(t.detach() for t in tensors))
-        crossed = (problem.lower > problem.upper).any(-1)
         method = reachable(GaussNewton(atol=self.atol), y.dtype)
-        atol = float(method.atol or 0.0)
-        feasible = descend(problem, points.detach(), method, keep=False)
-        found = find_nearest(problem, points.detach(), feasible.y, self.max_steps, atol)
-        value = differentiable(build, found, points, tensors)
-        value, status = value.reshape(y.shape), found.status.reshape(batch)
-        with torch.no_grad():
-            violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        missed = (status == int(Status.OK)) & ~(violation <= atol)
-        status = torch.where(missed, int(Status.MAX_STEPS), status)
-        crossed = crossed.reshape(batch) if crossed.ndim else crossed.expand(batch)
-        status = torch.where(crossed, int(Status.INFEASIBLE), status)
-        status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        steps = (feasible.steps + found.steps).reshape(batch)
-        return Solution(value, status, steps, violation)
+        fixed = points.detach()
+        feasible = descend(problem, into_box(problem, fixed), method, keep=False)
+        found = find_nearest(problem, fixed, feasible, restoration(method), self.max_steps)
+        value = differentiable(build, found, points, tensors).reshape(y.shape)
+        crossed = problem.crossed
+        crossed = crossed.reshape(batch) if crossed.ndim else crossed
+        status = torch.where(crossed, int(Status.INFEASIBLE), found.status.reshape(batch))
+        solution = Solution(value, status, found.steps.reshape(batch), status)
+        solution = judge(solution, set, method.atol or 0.0, dtype)
+        status = torch.where(healthy, solution.status, int(Status.NONFINITE_INPUT)).to(torch.int8)
+        violation = torch.where(healthy, solution.violation, torch.inf)
+        return replace(solution, status=status, violation=violation)
