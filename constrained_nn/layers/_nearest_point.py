@@ -24,7 +24,7 @@ from constrained_nn.sets import (
 from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
-from constrained_nn.solvers._nearest import differentiable, find_nearest, restoration
+from constrained_nn.solvers._nearest import differentiable, find_nearest
 from constrained_nn.solvers._row_problem import into_box
 
 
@@ -97,7 +97,7 @@ class NearestPoint(ProjectionLayer[Any]):
         method = reachable(GaussNewton(atol=self.atol), y.dtype)
         fixed = points.detach()
         feasible = descend(problem, into_box(problem, fixed), method, keep=False)
-        found = find_nearest(problem, fixed, feasible, restoration(method), self.max_steps)
+        found = find_nearest(problem, fixed, feasible, method, self.max_steps)
         value = differentiable(build, found, points, tensors).reshape(y.shape)
         crossed = problem.crossed
         crossed = crossed.reshape(batch) if crossed.ndim else crossed

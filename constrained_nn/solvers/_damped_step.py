@@ -21,6 +21,8 @@ from constrained_nn.solvers._row_problem import OFF, Problem, residual_of, weigh
 
 # Rounds in which variables that a step would take out of their bounds are put on them.
 _ROUNDS = 4
+# Variables that end this close to a bound, relative to 1 + |y|, go to it.
+_NEAR = 1e-9
 
 
 @runtime_checkable
@@ -119,8 +121,15 @@ def direction(
     """The step on given rows; variables that it would take out of their bounds go to them instead."""
     if problem.box is None:
         return Direction(*_solved(linear, gap, rows, delta), rows, None)
-    side = torch.zeros_like(y, dtype=torch.int8)
     p, sound = _solved(linear, gap, rows, delta)
+    chosen = Direction(p, sound, rows, torch.zeros_like(y, dtype=torch.int8))
+    return _within_bounds(problem, y, gap, delta, chosen)
+
+
+def _within_bounds(problem: Problem, y: Tensor, gap: Tensor, delta: Tensor, chosen: Direction) -> Direction:
+    """The direction with the variables that it would take out of their bounds on them, round by round."""
+    p, sound, rows, side = chosen.p, chosen.sound, chosen.rows, chosen.side
+    assert side is not None
     for _ in range(_ROUNDS):
         out = _beyond(problem, y - p) * (side == 0)
         some = (out != 0).any(-1).nonzero().squeeze(-1)
@@ -130,7 +139,7 @@ def direction(
         part, J = problem.pick(some), problem.pick(some).jacobian(y[some])
         p[some], good = _held(part, J, y[some], gap[some], rows[some], delta[some], side[some])
         sound[some] &= good
-    return Direction(p, sound, rows, side)
+    return chosen._replace(side=side)
 
 
 def _solved(linear: Linearized, gap: Tensor, rows: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +205,7 @@ def elastic_direction(problem: Problem, y: Tensor, value: Tensor, units: Tensor,
     if problem.box is None:
         p, sound = _solved(DenseRows(J), gap, rows, delta)
         return Direction(p, sound & sane, rows, None, toward)
-    end, near = y + found.value[:, :n], 1e-12 * (1.0 + y.abs())
+    end, near = y + found.value[:, :n], _NEAR * (1.0 + y.abs())
     side = (end >= problem.box[1] - near).to(torch.int8) - (end <= problem.box[0] + near).to(torch.int8)
     p, sound = _held(problem, J, y, gap, rows, delta, side)
-    return Direction(p, sound & sane, rows, side, toward)
+    return _within_bounds(problem, y, gap, delta, Direction(p, sound & sane, rows, side, toward))

@@ -13,6 +13,8 @@ _ARMIJO = 1e-4
 _HALVINGS, _DOUBLINGS = 14, 10
 # A step that leaves more than this share of |r|² converges slowly: a longer one is tried.
 _SLOW = 0.01
+# A longer step must leave less than this share, or it overshoots.
+_PAYS = 0.25
 
 
 def search(
@@ -67,7 +69,7 @@ def search(
         trial = y[trying] - t.unsqueeze(-1) * p[trying]
         values = part.value(into_box(part, trial))
         reached = merit_of(part, values, weight[trying])
-        good = (reached < now[trying]) & (longest(part, y[trying], t.unsqueeze(-1) * p[trying]) == 1)
+        good = (reached < _PAYS * now[trying]) & (longest(part, y[trying], t.unsqueeze(-1) * p[trying]) == 1)
         won = trying[good]
         length[won], y_next[won], found[won], now[won] = t[good], trial[good], values[good], reached[good]
         trying = won

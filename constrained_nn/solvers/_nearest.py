@@ -25,6 +25,8 @@ from constrained_nn.solvers._solution import Status
 # Smallest eigenvalue of the metric: where the Lagrangian is not convex it is raised to this.
 _LEAST_CURVATURE = 0.05
 _HALVINGS, _ARMIJO = 14, 1e-4
+# Rounding of a squared distance, and of a sum of multipliers times gradients.
+_NOISE = 1e-13
 # Optimality conditions of a result, relative to 1 + |x − y|; multipliers and slacks with rows of unit length.
 _KKT_RTOL = 1e-8
 # Every so many steps the conditions are checked without curvature, which blows up at a cusp of the set.
@@ -53,7 +55,7 @@ def find_nearest(
     for count in range(max_steps + 1):
         if not len(index):
             break
-        here = _Point(problem.pick(index), y[index], x[index])
+        here = _Point(problem.pick(index), y[index], x[index], method.atol or 0.0)
         d, multipliers = here.step(w[index])
         solved = here.is_optimal(multipliers)
         if count % _CHECK_EVERY == _CHECK_EVERY - 1 or count == max_steps:
@@ -62,7 +64,7 @@ def find_nearest(
         status[index[solved]] = int(Status.OK)
         if count == max_steps:
             break
-        moved, found = here.searched(d, ~solved, method)
+        moved, found = here.searched(d, multipliers, ~solved, method)
         stuck = ~moved & ~solved
         if bool(stuck.any()):
             late, weights = here.checked(~stuck, multipliers)
@@ -104,8 +106,8 @@ def _slope_of(problem: Problem, x: Tensor) -> Tensor:
 class _Point:
     """Rows and their derivatives at one feasible point of each element."""
 
-    def __init__(self, problem: Problem, y: Tensor, x: Tensor) -> None:
-        self.problem, self.y, self.x = problem, y, x
+    def __init__(self, problem: Problem, y: Tensor, x: Tensor, atol: float) -> None:
+        self.problem, self.y, self.x, self.atol = problem, y, x, atol
         self.value, J = rows_of(problem, x), _slope_of(problem, x)
         self.sane = J.isfinite().all(-1).all(-1)
         self.J = torch.where(self.sane[:, None, None], J, 0.0)
@@ -119,17 +121,18 @@ class _Point:
         """Whether the multipliers `w` prove the optimality conditions."""
         slope = self.away + rmatvec(self.J, w)
         force = w.abs() * self.norm
-        slack = torch.where(w > 0, self.upper, -self.lower) / torch.where(self.norm > 0, self.norm, 1.0)
-        open_ = torch.minimum(force, torch.where(w == 0, 0.0, slack.abs()))
-        worst = torch.cat([slope.abs(), open_], -1).amax(-1)
-        return (worst <= self.tolerance) & self.sane
+        slack = (torch.where(w > 0, self.upper, -self.lower).abs() - self.atol).clamp_min(0.0)
+        open_ = torch.minimum(force, slack / torch.where(self.norm > 0, self.norm, 1.0))
+        worst = torch.where(w == 0, 0.0, open_).amax(-1) if w.shape[-1] else torch.zeros_like(self.tolerance)
+        rounding = _NOISE * force.sum(-1)
+        return (torch.maximum(worst, slope.abs().amax(-1) - rounding) <= self.tolerance) & self.sane
 
     def checked(self, solved: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """The conditions by first derivatives alone: `y` projected onto the linearized rows is where `x` is already.
 
         Rows within the tolerance of a bound count as being on it.
         """
-        room = (self.tolerance.unsqueeze(-1) * self.norm.clamp_min(1e-12)).expand_as(self.value)
+        room = self.tolerance.unsqueeze(-1) * self.norm + self.atol
         lower = torch.where(self.lower.abs() <= room, 0.0, self.lower)
         upper = torch.where(self.upper.abs() <= room, 0.0, self.upper)
         found = project_polyhedron(-self.away, self.J, lower.clamp_max(0.0), upper.clamp_min(0.0))
@@ -164,19 +167,25 @@ class _Point:
         values, vectors = torch.linalg.eigh(H)
         return vectors * values.clamp_min(_LEAST_CURVATURE).rsqrt().unsqueeze(-2)
 
-    def searched(self, d: Tensor, wanted: Tensor, method: GaussNewton) -> tuple[Tensor, Tensor]:
-        """The first of `x + t d`, `t = 1, ½, ¼, …`, that is nearer to `y` when it is back on the rows."""
+    def searched(
+        self, d: Tensor, w: Tensor, wanted: Tensor, method: GaussNewton
+    ) -> tuple[Tensor, Tensor]:
+        """The first of `x + t d`, `t = 1, ½, ¼, …`, that is nearer to `y` when it is back on the rows.
+
+        What `x` violates its rows by, within their tolerance, may have brought it nearer than the set is.
+        """
         best, moved = self.x.clone(), torch.zeros_like(wanted)
         before = 0.5 * self.away.square().sum(-1)
         fall = -(self.away * d).sum(-1)
-        noise = 1e-15 * (1.0 + before)
-        trying = (wanted & (fall > 0) & d.isfinite().all(-1)).nonzero().squeeze(-1)
+        missed = torch.maximum(self.lower, -self.upper).clamp_min(0.0)
+        noise = _NOISE * (1.0 + before) + 2.0 * (w.abs() * missed).sum(-1)
+        trying = (wanted & (fall > -noise) & d.isfinite().all(-1)).nonzero().squeeze(-1)
         for k in range(_HALVINGS):
             if not len(trying):
                 break
             t, part = 0.5**k, self.problem.pick(trying)
             trial = into_box(part, self.x[trying] + t * d[trying])
-            back = descend(part, trial, method, keep=False)
+            back = descend(part, trial, _restoration(method), keep=False)
             now = 0.5 * (back.y - self.y[trying]).square().sum(-1)
             enough = before[trying] - _ARMIJO * t * fall[trying] + noise[trying]
             good = (back.status == int(Status.OK)) & (now <= enough) & (back.y != self.x[trying]).any(-1)
@@ -185,9 +194,9 @@ class _Point:
         return moved, best
 
 
-def restoration(method: GaussNewton) -> GaussNewton:
-    """The steps that bring a trial point back to the rows."""
-    return GaussNewton(max_steps=_RESTORE_STEPS, atol=method.atol, second_damping=None)
+def _restoration(method: GaussNewton) -> GaussNewton:
+    """The steps that bring a trial point back to the rows, more closely than is asked for."""
+    return GaussNewton(max_steps=_RESTORE_STEPS, atol=0.01 * (method.atol or 0.0), second_damping=None)
 
 
 def lagrangian_hessian(problem: Problem, x: Tensor, w: Tensor) -> Float[Tensor, "batch n n"]:
