@@ -167,7 +167,7 @@ def _beyond(problem: Problem, y: Tensor) -> Tensor:
 def longest(problem: Problem, y: Tensor, p: Tensor) -> Tensor:
     """The longest `t <= 1` for which `y − t p` stays within the bounds."""
     if problem.box is None:
-        return torch.ones_like(y[:, 0])
+        return torch.ones_like(y[..., 0])
     lower, upper = problem.box
     room = torch.where(p > 0, y - lower, upper - y).clamp_min(0.0)
     rounding = 1e-9 * p.abs() + 64.0 * torch.finfo(y.dtype).eps * (1.0 + y.abs())

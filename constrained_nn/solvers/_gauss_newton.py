@@ -31,7 +31,8 @@ from constrained_nn.solvers._solution import Status
 
 # |Jᵀr| below this share of |J||r| means that no direction leads out to first order.
 _STATIONARY = 1e-7
-# Later attempts take more steps, lower the damping where the linear model predicts well, and raise it where it does not.
+# Later attempts take more steps, lower the damping where the linear model predicts well, and raise it
+# where it does not.
 _GOOD, _POOR, _LESS, _MORE, _FACTORS = 0.75, 0.25, 0.125, 4.0, (2.0**-40, 2.0**10)
 _LONGER = 2
 # What another attempt may cure.
@@ -247,7 +248,9 @@ def _is_stationary(problem: Problem, linear: Linearized, y: Tensor, residual: Te
         slope = y - into_box(problem, y - slope)
     active = scaled != 0
     size = (linear.squares() * weight.square() * active).sum(-1).sqrt()
-    flat = torch.linalg.vector_norm(slope, dim=-1) <= _STATIONARY * size * torch.linalg.vector_norm(scaled, dim=-1)
+    flat = torch.linalg.vector_norm(slope, dim=-1) <= _STATIONARY * size * torch.linalg.vector_norm(
+        scaled, dim=-1
+    )
     return flat & active.any(-1)
 
 
@@ -297,7 +300,10 @@ def _gain(
     problem: Problem, before: Tensor, linear: Tensor, after: Tensor, weight: Tensor, length: Tensor
 ) -> Tensor:
     """What a step lowered `|r|²` by, as a share of what the linear model of a full step promised."""
-    merits = [(r * weight).square().sum(-1) for r in (before, residual_of(problem, linear), residual_of(problem, after))]
+    merits = [
+        (r * weight).square().sum(-1)
+        for r in (before, residual_of(problem, linear), residual_of(problem, after))
+    ]
     promised = merits[0] - merits[1]
     gain = (merits[0] - merits[2]) / torch.where(promised > 0, promised, 1.0)
     return torch.where((promised > 0) & (length >= 1), gain, 0.0)

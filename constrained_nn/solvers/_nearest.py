@@ -1,10 +1,11 @@
 """Nearest point of `{x : lower <= c(x) <= upper}` by sequential quadratic programming along feasible points.
 
-Each step projects onto the linearized rows, in the metric of the Lagrangian's Hessian `H = I + Σ λ_i ∇²c_i`: with
-`H = E Eᵀ`, `d = E⁻ᵀ v`, the program `min ½ dᵀH d + (x − y)ᵀd` subject to `lower <= c + J d <= upper` is the Euclidean
-projection of `−E⁻¹(x − y)` onto `lower − c <= J E⁻ᵀ v <= upper − c`. The point `x + t d` is then restored to the rows by
-Gauss-Newton steps, and `t` halved until the restored point is nearer: an iterate never leaves the set, `d = 0` is always
-allowed, and no penalty has to be chosen. Bounds on the variables are rows here that also hold on the way.
+Each step projects onto the linearized rows, in the metric of the Lagrangian's Hessian `H = I + Σ λ_i ∇²c_i`:
+with `H = E Eᵀ`, `d = E⁻ᵀ v`, the program `min ½ dᵀH d + (x − y)ᵀd` subject to `lower <= c + J d <= upper` is
+the Euclidean projection of `−E⁻¹(x − y)` onto `lower − c <= J E⁻ᵀ v <= upper − c`. The point `x + t d` is then
+restored to the rows by Gauss-Newton steps, and `t` halved until the restored point is nearer. An iterate never
+leaves the set, `d = 0` is always allowed, and no penalty has to be chosen. Bounds on the variables are rows
+here that also hold on the way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _KKT_RTOL = 1e-8
 # Every so many steps the conditions are checked without curvature, which blows up at a cusp of the set.
 _CHECK_EVERY = 4
 _RESTORE_STEPS = 12
+# A step below this share of the tolerance is not worth taking.
+_STILL = 1e-4
 
 
 class Nearest(NamedTuple):
@@ -51,7 +54,7 @@ def find_nearest(
     x, steps, status = start.y.clone(), start.steps.clone(), start.status.clone()
     w = torch.zeros_like(rows_of(problem, x))
     index = (status == int(Status.OK)).nonzero().squeeze(-1)
-    status[index] = int(Status.MAX_STEPS)
+    status[index], proved = int(Status.MAX_STEPS), torch.zeros_like(steps)
     for count in range(max_steps + 1):
         if not len(index):
             break
@@ -60,16 +63,20 @@ def find_nearest(
         solved = here.is_optimal(multipliers)
         if count % _CHECK_EVERY == _CHECK_EVERY - 1 or count == max_steps:
             solved, multipliers = here.checked(solved, multipliers)
-        w[index] = multipliers
-        status[index[solved]] = int(Status.OK)
+        w[index], status[index[solved]] = multipliers, int(Status.OK)
         if count == max_steps:
             break
-        moved, found = here.searched(d, multipliers, ~solved, method)
+        proved[index] += solved  # a point that is optimal to the tolerance takes one more step
+        done = solved & ((d.abs().amax(-1) <= _STILL * here.tolerance) | (proved[index] > 1))
+        moved, found = here.searched(d, multipliers, ~done, method)
         stuck = ~moved & ~solved
         if bool(stuck.any()):
             late, weights = here.checked(~stuck, multipliers)
             w[index] = weights
-            status[index[stuck]] = torch.where(late, int(Status.OK), int(Status.STAGNATED))[stuck].to(torch.int8)
+            status[index[stuck]] = torch.where(late, int(Status.OK), int(Status.STAGNATED))[stuck].to(
+                torch.int8
+            )
+        status[index[moved]] = int(Status.MAX_STEPS)
         x[index[moved]] = found[moved]
         steps[index[moved]] += 1
         index = index[moved]
@@ -167,9 +174,7 @@ class _Point:
         values, vectors = torch.linalg.eigh(H)
         return vectors * values.clamp_min(_LEAST_CURVATURE).rsqrt().unsqueeze(-2)
 
-    def searched(
-        self, d: Tensor, w: Tensor, wanted: Tensor, method: GaussNewton
-    ) -> tuple[Tensor, Tensor]:
+    def searched(self, d: Tensor, w: Tensor, wanted: Tensor, method: GaussNewton) -> tuple[Tensor, Tensor]:
         """The first of `x + t d`, `t = 1, ½, ¼, …`, that is nearer to `y` when it is back on the rows.
 
         What `x` violates its rows by, within their tolerance, may have brought it nearer than the set is.

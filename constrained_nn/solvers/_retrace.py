@@ -145,7 +145,9 @@ def _step_back(
         p, q = p * on + held, q * on
     q = q - free
     square = torch.where(weight > 0, weight.clamp_min(torch.finfo(weight.dtype).tiny).square(), 1.0)
-    share = (s * w / square).sum(-1) * step.factor * step.damping.slope(norm) / torch.where(norm > 0, norm, 1.0)
+    share = (
+        (s * w / square).sum(-1) * step.factor * step.damping.slope(norm) / torch.where(norm > 0, norm, 1.0)
+    )
     on_residual = share.unsqueeze(-1) * residual * weight.square()
     t = step.length.unsqueeze(-1)
     with torch.enable_grad():
