@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +12,8 @@ from constrained_nn._linalg import branchless
 from constrained_nn.layers._adjoints import Adjoint, Retraced
 from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._quarantine import quarantine
-from constrained_nn.layers._smooth_rows import SetRows, flat_rows, judge, widen
+from constrained_nn.layers._quarantine import detached
+from constrained_nn.layers._smooth_rows import SetRows, flat_rows, widen
 from constrained_nn.sets import (
     ConstraintSet,
     Intersection,
@@ -23,7 +22,7 @@ from constrained_nn.sets import (
     Product,
     ProjectableSet,
 )
-from constrained_nn.sets._base import check_batch, tensors_of
+from constrained_nn.sets._base import tensors_of
 from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._descend_traced import descend_traced
 from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
@@ -101,28 +100,25 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         # the published iteration takes a fixed number of steps: its result is judged by the usual tolerance
         self.tolerance = Absolute((_METHOD if method.atol is None else method).atol or 0.0)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
-        batch, dtype = check_batch("HardNetPlusPlus", y=y.shape[:-1], set=set.batch_shape), y.dtype
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
         traced = branchless(y, *tensors_of(set))
         if not traced:
             y, set = widen("HardNetPlusPlus", y, set)
-        method = reachable(self.method, y.dtype)
         run = self._traced if traced else self._eager
-        value, status, steps, crossed = run(y, set, batch, method)
-        status = torch.where(crossed.expand(batch), int(Status.INFEASIBLE), status)
-        # a fixed number of steps promises nothing: its result is judged by the usual tolerance
-        limit = reachable(_METHOD if method.atol is None else method, y.dtype).atol
-        solution = judge(Solution(value, status, steps, status), set, limit or 0.0, dtype)
-        status = torch.where(healthy, solution.status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = torch.where(healthy, solution.violation, torch.inf)
-        return replace(solution, status=status, violation=violation)
+        value, status, steps, crossed = run(y, set, reachable(self.method, y.dtype))
+        if self.method.atol is None:  # a fixed number of steps promises nothing
+            with torch.no_grad():
+                held = self.tolerance(value.detach(), detached(set)).held
+            status = torch.where((status == int(Status.OK)) & ~held, int(Status.MAX_STEPS), status)
+        status = torch.where(crossed.expand(status.shape), int(Status.INFEASIBLE), status)
+        return Solution(value, status, steps, value.new_zeros(status.shape))
 
-    def _traced(self, y: Tensor, set: Any, batch: torch.Size, method: GaussNewton):
+    def _traced(self, y: Tensor, set: Any, method: GaussNewton):
         rows = SetRows("HardNetPlusPlus", set, bounded=method.bounded)
         return *descend_traced(rows, into_box(rows, y), method), rows.crossed
 
-    def _eager(self, y: Tensor, set: Any, batch: torch.Size, method: GaussNewton):
+    def _eager(self, y: Tensor, set: Any, method: GaussNewton):
+        batch = y.shape[:-1]
         build, tensors = flat_rows("HardNetPlusPlus", set, batch, bounded=method.bounded)
         differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in (y, *tensors))
         problem = build(*(t.detach() for t in tensors))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._quarantine import quarantine
-from constrained_nn.layers._smooth_rows import flat_rows, judge, widen
+from constrained_nn.layers._smooth_rows import flat_rows, widen
 from constrained_nn.sets import (
     ConstraintSet,
     Intersection,
@@ -21,7 +19,6 @@ from constrained_nn.sets import (
     Product,
     ProjectableSet,
 )
-from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
 from constrained_nn.solvers._nearest import differentiable, find_nearest
@@ -87,23 +84,17 @@ class NearestPoint(ProjectionLayer[Any]):
         self.atol = atol
         self.tolerance = Absolute(atol)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
-        batch, dtype = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape), y.dtype
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
+        batch = y.shape[:-1]
         y, set = widen("NearestPoint", y, set)
         build, tensors = flat_rows("NearestPoint", set, batch)
         points = y.reshape(-1, y.shape[-1])
-        problem = build(*(t.detach() for t in tensors))
+        problem, fixed = build(*(t.detach() for t in tensors)), points.detach()
         method = reachable(GaussNewton(atol=self.atol), y.dtype)
-        fixed = points.detach()
         feasible = descend(problem, into_box(problem, fixed), method, keep=False)
         found = find_nearest(problem, fixed, feasible, method, self.max_steps)
         value = differentiable(build, found, points, tensors).reshape(y.shape)
         crossed = problem.crossed
         crossed = crossed.reshape(batch) if crossed.ndim else crossed
         status = torch.where(crossed, int(Status.INFEASIBLE), found.status.reshape(batch))
-        solution = Solution(value, status, found.steps.reshape(batch), status)
-        solution = judge(solution, set, method.atol or 0.0, dtype)
-        status = torch.where(healthy, solution.status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = torch.where(healthy, solution.violation, torch.inf)
-        return replace(solution, status=status, violation=violation)
+        return Solution(value, status, found.steps.reshape(batch), value.new_zeros(batch))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from constrained_nn._linalg import branchless, safe_norm
+from constrained_nn._linalg import safe_norm
 from constrained_nn.errors import SetTypeError
 from constrained_nn.sets import (
     Box,
@@ -21,7 +20,6 @@ from constrained_nn.sets import (
     TrajectoryMap,
 )
 from constrained_nn.sets._base import SetT, map_tensors, tensors_of
-from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._linearized import DenseRows, Linearized, StageRows
 
 # Units of rounding of a row's terms that a row may be missed by.
@@ -206,18 +204,3 @@ def widen(layer: str, y: Tensor, set: SetT) -> tuple[Tensor, SetT]:
     except RuntimeError:  # a function with constants of its own in the narrow dtype
         return y, set
     return (y.to(torch.float64), wide) if made == (torch.float64, torch.float64) else (y, set)
-
-
-def judge(solution: Solution, set: ConstraintSet, atol: float, dtype: torch.dtype) -> Solution:
-    """The solution in `dtype`, with the status and the violation of that number."""
-    value = solution.value.to(dtype)
-    with torch.no_grad():
-        point = value.detach().to(solution.value.dtype)
-        violation = set.violation(point)
-        held = violation <= atol
-        if branchless(point) or not bool(held.all()):
-            allowance = ROUNDING * torch.finfo(dtype).eps * set.scale(point)
-            held = held | (set.residual(point).abs() <= allowance.clamp_min(atol)).all(-1)
-    missed = (solution.status == int(Status.OK)) & ~held
-    status = torch.where(missed, int(Status.MAX_STEPS), solution.status).to(torch.int8)
-    return replace(solution, value=value, status=status, violation=violation.to(dtype))
