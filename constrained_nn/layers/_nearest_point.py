@@ -10,9 +10,7 @@ from torch import Tensor
 
 from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._hardnet_plus_plus import reachable
-from constrained_nn.layers._quarantine import quarantine
-from constrained_nn.layers._smooth_rows import flat_rows
+from constrained_nn.layers._smooth_rows import flat_rows, widen
 from constrained_nn.layers._tracers import refuse_transforms
 from constrained_nn.sets import (
     ConstraintSet,
@@ -22,10 +20,10 @@ from constrained_nn.sets import (
     Product,
     ProjectableSet,
 )
-from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
-from constrained_nn.solvers._gauss_newton import GaussNewton, descend
+from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
 from constrained_nn.solvers._nearest import differentiable, find_nearest
+from constrained_nn.solvers._row_problem import into_box
 
 
 class NearestPoint(ProjectionLayer[Any]):
@@ -87,26 +85,18 @@ class NearestPoint(ProjectionLayer[Any]):
         self.atol = atol
         self.tolerance = Absolute(atol)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
+    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
         refuse_transforms("NearestPoint", y)
-        batch = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape)
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+        batch = y.shape[:-1]
+        y, set = widen("NearestPoint", y, set)
         build, tensors = flat_rows("NearestPoint", set, batch)
         points = y.reshape(-1, y.shape[-1])
-        problem = build(*(t.detach() for t in tensors))
-        crossed = (problem.lower > problem.upper).any(-1)
+        problem, fixed = build(*(t.detach() for t in tensors)), points.detach()
         method = reachable(GaussNewton(atol=self.atol), y.dtype)
-        atol = float(method.atol or 0.0)
-        feasible = descend(problem, points.detach(), method, keep=False)
-        found = find_nearest(problem, points.detach(), feasible.y, self.max_steps, atol)
-        value = differentiable(build, found, points, tensors)
-        value, status = value.reshape(y.shape), found.status.reshape(batch)
-        with torch.no_grad():
-            violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        missed = (status == int(Status.OK)) & ~(violation <= atol)
-        status = torch.where(missed, int(Status.MAX_STEPS), status)
-        crossed = crossed.reshape(batch) if crossed.ndim else crossed.expand(batch)
-        status = torch.where(crossed, int(Status.INFEASIBLE), status)
-        status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        steps = (feasible.steps + found.steps).reshape(batch)
-        return Solution(value, status, steps, violation)
+        feasible = descend(problem, into_box(problem, fixed), method, keep=False)
+        found = find_nearest(problem, fixed, feasible, method, self.max_steps)
+        value = differentiable(build, found, points, tensors).reshape(y.shape)
+        crossed = problem.crossed
+        crossed = crossed.reshape(batch) if crossed.ndim else crossed
+        status = torch.where(crossed, int(Status.INFEASIBLE), found.status.reshape(batch))
+        return Solution(value, status, found.steps.reshape(batch), value.new_zeros(batch))
