@@ -67,7 +67,7 @@ class ConvexProgram:
                 "ConvexProgram: expected constraints that are convex and disciplined in their parameters, got others. "
                 "See `cvxpy.Problem.is_dpp`; a product of two parameters is a new parameter."
             )
-        self._solvers: dict[str, Any] = {}
+        self._solvers: dict[tuple[str, float], Any] = {}
         feasible = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum(variable)), list(constraints))
         self.rows = _affine_rows(feasible, variable, self.parameters)
 
@@ -92,20 +92,28 @@ class ConvexProgram:
         """Solvers of cvxpylayers in the order in which they are tried: moreau where it is installed, then diffcp."""
         return ("MOREAU", "DIFFCP") if find_spec("moreau") is not None else ("DIFFCP",)
 
-    def solver(self, backend: str) -> Any:
-        """The differentiable solver, made on first use."""
-        if backend not in self._solvers:
+    def solver(self, backend: str, atol: float) -> Any:
+        """The differentiable solver for distances to `atol`, made on first use.
+
+        A duality gap `g` bounds the distance to the projection by `√g`, so that the gap asked for is below `atol²`.
+        """
+        if (backend, atol) not in self._solvers:
             from cvxpylayers.torch.cvxpylayer import CvxpyLayer
 
-            diffcp = {"solve_method": "SCS", "eps": 1e-9, "n_jobs_forward": 1}
-            self._solvers[backend] = CvxpyLayer(
+            eps = min(max(1e-3 * atol, 1e-12), 1e-9)
+            gap = min(max(0.1 * atol**2, 1e-13), 1e-9)
+            args = {
+                "DIFFCP": {"solve_method": "SCS", "eps": eps, "n_jobs_forward": 1},
+                "MOREAU": {"ipm_settings": {"tol_gap_abs": gap, "tol_gap_rel": gap, "tol_feas": eps}},
+            }
+            self._solvers[backend, atol] = CvxpyLayer(
                 self._problem,
                 parameters=[self._point, *self.parameters],
                 variables=[self.variable],
                 solver=backend,
-                solver_args=diffcp if backend == "DIFFCP" else {},
+                solver_args=args[backend],
             )
-        return self._solvers[backend]
+        return self._solvers[backend, atol]
 
     def are_empty(self, values: Sequence[Tensor], asked: Tensor) -> Tensor:
         """Which of the asked elements of a flat batch have no point, as far as cvxpy can tell."""
@@ -118,7 +126,7 @@ class ConvexProgram:
                 parameter.save_value(value[i].detach().cpu().double().numpy())
             try:
                 self._problem.solve(solver=cvxpy.CLARABEL)
-            except cvxpy.SolverError:
+            except Exception:  # of any solver: that says nothing about the set
                 continue
             empty[i] = self._problem.status == cvxpy.INFEASIBLE
         return empty

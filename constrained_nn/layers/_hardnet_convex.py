@@ -30,14 +30,16 @@ class HardNetConvex(ProjectionLayer[Any]):
     A program with affine constraints is a polyhedron, and goes the same way as our sets; the others go to cvxpylayers.
 
     Guarantee: that of `EuclideanProjection` for our sets and for affine programs. For any other program, `OK` means
-    that every constraint holds to `atol (1 + max|y|)`, checked after the fact; an element whose solve fails raises
-    nothing, is flagged `INFEASIBLE` or `MAX_STEPS` with its raw value, and has no gradient. An element at which the
-    back end finds no derivative has a gradient of zero.
+    that every constraint holds to `atol (1 + max|x|)`; that a second projection, of a point farther out on the same
+    normal, comes back to `ε = atol (1 + max|x| + max|y|)`; and that a step of length `ε` towards `y` leaves the set.
+    These are checked after the fact. An element whose solve fails raises nothing, is flagged `INFEASIBLE` or
+    `MAX_STEPS` with its raw value, and has no gradient. An element at which the back end finds no derivative has a
+    gradient of zero.
 
     Args:
         on_failure: `Raise() | Nan() | LeastViolation()`; default as in `ProjectionLayer`.
         compute_dtype: Compute in this dtype and round the result back.
-        atol: Largest violation of a program's constraint that counts as satisfied.
+        atol: Largest violation of a program's constraint, and distance to the projection, that count as none.
 
     Returns:
         `forward(y, set)`: the projection `(*batch, n)`.
@@ -78,14 +80,16 @@ class HardNetConvex(ProjectionLayer[Any]):
         points, values = y.reshape(-1, set.dim), set.flat(batch)
         value = torch.full_like(points, torch.nan)
         held = torch.zeros(batch, dtype=torch.bool, device=y.device)
+        nearest = held.flatten()
         for backend in set.program.backends():
             rest = ~held.flatten()  # all of them, then those that the first back end left
-            found = _solve(set.program.solver(backend), points[rest], [v[rest] for v in values])
+            found, near = _project(set.program, backend, points[rest], [v[rest] for v in values], self.atol)
             value = value.index_put((rest,), found)
+            nearest = nearest.index_put((rest,), near)
             violation = set.violation(value.reshape(*batch, set.dim))
-            held = violation <= self.atol * (
-                1.0 + value.detach().abs().amax(-1).reshape(batch)
-            )  # False for NaN
+            size = 1.0 + value.detach().abs().amax(-1).reshape(batch)
+            held = (violation <= self.atol * size) & nearest.reshape(batch)  # False for NaN
+            held = held & _touches(set, value.detach().reshape(*batch, set.dim), y.detach(), self.atol)
             if bool(held.all()):
                 break
         value = value.reshape(*batch, set.dim)
@@ -115,11 +119,37 @@ class Program:
         return Verdict(violation <= max(self.atol, unit) * (1.0 + wide.abs().amax(-1)), violation)
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What a back end raises for the whole batch where one element fails."""
-    from diffcp.cone_program import SolverError
+def _project(
+    program: Any, backend: str, y: Tensor, values: list[Tensor], atol: float
+) -> tuple[Tensor, Tensor]:
+    """Projections of a flat batch by one back end, NaN where it fails, and whether each is nearest to `atol`.
 
-    return SolverError, ValueError, ArithmeticError, RuntimeError
+    The point `2 y − x` lies twice as far out on the normal at `x` and has the same projection. With an error `e` in
+    `x` and the derivative `0 ⪯ J ⪯ I` of the projection, a second solve comes out at `x − (I + J) e`: it differs from
+    `x` by at least `|e|`. An error that a solver repeats, too far inside, is what `_touches` finds.
+    """
+    try:
+        solver = program.solver(backend, atol)
+    except Exception:  # a back end that cannot be made leaves its elements to the next
+        return torch.full_like(y, torch.nan), torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    x = _solve(solver, y, values)
+    with torch.no_grad():
+        again = _solve(solver, torch.where(x.isfinite(), 2.0 * y - x, y), values)
+        error = (again - x).abs().amax(-1)
+        unit = max(atol, 4.0 * torch.finfo(y.dtype).eps)
+        near = error <= unit * (1.0 + x.abs().amax(-1) + y.abs().amax(-1))
+    return x, near
+
+
+def _touches(set: ProgramSet, x: Tensor, y: Tensor, atol: float) -> Tensor:
+    """Whether no step from `x` towards `y` stays in the set: one that does ends nearer to `y`."""
+    step = y - x
+    length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
+    unit = max(atol, 4.0 * torch.finfo(y.dtype).eps)
+    short = unit * (1.0 + x.abs().amax(-1, keepdim=True) + y.abs().amax(-1, keepdim=True))
+    there = length <= short
+    ahead = x + torch.where(there, 0.0, short / torch.where(there, 1.0, length)) * step
+    return there.squeeze(-1) | (set.violation(ahead) > 0)
 
 
 def _solve(solver: Any, y: Tensor, values: list[Tensor]) -> Tensor:
@@ -128,7 +158,7 @@ def _solve(solver: Any, y: Tensor, values: list[Tensor]) -> Tensor:
         return y
     try:
         return _Projections.apply(solver, y, *values)  # pyright: ignore[reportReturnType]
-    except _failures():
+    except Exception:  # whatever a back end raises for a whole batch is the failure of some element
         if len(y) == 1:
             return torch.full_like(y, torch.nan)
         return torch.cat([_solve(solver, y[part], [v[part] for v in values]) for part in _parts(len(y))])
@@ -158,7 +188,7 @@ def _gradients(solver: Any, inputs: list[Tensor], value: Tensor, grad: Tensor) -
     try:
         found = iter(torch.autograd.grad(value, wanted, grad, retain_graph=True))
         return [next(found) if t.requires_grad else None for t in inputs]
-    except _failures():
+    except Exception:
         if len(grad) == 1:
             return [torch.zeros_like(t) if t.requires_grad else None for t in inputs]
     parts = []

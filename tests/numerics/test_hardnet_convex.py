@@ -69,7 +69,7 @@ def test_a_back_end_that_is_wrong_or_has_no_derivative_hurts_no_other(monkeypatc
     """What the first back end gets wrong is solved by the second; where neither has a derivative it is zero."""
     v, radius = cvxpy.Variable(2), cvxpy.Parameter(nonneg=True)
     disc = ConvexProgram(v, [cvxpy.norm(v) <= radius], [radius])
-    exact = disc.solver("DIFFCP")
+    exact = disc.solver("DIFFCP", 1e-6)
 
     class NoDerivative(torch.autograd.Function):
         @staticmethod
@@ -92,7 +92,7 @@ def test_a_back_end_that_is_wrong_or_has_no_derivative_hurts_no_other(monkeypatc
 
     names = {"FIRST": ignores_the_constraint_left_of_zero, "SECOND": no_derivative_at_four}
     monkeypatch.setattr(disc, "backends", lambda: tuple(names))
-    monkeypatch.setattr(disc, "solver", lambda name: names[name])
+    monkeypatch.setattr(disc, "solver", lambda name, atol: names[name])
     y = tensor([3.0, 4.0], [-3.0, 4.0], [4.0, 3.0], [0.1, 0.2])
     expected = tensor([0.6, 0.8], [-0.6, 0.8], [0.8, 0.6], [0.1, 0.2])
     for chosen, zero in ((("FIRST", "SECOND"), None), (("SECOND",), 2)):
@@ -107,6 +107,51 @@ def test_a_back_end_that_is_wrong_or_has_no_derivative_hurts_no_other(monkeypatc
         if zero is not None:
             true[zero] = 0.0
         torch.testing.assert_close(grad, true, rtol=0, atol=1e-4)
+
+
+class BackEndError(Exception):
+    """An exception that no library of ours knows."""
+
+
+def _raises(*_: Any) -> Any:
+    raise BackEndError("licence expired")
+
+
+def test_a_feasible_point_that_is_not_nearest_goes_to_the_next_back_end(monkeypatch) -> None:
+    """`z >= x² + y²` (RAYEN's paraboloid): back ends off by 6e-5, inwards and sideways, against one that is exact."""
+    v = cvxpy.Variable(3)
+    bowl = ConvexProgram(v, [v[0] ** 2 + v[1] ** 2 <= v[2]])
+    exact = bowl.solver("DIFFCP", 1e-6)
+
+    def inwards(y):
+        return (exact(y)[0] + tensor(0.0, 0.0, 6e-5),)
+
+    def sideways(y):
+        x = exact(y)[0]
+        turned = torch.stack([x[:, 0] - 6e-5 * x[:, 1], x[:, 1] + 6e-5 * x[:, 0], x[:, 2]], -1)
+        return (torch.where((y - x).abs().amax(-1, keepdim=True) > 1e-6, turned, x),)
+
+    names = {"INWARDS": inwards, "SIDEWAYS": sideways, "RAISES": _raises, "EXACT": exact}
+    monkeypatch.setattr(bowl, "solver", lambda name, atol: names[name])
+    y = tensor([3.0, 0.0, 0.0], [1.0, 2.0, -1.0], [0.0, 0.5, 4.0])  # the last is inside
+    for wrong in ("INWARDS", "SIDEWAYS", "RAISES"):
+        monkeypatch.setattr(bowl, "backends", lambda wrong=wrong: (wrong,))
+        alone = HardNetConvex().solve(y, bowl())
+        assert (alone.status[:2] == int(Status.MAX_STEPS)).all(), wrong
+        monkeypatch.setattr(bowl, "backends", lambda wrong=wrong: (wrong, "EXACT"))
+        both = HardNetConvex().solve(y, bowl())
+        assert (both.status == int(Status.OK)).all(), wrong
+        torch.testing.assert_close(both.value, exact(y)[0], rtol=0, atol=2e-6)
+
+
+def test_a_back_end_that_cannot_be_made_is_passed_over(monkeypatch) -> None:
+    v = cvxpy.Variable(2)
+    disc = ConvexProgram(v, [cvxpy.norm(v) <= 1.0])
+    exact = disc.solver("DIFFCP", 1e-6)
+    monkeypatch.setattr(disc, "backends", lambda: ("GONE", "EXACT"))
+    monkeypatch.setattr(disc, "solver", lambda name, atol: exact if name == "EXACT" else _raises())
+    solution = HardNetConvex().solve(tensor([3.0, 4.0]), disc())
+    assert solution.status.tolist() == [int(Status.OK)]
 
 
 def test_a_cone_as_program_and_as_set(generator) -> None:

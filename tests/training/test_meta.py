@@ -107,6 +107,17 @@ def test_recomputed_segments_give_the_same_training():
     torch.testing.assert_close(torch.tensor(a.loss), torch.tensor(b.loss), rtol=1e-12, atol=0.0)
 
 
+def test_only_segments_are_computed_twice(monkeypatch):
+    import constrained_nn.training._meta as meta
+
+    calls, recompute = [], meta.recompute
+    monkeypatch.setattr(meta, "recompute", lambda *a, **k: calls.append(a[1:3]) or recompute(*a, **k))
+    problem(0)[1]()
+    assert not calls
+    problem(0, segments=3)[1]()
+    assert calls == [(0, 7), (7, 7), (14, 6)]
+
+
 @pytest.mark.untyped  # torch.compile
 def test_compiled_step_gives_the_same_training(monkeypatch):
     """One graph without a break serves all steps; a backend without C++."""

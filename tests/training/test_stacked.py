@@ -84,13 +84,36 @@ def test_start_is_least_squares(generator):
         parts.append((x, u, x @ L.T + u @ G.T))
     samples = StackedSamples(parts)
     ones = torch.ones(6, dtype=torch.float64)
+    units, middle = torch.tensor([[2.0, 0.25], [1.0, -3.0]], dtype=torch.float64)
     plant = StackedAffine(
-        StateFeatures(3.0 * ones), samples.units(), ones[:2], ones[:2], width=4, seed=0, linear=True
+        StateFeatures(3.0 * ones), samples.units(), units, middle, width=4, seed=0, linear=True
     )
     weight = torch.arange(60) < torch.from_numpy(samples.trained)[:, None]
     plant.start(samples.x, samples.u, samples.velocity, weight.double(), ridge=0.0)
     x, u = states(generator, 3, 9), torch.randn(3, 9, 2, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(plant(x, u), x @ L.T + u @ G.T, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_parts_are_in_si_units(linear, generator):
+    """Drift and input matrix entry by entry, from what the network and the linear part add."""
+    plant, x = model(linear), states(generator, 3, 4)
+    plant.input_units.copy_(torch.tensor([0.5, 4.0]))
+    z = plant.features(x)
+    y = plant.net(z)
+    if linear:
+        y = y + plant.constant
+        y[..., :6] += torch.einsum("kbf,kfn->kbn", z, plant.linear)
+    drift, B = plant.parts(x)
+    for k in range(3):
+        for i in range(6):
+            unit = plant.units[k, i]
+            torch.testing.assert_close(drift[k, :, i], unit * y[k, :, i])
+            for j, input_unit in enumerate((0.5, 4.0)):
+                torch.testing.assert_close(B[k, :, i, j], unit / input_unit * y[k, :, 6 + 2 * i + j])
+    u = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+    moved = u - torch.tensor([2.0, 3.0])
+    torch.testing.assert_close(plant(x, u), drift + torch.einsum("kbnm,kbm->kbn", B, moved))
 
 
 def test_batches_never_meet_the_held_out_rows(generator):
