@@ -34,20 +34,24 @@ _METHOD, _ADJOINT = GaussNewton(), Retraced()
 class HardNetPlusPlus(ProjectionLayer[Any]):
     """Enforcement of nonlinear constraints by damped Gauss-Newton steps (HardNet++).
 
-    `y ← y − t J_aᵀ (J_a J_aᵀ + δ I)⁻¹ r_a(y)` until `max |r| <= atol`.
+    `y ← y − t J_aᵀ (J_a J_aᵀ + δ S²)⁻¹ r_a(y)` until `max |r| <= atol`.
 
-    `r` is the signed distance of the rows to their intervals, `J` their Jacobian. By default `a` are the equalities and
-    the violated inequalities, `δ = min(0.3, 0.03 |r|)`, and `t` is halved until `|r|` falls; each element stops by
-    itself. `GaussNewton.published()` is the iteration of the paper: all rows, `δ = 0.3`, 500 full steps. Members
-    of an `Intersection` that have a projection and no rows enter by their distance. Rows of one `TrajectoryMap`
-    are solved by a banded factorization.
+    `r` is the signed distance of the rows to their intervals, `J` their Jacobian, `S` the lengths of its rows, so that
+    the units of the rows do not matter. By default `a` are the equalities and the violated inequalities,
+    `δ = min(0.1, 0.01 |S⁻¹r|)`, and `t` is halved until `|S⁻¹r|` falls; each element stops by itself, and one that
+    fails is tried again with another damping, then with steps on all rows at once. Boxes in an `Intersection` bound
+    the variables: `y` is clamped to them first, and the functions are evaluated nowhere else. Members that have a
+    projection and no rows enter by their distance. Rows of one `TrajectoryMap` are solved by a banded factorization.
+    `GaussNewton.published()` is the iteration of the paper: all rows as written, `δ = 0.3`, 500 full steps. Narrower
+    dtypes are computed in float64 if the functions of the set compute in it.
 
-    Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10, or 64 units of
-    rounding of the dtype), checked on that value. Whether it is reached depends on rows and start; every other
-    element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`, `MAX_STEPS`,
-    `SINGULAR`, or `INFEASIBLE` for crossed bounds. With `compute_dtype` it holds before the result is rounded back.
-    The result is feasible and near, not nearest (`NearestPoint`). The derivative is that of the map as it is
-    computed, at kinks that of one side; `adjoint=Implicit()` trades the part along the constraints for speed.
+    Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10), or by 64 roundings
+    of its terms `|J||y| + |bound|` where that is more, checked on that value. Whether it is reached depends on rows
+    and start; every other element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`,
+    `MAX_STEPS`, `SINGULAR`, or `INFEASIBLE` for crossed bounds. The result is feasible and near, not nearest
+    (`NearestPoint`). The derivative is that of the map as it is computed, at kinks that of one side; where equalities
+    hold from the start it is that of the neighborhood, tangent to them. `adjoint=Implicit()` trades the part along
+    the constraints for speed.
 
     Args:
         method: Settings of the iteration.

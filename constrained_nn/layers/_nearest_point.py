@@ -31,15 +31,19 @@ class NearestPoint(ProjectionLayer[Any]):
 
     `argmin |x − y|²` subject to `x ∈ set`, locally.
 
-    It starts from the result of the steps of `HardNetPlusPlus`, and each of its own steps is a Euclidean projection
-    onto the linearized rows in the metric of the Lagrangian's Hessian. More costly than `HardNetPlusPlus` (dense
-    Jacobians, second derivatives of the rows), for the user who wants the distance minimal.
+    It starts from the result of the steps of `HardNetPlusPlus` and stays feasible: each of its own steps is a
+    Euclidean projection onto the linearized rows in the metric of the Lagrangian's Hessian, and is restored to the
+    rows by such steps. More costly than `HardNetPlusPlus` (dense Jacobians, second derivatives of the rows), for the
+    user who wants the distance minimal. Boxes in an `Intersection` bound the variables at every step. Narrower dtypes
+    are computed in float64 if the functions of the set compute in it.
 
-    Guarantee: `OK` means that no row is violated by more than `atol` and that the first-order optimality conditions
-    hold to 1e-8 relative: a stationary point of the distance, the nearest point where the set is convex, and
-    in general the nearest one of its neighborhood. Everything else is flagged. Differentiable in `y` and in every
-    tensor of the set to second order, by the implicit function theorem on the active rows; at kinks one element of
-    the generalized Jacobian. Not for `torch.func` and `torch.compile`.
+    Guarantee: `OK` means that no row of the returned value is violated by more than `atol`, or by 64 roundings of its
+    terms `|J||y| + |bound|` where that is more, and that the first-order optimality conditions held to 1e-8 relative
+    before the result was rounded: a stationary point of the distance, the nearest point where the set is convex, and
+    in general the nearest one of its neighborhood. Everything else is flagged; a flagged element is feasible wherever
+    `HardNetPlusPlus` solves it. Differentiable in `y` and in every tensor of the set to second order, by the implicit
+    function theorem on the active rows; at kinks one element of the generalized Jacobian. Not for `torch.func` and
+    `torch.compile`.
 
     Args:
         max_steps: Steps before an element is given up.

@@ -246,7 +246,7 @@ def differentiable(
     z = torch.cat([found.x, torch.where(active, found.multipliers, 0.0)], -1)
     for _ in range(2):
         x, w = z[:, :n], z[:, n:]
-        rows, pull = torch.func.vjp(lambda point: rows_of(moving, point), x)
+        rows, pull = torch.func.vjp(lambda point: rows_of(moving, point), x)  # pyright: ignore
         slope = pull(torch.where(active, w, 0.0))[0]
         gap = torch.where(active, rows - target, w)
         z = z - matvec(inverse, torch.cat([x - y + slope, gap], -1))
