@@ -12,6 +12,7 @@ from constrained_nn._linalg import ThinQR, branchless, nearest_between, product,
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._closed_form import closed_form
 from constrained_nn.layers._metrics import Euclidean, Metric, Parallel
+from constrained_nn.layers._quarantine import detached
 from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron
 from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import FoundBy, Solution, Status, project_polyhedron
@@ -163,23 +164,18 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
     def _closed_form_alone(self, y: Tensor, rows: Polyhedron, factor: FactoredRows | None) -> Solution:
         """One row, or rows that are known to be far from dependent: no search enters the graph."""
-        finite = _finite(y, rows)
-        A, lower, upper = rows.A, *_open_if_bad(rows)
-        if factor is None:
-            A = torch.where(A.isfinite().all(-1, keepdim=True).all(-2, keepdim=True), A, 0.0)
-        crossed = lower > upper  # the least violation is in the middle
-        middle = 0.5 * (lower + upper)
-        lower, upper = torch.where(crossed, middle, lower), torch.where(crossed, middle, upper)
-        qr = self._factor(A) if factor is None else factor.qr
-        y = torch.where(finite.unsqueeze(-1), y, 0.0)
-        value = closed_form(y, Polyhedron(A, lower, upper), qr)
-        violation, satisfied = _audit(value, rows)
+        lower, upper, crossed = _uncrossed(rows)
+        open_rows = Polyhedron(rows.A, lower, upper)
+        qr = self._factor(rows.A) if factor is None else factor.qr
+        value = closed_form(y, open_rows, qr)
+        with torch.no_grad():  # what the rounding of a far proposal has left; its derivative is zero
+            point = value.detach()
+            rest = closed_form(point, detached(open_rows), qr) - point
+        zero_row = qr.independent.logical_not() & ((lower > 0) | (upper < 0))
+        status = torch.where((crossed | zero_row).any(-1), int(Status.INFEASIBLE), int(Status.OK))
         if factor is not None:
-            satisfied = satisfied & (factor.A == A).all()
-        empty = crossed.any(-1) | qr.independent.all(-1).logical_not()
-        status = torch.where(empty, int(Status.INFEASIBLE), int(Status.SINGULAR))
-        status = torch.where(satisfied, int(Status.OK), status)
-        return _flagged(value, status, violation, finite)
+            status = torch.where((factor.A == rows.A).all(), status, int(Status.SINGULAR))
+        return _at_once(value + rest, status)
 
     def _careful(self, y: Tensor, rows: Polyhedron, factor: FactoredRows | None) -> Solution:
         """Closed form where it applies, projection elsewhere; bad elements replaced before any kernel."""
@@ -224,36 +220,28 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
 def _clamped(y: Tensor, set: LinearSet) -> Solution:
     """A box, and a set without rows or in no dimension: nothing to solve."""
-    lower, upper = set.lower, set.upper
-    finite = y.isfinite().all(-1) & ((lower < torch.inf) & (upper > -torch.inf)).all(-1)
-    value = torch.where(finite.unsqueeze(-1), y, 0.0)
+    lower, upper, crossed = _uncrossed(set)
     if isinstance(set, Box):
-        low, up = _open_if_bad(set)
-        crossed = low > up
-        middle = 0.5 * (low + up)
-        value = nearest_between(value, torch.where(crossed, middle, low), torch.where(crossed, middle, up))
-    with torch.no_grad():
-        violation = set.violation(value)
-    status = torch.where(violation == 0, int(Status.OK), int(Status.INFEASIBLE))
-    return _flagged(value, status, violation, finite)
+        y = nearest_between(y, lower, upper)
+    elif not set.dim:
+        crossed = crossed | (lower > 0) | (upper < 0)
+    return _at_once(y, torch.where(crossed.any(-1), int(Status.INFEASIBLE), int(Status.OK)))
 
 
-def _open_if_bad(set: LinearSet) -> tuple[Tensor, Tensor]:
-    """Bounds in which NaN and the wrong infinity mean that there is none."""
-    lower, upper = set.lower, set.upper
-    return torch.where(lower < torch.inf, lower, -torch.inf), torch.where(
-        upper > -torch.inf, upper, torch.inf
-    )
+def _uncrossed(set: LinearSet) -> tuple[Tensor, Tensor, Tensor]:
+    """The bounds, both in the middle where they cross, which is the least violation; and where that is."""
+    crossed = set.lower > set.upper
+    middle = 0.5 * set.lower + 0.5 * set.upper
+    return torch.where(crossed, middle, set.lower), torch.where(crossed, middle, set.upper), crossed
 
 
-def _flagged(value: Tensor, status: Tensor, violation: Tensor, finite: Tensor) -> Solution:
-    """Closed form in which elements that fail have no derivative."""
-    status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
+def _at_once(value: Tensor, status: Tensor) -> Solution:
+    """What a closed form has found; elements that fail have no derivative."""
+    batch = value.shape[:-1]
+    none, steps = _no_steps(batch, value.device)
+    status = status.to(torch.int8).expand(batch)
     value = torch.where((status == int(Status.OK)).unsqueeze(-1), value, value.detach())
-    violation = torch.where(finite, violation, torch.inf)
-    return Solution(
-        value, status, torch.zeros_like(status, dtype=torch.int32), violation, torch.zeros_like(status)
-    )
+    return Solution(value, status, steps, value.new_zeros(batch), none)
 
 
 def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ from torch import Tensor, fx
 from constrained_nn._linalg import lacks_values
 from constrained_nn.errors import TracingError
 
-_INSTEAD = "Record it with torch.compile, torch.export.export(model, args) or torch.onnx.export(model, args, dynamo=True)."
+_INSTEAD = (
+    "Record it with torch.compile, torch.export.export(model, args) or "
+    "torch.onnx.export(model, args, dynamo=True)."
+)
 
 
 def refuse_torchscript(layer: str) -> None:

@@ -92,7 +92,7 @@ def test_constant_rows_leave_without_a_search(record, layer, generator) -> None:
     assert set.contains(artefact(x), atol=1e-4).all()
     names = {str(node.target) for node in artefact.graph.nodes}
     assert not any("sort" in name or "linalg_qr" in name or "while" in name for name in names)
-    assert len(artefact.graph.nodes) < 150
+    assert len(artefact.graph.nodes) < 400  # the search has thousands
 
 
 def test_layer_that_decides_by_values_refuses_transforms(generator) -> None:
