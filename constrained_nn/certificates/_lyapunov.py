@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import matvec, without_autocast
+from constrained_nn._plain_state import PlainState
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets import Halfspace
 
 
-class AngleEmbedding(nn.Module):
+class AngleEmbedding(PlainState):
     """Coordinates of a deviation in which full turns are no distance.
 
     Each angle `e` becomes `sin e` in its place and `1 − cos e` at the end; other entries stay.
@@ -32,8 +33,8 @@ class AngleEmbedding(nn.Module):
         super().__init__()
         places = torch.zeros(len(angles), dim)
         places[range(len(angles)), list(angles)] = 1.0
-        self.register_buffer("places", places)
-        self.register_buffer("is_angle", places.sum(0) > 0)
+        self.keep("places", places, saved=True)
+        self.keep("is_angle", places.sum(0) > 0, saved=True)
 
     @property
     def dim(self) -> int:

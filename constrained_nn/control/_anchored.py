@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from constrained_nn._plain_state import PlainState
 from constrained_nn.control._base import Controller
 from constrained_nn.errors import ShapeError
 
 
-class AnchoredController(Controller):
+class AnchoredController(Controller, PlainState):
     """A network as feedback that holds an equilibrium, within input limits.
 
     `u = v + limit(backbone(x) − backbone(origin))`, `limit(s) = (upper − v) tanh(s / (upper − v))` for `s > 0`,
@@ -74,8 +75,8 @@ class AnchoredController(Controller):
         self.backbone = backbone
         self.register_buffer("origin", origin.detach().clone())
         self.register_buffer("hold", hold.detach().clone())
-        self.register_buffer("below", hold - lower)
-        self.register_buffer("above", upper - hold)
+        self.keep("below", (hold - lower).detach(), saved=True)  # infinite where there is no limit
+        self.keep("above", (upper - hold).detach(), saved=True)
 
     def forward(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         s = self.backbone(x) - self.backbone(self.origin)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from constrained_nn._linalg import branchless, matvec
+from constrained_nn._plain_state import PlainState
 from constrained_nn.control._base import Controller
 from constrained_nn.protocols import ControlAffine, Linearizable
 from constrained_nn.solvers import RiccatiSolution, solve_care
@@ -142,7 +143,7 @@ class Feedback:
     gain: Float[Tensor, "*batch m n"]
 
 
-class StateDependentLQR(Controller):
+class StateDependentLQR(Controller, PlainState):
     """Linear-quadratic regulator whose matrices belong to the present state (SD-LQR, SDRE).
 
     `u = ū − K(x, x̄) e`, `K` the gain of `solve_care(A, B, Q, R)` with `A, B = factorization(x, x̄, ū)`, `e = x − x̄`.
@@ -218,7 +219,7 @@ class StateDependentLQR(Controller):
         fixed["lower"] = torch.full_like(hold, -torch.inf) if lower is None else lower
         fixed["upper"] = torch.full_like(hold, torch.inf) if upper is None else upper
         for name, value in fixed.items():
-            self.register_buffer(name, value.detach().clone())
+            self.keep(name, value.detach().clone(), saved=True)
 
     def error(self, x: Tensor, x_ref: Tensor) -> Tensor:
         """`x − x̄`, angles in (−π, π]."""

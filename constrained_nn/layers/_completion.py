@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from constrained_nn._linalg import matvec
+from constrained_nn._plain_state import PlainState
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets import Polyhedron
 
 
-class Completion(nn.Module):
+class Completion(PlainState):
     """Equality constraints solved for some of the variables.
 
     `C y = d` with `y = (free, dependent)`: `dependent = C_o⁻¹ (d − C_p free)`.
@@ -33,7 +34,8 @@ class Completion(nn.Module):
 
     Raises:
         ShapeError: `C` is not a matrix with at most as many rows as columns.
-        ValueError: The rows of `C` are dependent, or `free` is no choice that leaves `C_o` invertible.
+        ValueError: The rows of `C` are dependent, `free` is no choice that leaves `C_o` invertible, or `C` has a
+            gradient.
 
     Example:
         >>> import torch
@@ -59,14 +61,19 @@ class Completion(nn.Module):
                 f"Completion: expected C of shape (k, n) with k <= n, got {tuple(C.shape)}. Rows that differ between "
                 f"elements are enforced as equalities of a Polyhedron instead."
             )
+        if C.requires_grad:
+            raise ValueError(
+                "Completion: expected constant rows C, got a tensor with a gradient, which the factor of C would cut. "
+                "Pass C.detach(), or enforce the equalities as an AffineSubspace."
+            )
         chosen = _pivoted(C) if free is None else _complement(C, free)
         dependent, rest = (torch.as_tensor(one, dtype=torch.long, device=C.device) for one in chosen)
         inverse = torch.linalg.inv(C[:, dependent].double())
-        self.register_buffer("dependent", dependent)
-        self.register_buffer("free", rest)
-        self.register_buffer("inverse", inverse.to(C.dtype))  # C_o⁻¹
-        self.register_buffer("slope", (-inverse @ C[:, rest].double()).to(C.dtype))  # of dependent in free
-        self.register_buffer("_place", torch.argsort(torch.cat([rest, dependent])))
+        self.keep("dependent", dependent, saved=True)
+        self.keep("free", rest, saved=True)
+        self.keep("inverse", inverse.to(C.dtype), saved=True)  # C_o⁻¹
+        self.keep("slope", (-inverse @ C[:, rest].double()).to(C.dtype), saved=True)  # of dependent in free
+        self.keep("_place", torch.argsort(torch.cat([rest, dependent])), saved=True)
 
     def forward(
         self, free: Float[Tensor, "*#batch p"], d: Float[Tensor, "*#batch k"]

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from constrained_nn._linalg import branchless, without_autocast
+from constrained_nn._plain_state import PlainState
 from constrained_nn.certificates import EnergyFunction
 from constrained_nn.errors import ShapeError
 from constrained_nn.layers._base import ProjectionLayer
@@ -49,7 +50,7 @@ class Rollout(PerElement):
     measure = "violation"
 
 
-class ECO(nn.Module):
+class ECO(PlainState):
     """Learned evolution whose energy decreases to a level and stays there (ECO).
 
     `x⁺ = project(backbone(x))` onto `{x⁺ : V(x⁺) <= alpha max(V(x), c)}`.
@@ -136,9 +137,9 @@ class ECO(nn.Module):
         self.dtype = dtype
         self.safety = safety
         self.on_failure = on_failure
-        # transitions seen in training mode, and those that the condition changed
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.register_buffer("changed", torch.zeros((), dtype=torch.int64), persistent=False)
+        # transitions that this process has seen in training mode, and those that the condition changed
+        self.keep("seen", torch.zeros((), dtype=torch.int64), saved=False)
+        self.keep("changed", torch.zeros((), dtype=torch.int64), saved=False)
 
     def room(self, dtype: torch.dtype) -> float:
         """The share of the bound that is kept free for rounding, to that dtype and in those of the computation."""

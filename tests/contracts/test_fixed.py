@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from constrained_nn import (
+    ECO,
     Box,
+    Completion,
     Constrained,
+    DiagonalEnergy,
     EuclideanProjection,
     Fixed,
     HardNetAffine,
@@ -23,6 +26,8 @@ from constrained_nn import (
     Polyhedron,
     StrictInterior,
 )
+from constrained_nn.certificates._lyapunov import AngleEmbedding
+from constrained_nn.control import AnchoredController
 from tests.cases.sets import INF, tensor
 
 LAYERS = {
@@ -148,6 +153,32 @@ def test_averages_of_weights_keep_the_set(options, use_buffers: bool, context: T
     value = average(context)
     assert value.isfinite().all()
     assert net.constraint().contains(value, atol=1e-9).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"multi_avg_fn": get_ema_multi_avg_fn(0.9)}], ids=["SWA", "EMA"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        Completion(tensor([1.0, 2.0, 0.5], [0.0, 1.0, 7.0])),
+        AngleEmbedding(4, (1, 3)),
+        AnchoredController(nn.Linear(2, 1), torch.zeros(2), torch.zeros(1)),
+        ECO(nn.Linear(3, 3), DiagonalEnergy(torch.ones(3), level=4.0)),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_averages_keep_indices_masks_and_limits(options, module: nn.Module) -> None:
+    module = nn.Sequential(nn.Linear(1, 1), module)  # an average needs a weight
+    before = copy.deepcopy(module.state_dict())
+    average = AveragedModel(module, use_buffers=True, **options)
+    for _ in range(3):
+        average.update_parameters(module)
+    for name, value in average.module.state_dict().items():
+        torch.testing.assert_close(value, before[name], msg=name)
+
+
+def test_factor_of_rows_with_a_gradient_is_refused() -> None:
+    with pytest.raises(ValueError, match="AffineSubspace"):
+        Completion(tensor([1.0, 2.0]).requires_grad_())
 
 
 def test_nested_sets_and_copies(context: Tensor) -> None:

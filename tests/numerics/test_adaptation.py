@@ -421,7 +421,7 @@ def test_no_hidden_synchronization(generator, hold):
         loop = InALoop(plant, policy, hold)
         x, reference = torch.zeros(4, 6).double(), torch.zeros(4, *shape).double()
         with fake_cuda():
-            tensors = {n: on_cuda(t) for n, t in [*loop.named_parameters(), *loop.named_buffers()]}
+            tensors = {n: on_cuda(t) for n, t in loop.state_dict(keep_vars=True).items()}
             z = torch.func.functional_call(loop, tensors, (on_cuda(x), on_cuda(reference)))
             assert z.device.type == "cuda"
 

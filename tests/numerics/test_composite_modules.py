@@ -113,11 +113,7 @@ def test_rows_are_factored_once_and_the_factor_follows_the_set() -> None:
 def test_a_factored_network_runs_on_a_gpu_without_reading_a_value(smoothing) -> None:
     network_ = network(plane_in_a_box(), EuclideanProjection(smoothing=smoothing))
     with fake_cuda():
-        tensors = {
-            n: on_cuda(t)
-            for n, t in [*network_.named_parameters(), *network_.named_buffers()]
-            if t is not None
-        }
+        tensors = {n: on_cuda(t) for n, t in network_.state_dict(keep_vars=True).items() if t is not None}
         output = torch.func.functional_call(network_, tensors, (on_cuda(CONTEXT),))
         assert output.device.type == "cuda"
 

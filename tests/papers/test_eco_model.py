@@ -167,7 +167,7 @@ def test_model_compiles_and_does_not_synchronize(generator: torch.Generator) -> 
         mapped = torch.func.vmap(model)(x)
         torch.testing.assert_close(mapped, model(x), rtol=1e-12, atol=1e-12)
         with fake_cuda():
-            tensors = {n: on_cuda(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
+            tensors = {n: on_cuda(t) for n, t in model.state_dict(keep_vars=True).items()}
             found = torch.func.functional_call(model, tensors, (on_cuda(x),))
         assert found.device.type == "cuda"
 
