@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from constrained_nn._linalg import ThinQR, matvec, min_norm_solve, outer_sum_to
+from constrained_nn._linalg import ThinQR, matvec, min_norm_solve, outer_sum_to, rmatvec
 from constrained_nn.solvers._active_set import factor_rows, take_rows
-from constrained_nn.solvers._splitting_rows import RowFactor, active_block, gram_times, times, with_identity
+from constrained_nn.solvers._splitting_rows import SHIFT, RowFactor, active_block, gram_times, times, with_identity
 
 
 def on_active_rows(
@@ -54,7 +54,10 @@ class ActiveProjection(torch.autograd.Function):
             x = on_active_rows(y, full, lower, upper, active != 0, active > 0)
             found = iter(torch.autograd.grad(x, needed, grad, create_graph=True, allow_unused=True))
             return (*(next(found) if n else None for n in ctx.needs_input_grad[:4]), *([None] * 5))
-        weight = _adjoint(ctx.factor, rows, ctx.box, active, grad)
+        if ctx.factor is None:
+            weight = _adjoint_alone(rows, ctx.box, active, grad)
+        else:
+            weight = _adjoint(ctx.factor, rows, ctx.box, active, grad)
         grad_y = grad - transpose_times(weight, rows, ctx.box)
         grad_rows = grad_lower = grad_upper = None
         if ctx.needs_input_grad[1]:
@@ -80,6 +83,32 @@ def row_values(x: Tensor, rows: Tensor, box: bool) -> Tensor:
     """`[A; I] x`, or `A x` without a box."""
     value = times(x, rows.mT)
     return torch.cat([value, x], -1) if box else value
+
+
+def _adjoint_alone(rows: Tensor, box: bool, active: Tensor, grad: Tensor) -> Tensor:
+    """`_adjoint` without a factor: components at their bounds are eliminated, so that only rows cost."""
+    m, n = rows.shape[-2:]
+    held = active.narrow(-1, m, n) if box else active.new_zeros(active.shape[0], n)
+    free = (held == 0).to(rows.dtype)
+    own = active.narrow(-1, 0, m)
+    k = min(int((own != 0).sum(-1).max()), m, n)
+    index = (own != 0).to(torch.int8).sort(dim=-1, descending=True, stable=True).indices.narrow(-1, 0, k)
+    used = own.gather(-1, index) != 0
+    chosen = torch.where(used.unsqueeze(-1), take_rows(rows, index) * free.unsqueeze(-2), 0.0)
+    norm = torch.linalg.vector_norm(chosen, dim=-1)
+    scale = torch.where(norm > 0, norm, 1.0)
+    chosen = chosen / scale.unsqueeze(-1)
+    block = chosen @ chosen.mT
+    block.diagonal(dim1=-2, dim2=-1).add_(SHIFT + (norm == 0).to(block.dtype))
+    L = torch.linalg.cholesky_ex(block)[0]
+    weight = torch.zeros_like(norm)
+    for _ in range(3):
+        left = matvec(chosen, grad - rmatvec(chosen, weight))
+        weight = weight + torch.cholesky_solve(left.unsqueeze(-1), L).squeeze(-1)
+    full = torch.zeros_like(own).scatter(-1, index, weight / scale)
+    if not box:
+        return full
+    return torch.cat([full, torch.where(held != 0, grad - times(full, rows), 0.0)], -1)
 
 
 def _adjoint(factor: RowFactor, rows: Tensor, box: bool, active: Tensor, grad: Tensor) -> Tensor:

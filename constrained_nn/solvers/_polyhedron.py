@@ -21,6 +21,7 @@ from constrained_nn.solvers._implicit import (
     scatter_rows,
     transpose_times,
 )
+from constrained_nn.solvers._one_by_one import ONE_BY_ONE_FROM, prefer_one_by_one, project_each
 from constrained_nn.solvers._smoothed import with_smoothed_derivative
 from constrained_nn.solvers._solution import Solution, Status
 from constrained_nn.solvers._splitting_rows import RowFactor, row_factor, times, with_identity
@@ -109,9 +110,10 @@ def project_polyhedron(
     if warm_start is not None and warm_start.duals is not None:
         guess = flat(warm_start.duals.detach(), 1)
     fixed = branchless(y, A, lower, upper)
-    if not fixed and A.ndim == 2 and factor is None and size:
+    alone = not fixed and _alone(size, A, box is not None, factor)
+    if not fixed and A.ndim == 2 and factor is None and size and not alone:
         factor = factor_polyhedron(A, _common_equality(lower, upper), box=box is not None)
-    limits = _Limits(max_steps, check_every, fixed)
+    limits = _Limits(max_steps, check_every, fixed, alone)
 
     chunk = size if fixed else _chunk(m if box is None else m + n, n, shared=A.ndim == 2)
     if size <= chunk:
@@ -163,6 +165,7 @@ class _Limits(NamedTuple):
     max_steps: int | None
     check_every: int
     fixed: bool
+    alone: bool
 
 
 class _Part(NamedTuple):
@@ -180,6 +183,13 @@ def _common_equality(lower: Tensor, upper: Tensor) -> Tensor | None:
     equal = lower == upper
     equal = equal.flatten(0, -2).all(0) if equal.ndim > 1 else equal
     return equal if bool(equal.any()) else None
+
+
+def _alone(size: int, A: Tensor, box: bool, factor: RowFactor | None) -> bool:
+    """Whether all elements are projected one by one, and no factor is needed."""
+    m, n = A.shape[-2:]
+    options = {"box": box, "factored": factor is not None, "shared": A.ndim == 2}
+    return A.device.type == "cpu" and prefer_one_by_one(size, m, n, **options)
 
 
 def _chunk(m: int, n: int, *, shared: bool) -> int:
@@ -222,7 +232,7 @@ def _careful(y, A, lower, upper, box: bool, guess, factor, limits: _Limits) -> _
         violation = _violation(row_values(value.detach(), A.detach(), box), lower.detach(), upper.detach())
         part = _Part(value, status, steps, violation, multipliers.narrow(-1, 0, A.shape[-2]))
     else:
-        if A.ndim == 2:
+        if A.ndim == 2 and not limits.alone:
             factor = row_factor(A.detach(), None, box=box)
         part = _search(y, A, lower, upper, box, guess, factor, limits)
     return part._replace(
@@ -249,44 +259,40 @@ def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limi
         return _Part(y.clone(), zeros, zeros, y.new_zeros(b), y.new_zeros(b, m))
     y0, A0, low, up = (t.detach() for t in (y, A, lower, upper))
     with torch.no_grad():
-        if factor is None:
-            equal = low == up
-            factor = row_factor(A0, equal if bool(equal.any()) else None, box=box)
-        problem = reduce(factor, y0, low, up)
-        warm = None if guess is None else guess.index_select(-1, factor.inequality)
-        multiplier, active, exact, steps = search(
-            problem, warm, math.inf if limits.max_steps is None else limits.max_steps
-        )
-        value = y0 - times(multiplier, factor.rows)
-        there = factor.norm > 0
-        multiplier = torch.where(there, multiplier / torch.where(there, factor.norm, 1.0), 0.0)
-        if factor.equality.numel():
-            missing = row_values(value, A0, box).index_select(-1, factor.equality) - low.index_select(
-                -1, factor.equality
-            )
-            value = value - missing @ factor.pinv.mT
-            multiplier = scatter_rows(factor, multiplier, y0 - value, A0, box)
-            active = torch.zeros_like(multiplier).index_copy_(-1, factor.inequality, active)
-            active.index_fill_(-1, factor.equality, 1.0)
-            equal = low.index_select(-1, factor.equality) == up.index_select(-1, factor.equality)
-            exact = exact & equal.all(-1) & _stationary(y0, value, multiplier, A0, box)
+        if limits.alone:
+            every = project_each(y0, A0, low, up, box=box, guess=guess, max_steps=limits.max_steps)
+            value, multiplier, active, steps, exact, empty = every
+        else:
+            if factor is None:
+                equal = low == up
+                factor = row_factor(A0, equal if bool(equal.any()) else None, box=box)
+            value, multiplier, active, steps, exact = _batched(y0, A0, low, up, box, guess, factor, limits)
+            empty = torch.zeros_like(exact)
+        if not limits.alone and lower.shape[-1] >= ONE_BY_ONE_FROM and not bool(exact.all()):
+            some = exact.logical_not().nonzero().squeeze(-1)
+            few = A0 if A.ndim == 2 else A0[some]
+            other = project_each(y0[some], few, low[some], up[some], box=box, max_steps=limits.max_steps)
+            for whole, part in zip((value, multiplier, active, steps, exact, empty), other, strict=True):
+                whole[some] = part
         reached = row_values(value, A0, box)
         excess = torch.maximum(reached - up, low - reached)
         violation = excess.amax(-1).clamp_min(0.0)
-        norm = torch.linalg.vector_norm(A0, dim=-1) if factor.equality.numel() or box else factor.norm
+        norm = torch.linalg.vector_norm(A0, dim=-1)
         norm = torch.cat([norm, norm.new_ones(*norm.shape[:-1], n)], -1) if box else norm
         floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y0, dim=-1, keepdim=True)
         certain = bool((exact & (excess <= floor).all(-1)).all())
         if not certain:
             exact = exact & _audit(reached, value, A0, box, floor, low, up)
-            certain = bool(exact.all())
+            certain = bool((exact | empty).all())
         status = torch.where(exact, int(Status.OK), int(Status.SINGULAR))
+        status = torch.where(empty, int(Status.INFEASIBLE), status)
     if not certain:
         active = torch.where(exact.unsqueeze(-1), active, 0.0)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (y, A, lower, upper)):
         value = ActiveProjection.apply(y, A, lower, upper, box, value, multiplier, active, factor)
+        value = torch.where(empty.unsqueeze(-1), value.detach(), value)  # pyright: ignore
     if not certain:
-        some = exact.logical_not().nonzero().squeeze(-1)
+        some = (exact | empty).logical_not().nonzero().squeeze(-1)
         few = A if A.ndim == 2 else A[some]
         rows = with_identity(few) if box else few
         hint = torch.where(active[some] != 0, multiplier[some], 0.0)
@@ -299,6 +305,27 @@ def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limi
         reached = row_values(point.detach(), few.detach(), box)
         violation = violation.index_put((some,), _violation(reached, low[some], up[some]))
     return _Part(value, status, steps, violation, multiplier.narrow(-1, 0, m))  # pyright: ignore
+
+
+def _batched(y, A, low, up, box: bool, guess, factor: RowFactor, limits: _Limits) -> tuple[Tensor, ...]:
+    """Value, multipliers, signed active rows, steps, and which elements the search certifies."""
+    problem = reduce(factor, y, low, up)
+    warm = None if guess is None else guess.index_select(-1, factor.inequality)
+    budget = math.inf if limits.max_steps is None else limits.max_steps
+    multiplier, active, exact, steps = search(problem, warm, budget)
+    value = y - times(multiplier, factor.rows)
+    there = factor.norm > 0
+    multiplier = torch.where(there, multiplier / torch.where(there, factor.norm, 1.0), 0.0)
+    if factor.equality.numel():
+        wanted = low.index_select(-1, factor.equality)
+        missing = row_values(value, A, box).index_select(-1, factor.equality) - wanted
+        value = value - missing @ factor.pinv.mT
+        multiplier = scatter_rows(factor, multiplier, y - value, A, box)
+        active = torch.zeros_like(multiplier).index_copy_(-1, factor.inequality, active)
+        active.index_fill_(-1, factor.equality, 1.0)
+        equal = wanted == up.index_select(-1, factor.equality)
+        exact = exact & equal.all(-1) & _stationary(y, value, multiplier, A, box)
+    return value, multiplier, active, steps, exact
 
 
 def _violation(reached: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ RELAXATION = 1.6
 # Equality rows of matrices that differ between elements are not eliminated; their penalty is larger.
 _EQUALITY_FACTOR = 1e3
 # Added to the diagonal of the Gram matrix of the active rows; refinement takes its effect out again.
-_SHIFT = 1e-13
+SHIFT = 1e-13
 _DEPENDENT = 1e-7
 
 
@@ -213,7 +213,7 @@ def active_block(factor: RowFactor, excess: Tensor, k: int) -> Block:
         else:
             block = factor.gram.flatten(1).gather(1, flat).reshape(-1, k, k)
         block = block * used.unsqueeze(-1) * used.unsqueeze(-2)
-    block.diagonal(dim1=-2, dim2=-1).add_((1.0 + _SHIFT) - used)
+    block.diagonal(dim1=-2, dim2=-1).add_((1.0 + SHIFT) - used)
     return Block(index, used, torch.linalg.cholesky_ex(block)[0])
 
 
