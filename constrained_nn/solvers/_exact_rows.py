@@ -19,8 +19,8 @@ _RTOL, _ROUNDING, _DUST = 1e-11, 4e-15, 1e-13
 _POLISH_AT = (1e-7, 1e-9, 1e-11, 1e-13, 1e-15, 1e-17, 1e-19)
 # Exact solves of one polish, and refinements of one solve.
 _ROUNDS, _REFINEMENTS = 6, 4
-# The path is asked for a proof that the set is empty from this step on.
-_DOUBT_FROM = 5
+# The path is asked for a proof that the set is empty in every so many steps.
+_DOUBT_EVERY = 4
 # Rounding of the proposal in a squared distance.
 _TINY = 1e-24
 # Farkas: the proof covers every point up to this multiple of the size of the data.
@@ -73,8 +73,9 @@ def exact_point(
             return guess
     for iterate in central_path(y, rows, lower, upper, max_steps=max_steps):
         steps += 1
-        if steps >= _DOUBT_FROM:
-            ray = farkas_ray(iterate.weight, rows, lower, upper, iterate.v[:n])
+        if steps % _DOUBT_EVERY == 0:
+            size = float(np.linalg.norm(y) + np.linalg.norm(iterate.v[:n]))
+            ray = farkas_ray(iterate.weight, rows, lower, upper, size)
             if ray is not None:
                 return ExactPoint(iterate.v[:n], ray, np.sign(ray), steps=steps, empty=True)
         square = iterate.distance**2 + _TINY * float(y @ y)
@@ -137,7 +138,7 @@ def solve_on(
     free = side[:n] == 0
     held = np.flatnonzero(side[n:])
     some = rows.take(held)
-    solve = cholesky(some.gram(free.astype(float)), np.zeros(held.size))
+    solve = some.factor(free.astype(float))
     w, target = guess.weight[n:][held], at[n:][held]
     x = np.where(free, y - some.At @ w, at[:n])
     size = np.linalg.norm(y)
@@ -167,12 +168,15 @@ def solve_on(
     return ExactPoint(x, weight, side, exact), following
 
 
-def farkas_ray(weight: Array, rows: RowMatrix, lower: Array, upper: Array, x: Array) -> Array | None:
+def farkas_ray(
+    weight: Array, rows: RowMatrix, lower: Array, upper: Array, size: float
+) -> Array | None:
     """Weights `(n + m,)` of bounds and rows with `μ + Aᵀλ = 0` and negative support value, or `None`.
 
-    Every point of the set has `0 = (μ + Aᵀλ)·x <= Σ max(w, 0) upper + min(w, 0) lower`, `w = (μ, λ)`.
+    Every point of the set has `0 = (μ + Aᵀλ)·x <= Σ max(w, 0) upper + min(w, 0) lower`, `w = (μ, λ)`. Where a
+    component has no bound on its side, `μ` is missing, and the proof covers all points up to `1e4 size`.
     """
-    n = x.size
+    n = rows.shape[1]
     weight = np.where(np.isfinite(np.where(weight > 0, upper[n:], lower[n:])), weight, 0.0)
     total = np.abs(weight).sum()
     if not total > 0:
@@ -185,7 +189,7 @@ def farkas_ray(weight: Array, rows: RowMatrix, lower: Array, upper: Array, x: Ar
     w[:n][~there[:n]] = 0.0
     terms = w * np.where(there, bound, 0.0)
     support, left = terms.sum(), np.linalg.norm(slope[~there[:n]])
-    proved = support < -1e-12 * np.abs(terms).sum() and -support > left * _RADIUS * np.linalg.norm(x)
+    proved = support < -1e-12 * np.abs(terms).sum() and -support > left * _RADIUS * size
     return w * total if proved else None
 
 
@@ -210,7 +214,7 @@ def least_violation_point(y: Array, rows: RowMatrix, lower: Array, upper: Array)
             out = outside(x)
             violated = (out != 0).astype(float)
             gradient = out[:n] + rows.At @ out[n:] + _ANCHOR * (x - anchor)
-            solve = cholesky(rows.gram(violated[n:], columns=True), violated[:n] + _ANCHOR)
+            solve = cholesky(rows.column_gram(violated[n:]), violated[:n] + _ANCHOR)
             if solve is None:
                 return x
             step, length, slope = -solve(gradient), 1.0, float(gradient @ gradient)

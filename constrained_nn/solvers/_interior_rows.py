@@ -82,45 +82,43 @@ def central_path(
         lower: Bounds of `(x, A x)` for the unit rows `(n + m,)`; `upper` likewise, `lower <= upper`.
         soft: `A x = s` may be missed at a cost of `|A x − s|² / 2 soft`.
     """
-    n, m = y.size, rows.shape[0]
+    n = y.size
     pairs = Pairs.of(lower, upper)
     still = lower == upper  # fixed components of the point, and equality rows
     moving = ~still[:n]
     v, z = _start(y, rows, lower, upper, pairs, still, soft)
-    weight = np.zeros(m)
+    weight, gap = np.zeros(rows.shape[0]), pairs.gap(v)
+    pull = y - v[:n]  # less the rows' share
     for _ in range(max_steps):
-        gap = pairs.gap(v)
-        pull = y - v[:n] - rows.At @ weight
         missing = v[n:] + soft * weight - rows.A @ v[:n]
-        ratio = z / gap
-        theta = pairs.sum(ratio)
+        theta = pairs.sum(z / gap)
         D = moving / (1.0 + theta[:n])
         E = np.where(still[n:], 0.0, 1.0 / np.maximum(theta[n:], 1e-20))
         solve = rows.factor(D, E + soft)
         if solve is None:
             return
+        toward = rows.A @ (D * pull) - E * weight - missing
 
-        def direction(target, accurate: bool):
-            h = pairs.sum(pairs.sign * (target / gap))
-            r = rows.A @ (D * (pull + h[:n])) - E * (weight + h[n:]) - missing
-            d = solve(r)
-            if accurate:
-                d = d + solve(r - (rows.A @ (D * (rows.At @ d)) + (E + soft) * d))
-            dv = np.concatenate([D * (pull + h[:n] - rows.At @ d), E * (weight + d + h[n:])])
+        def direction(h: Array, wanted: Array | float, toward=toward, solve=solve, D=D, E=E, gap=gap):
+            """Newton step towards `gap z = wanted`, with `h` its force on `v`."""
+            d = solve(toward + rows.A @ (D * h[:n]) - E * h[n:])
+            share = rows.At @ d
+            dv = np.concatenate([D * (pull + h[:n] - share), E * (weight + d + h[n:])])
             dgap = pairs.sign * dv[pairs.index]
-            return dv, d, dgap, (target - z * dgap) / gap - z
+            return dv, d, share, dgap, (wanted - z * dgap) / gap - z
 
-        _, _, dgap, dz = direction(0.0, accurate=False)
+        _, _, _, dgap, dz = direction(np.zeros(v.size), 0.0)
         a = _length(gap, dgap, z, dz)
-        total = float(gap @ z)
-        ahead = float((gap + a * dgap) @ (z + a * dz))
-        target = (ahead / total) ** 3 * total / z.size if total > 0 else 0.0
-        dv, d, dgap, dz = direction(target - dgap * dz, accurate=True)
+        total, ahead = float(gap @ z), float((gap + a * dgap) @ (z + a * dz))
+        mean = (ahead / total) ** 3 * total / z.size if total > 0 else 0.0
+        wanted = mean - dgap * dz
+        dv, d, share, dgap, dz = direction(pairs.sum(pairs.sign * (wanted / gap)), wanted)
         a = min(1.0, _BACK * _length(gap, dgap, z, dz, limit=2.0))
-        v, weight, z = v + a * dv, weight + a * d, z + a * dz
+        v, weight, z, pull = v + a * dv, weight + a * d, z + a * dz, pull - a * (dv[:n] + share)
         if not np.isfinite(v.sum() + weight.sum() + z.sum()):
             return
-        yield Iterate(v, weight, z, pairs.gap(v), pairs, n, float(np.linalg.norm(v[:n] - y)))
+        gap = pairs.gap(v)
+        yield Iterate(v, weight, z, gap, pairs, n, float(np.linalg.norm(v[:n] - y)))
 
 
 def _length(gap: Array, dgap: Array, z: Array, dz: Array, limit: float = 1.0) -> float:

@@ -11,8 +11,10 @@ from torch import Tensor
 from constrained_nn.solvers._exact_rows import ExactPoint, exact_point, least_violation_point
 from constrained_nn.solvers._row_matrix import Array, RowMatrix
 
-# Rows and bounds from which on an element may be solved alone, and steps until it is given up.
-ONE_BY_ONE_FROM, _STEPS = 48, 80
+# Rows and bounds from which on an element may be solved alone; steps until it is given up.
+_FROM, _STEPS = 48, 80
+# The same for elements that are left over: from so many rows, for few elements or many rows.
+_LEFT_FROM, _FEW, _MANY_ROWS = 24, 32, 150
 
 
 class Each(NamedTuple):
@@ -36,13 +38,18 @@ class Each(NamedTuple):
 
 
 def prefer_one_by_one(batch: int, m: int, n: int, *, box: bool, factored: bool, shared: bool) -> bool:
-    """Whether elements are sooner solved alone than by the search of the batch (measured: docs/benchmarks)."""
-    p = m + n if box else m
-    if p < ONE_BY_ONE_FROM:
+    """Whether all elements are sooner solved alone than by the search of the batch: measured milliseconds."""
+    p, k = m + n if box else m, min(m, 2 * n)
+    if p < _FROM:
         return False
-    alone = 2.5 + min(m, 2 * n) ** 3 / 5e6
-    factor = 0.0 if factored else min(p, n) ** 2 * p / 3e6
-    return batch * alone < (factor if shared else batch * factor) + batch * p**2 / 2e5
+    alone = 1.2 + 0.045 * k + k**3 / 5e6
+    factor = 0.0 if factored else p * min(p, n) ** 2 / 3e6
+    return batch * alone < 1.5 + (factor if shared else batch * factor) + batch * p**2 / 1e5
+
+
+def prefer_alone_after_all(left: int, p: int) -> bool:
+    """Whether elements that the search of the batch left over are sooner solved alone than by the sweep."""
+    return p >= _LEFT_FROM and (left <= _FEW or p >= _MANY_ROWS)
 
 
 def project_each(

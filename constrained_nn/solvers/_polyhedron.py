@@ -21,7 +21,7 @@ from constrained_nn.solvers._implicit import (
     scatter_rows,
     transpose_times,
 )
-from constrained_nn.solvers._one_by_one import ONE_BY_ONE_FROM, prefer_one_by_one, project_each
+from constrained_nn.solvers._one_by_one import prefer_alone_after_all, prefer_one_by_one, project_each
 from constrained_nn.solvers._smoothed import with_smoothed_derivative
 from constrained_nn.solvers._solution import Solution, Status
 from constrained_nn.solvers._splitting_rows import RowFactor, row_factor, times, with_identity
@@ -268,8 +268,8 @@ def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limi
                 factor = row_factor(A0, equal if bool(equal.any()) else None, box=box)
             value, multiplier, active, steps, exact = _batched(y0, A0, low, up, box, guess, factor, limits)
             empty = torch.zeros_like(exact)
-        if not limits.alone and lower.shape[-1] >= ONE_BY_ONE_FROM and not bool(exact.all()):
-            some = exact.logical_not().nonzero().squeeze(-1)
+        some = exact.logical_not().nonzero().squeeze(-1)
+        if some.numel() and not limits.alone and prefer_alone_after_all(some.numel(), lower.shape[-1]):
             few = A0 if A.ndim == 2 else A0[some]
             other = project_each(y0[some], few, low[some], up[some], box=box, max_steps=limits.max_steps)
             for whole, part in zip((value, multiplier, active, steps, exact, empty), other, strict=True):

@@ -2,7 +2,7 @@
 
 The systems of a projection, `(A D Aᵀ + E) v = r` with diagonal `D >= 0` and `E >= 0`, know nothing of bounds
 on the point itself: those are in `D`. They are factored in the space of the rows or of the columns, whichever
-is smaller.
+is smaller, and by a sparse factorization where the fill is small.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Solve = Callable[[Array], Array]
 
 # Share of nonzero entries under which products with the sparse matrix are cheaper, and the size from which on.
-_SPARSE, _SPARSE_FROM = 0.2, 2000
+_SPARSE, _SPARSE_FROM = 0.2, 30_000
+# Rows from which on a sparse factor is cheaper, and the share of nonzero entries in the matrix and in its factor.
+_SPARSE_FACTOR_FROM, _SPARSE_MATRIX, _SPARSE_FACTOR = 200, 0.06, 0.15
 # Added to the diagonal of a normal matrix, relative to it, so that dependent rows do no harm.
 _SHIFT = 1e-12
 
@@ -34,16 +37,20 @@ class RowMatrix:
         A = A / largest[:, None]  # so that no square overflows
         norm = np.where(self.zero, 1.0, np.linalg.norm(A, axis=1))
         self.norm = largest * norm
-        self.shape = A.shape
-        self.unit = A / norm[:, None]
-        self.sparse = A.size >= _SPARSE_FROM and np.count_nonzero(A) < _SPARSE * A.size
-        if self.sparse:
+        unit = A / norm[:, None]
+        if A.size >= _SPARSE_FROM and np.count_nonzero(unit) < _SPARSE * A.size:
             from scipy.sparse import csr_array
 
-            self.A = csr_array(self.unit)
-            self.At = csr_array(self.A.T)
-        else:
-            self.A, self.At = self.unit, np.ascontiguousarray(self.unit.T)
+            unit = csr_array(unit)
+        self._set(unit)
+
+    def _set(self, unit) -> None:
+        self.shape, self.A = unit.shape, unit
+        self.sparse = not isinstance(unit, np.ndarray)
+        self.At = unit.T.tocsr() if self.sparse else np.ascontiguousarray(unit.T)
+        self._order: NDArray[np.intp] | None = None
+        self._dense_factor = not self.sparse or self.shape[0] < _SPARSE_FACTOR_FROM
+        self._squares = self._beside = None
 
     @property
     def magnitude(self):
@@ -53,42 +60,73 @@ class RowMatrix:
     def take(self, rows: NDArray[np.intp]) -> RowMatrix:
         """Some of the rows."""
         part = object.__new__(RowMatrix)
-        part.norm, part.zero, part.unit = self.norm[rows], self.zero[rows], self.unit[rows]
-        part.shape, part.sparse, part.A = part.unit.shape, self.sparse, self.A[rows]
-        part.At = part.A.T.tocsr() if self.sparse else np.ascontiguousarray(part.A.T)
+        part.norm, part.zero = self.norm[rows], self.zero[rows]
+        part._set(self.A[rows])
         return part
 
-    def gram(self, weight: Array, *, columns: bool = False) -> Array:
-        """`A diag(weight) Aᵀ (m, m)`, or `Aᵀ diag(weight) A (n, n)` for `columns`."""
-        left, right = (self.At, self.A) if columns else (self.A, self.At)
-        if not self.sparse:
-            return (left * weight) @ right
-        scaled = left.copy()
-        scaled.data = left.data * weight[left.indices]
-        return (scaled @ right).toarray()
+    def column_gram(self, weight: Array) -> Array:
+        """`Aᵀ diag(weight) A (n, n)`."""
+        return _weighted(self.At, weight, self.A)
 
-    def factor(self, D: Array, E: Array) -> Callable[[Array], Array] | None:
-        """Solve with `A diag(D) Aᵀ + diag(E)` for rows, where `E > 0` for inequalities; `None` if it fails."""
-        few = E == 0
-        columns = self.shape[1]
-        if 2 * columns < self.shape[0] - int(few.sum()):
-            return self._column_factor(D, E, few)
-        M = self.gram(D)
-        return cholesky(M, E)
+    def factor(self, D: Array, E: Array | float = 0.0) -> Solve | None:
+        """Solve with `A diag(D) Aᵀ + diag(E)` by its factor; `None` if there is none.
 
-    def _column_factor(self, D: Array, E: Array, equality: NDArray[np.bool_]) -> Callable | None:
+        Args:
+            E: Where `E > 0` in most rows, a factor in the space of the columns may be smaller.
+        """
+        E = np.broadcast_to(E, self.shape[:1])
+        equality = E == 0
+        if 2 * self.shape[1] < self.shape[0] - int(equality.sum()):
+            return self._column_factor(D, E, equality)
+        if not self._dense_factor:
+            return self._sparse_factor(D, E)
+        return cholesky(_weighted(self.A, D, self.At), E)
+
+    def _sparse_factor(self, D: Array, E: Array) -> Solve | None:
+        """Factor of the sparse matrix, its rows in the order of least fill that the first one found."""
+        from scipy.sparse import csc_array, eye_array, hstack
+        from scipy.sparse.linalg import splu
+
+        if self._beside is None:
+            wide = hstack([self.A, eye_array(self.shape[0])], format="csr")
+            self._beside, self._squares = (wide, wide.T.tocsr()), self.A.power(2)
+        shift = _SHIFT * np.maximum(self._squares @ D + E, 1e-3)
+        M = _weighted_sparse(self._beside[0], np.concatenate([D, E + shift]), self._beside[1])
+        m = self.shape[0]
+        order = self._order
+        if order is None and M.nnz > _SPARSE_MATRIX * m * m:
+            self._dense_factor = True
+            return self.factor(D, E)
+        options = {"SymmetricMode": True, "Equil": False}
+        ordering = "MMD_AT_PLUS_A" if order is None else "NATURAL"
+        M = csc_array((M.data, M.indices, M.indptr), shape=(m, m))  # it is symmetric
+        try:
+            lu = splu(M, permc_spec=ordering, diag_pivot_thresh=0.0, options=options)
+        except RuntimeError:
+            return None
+        if order is not None:
+            back = np.argsort(order)
+            return lambda r: lu.solve(r[order])[back]
+        if lu.nnz > _SPARSE_FACTOR * m * m:
+            self._dense_factor = True
+        self._order = np.argsort(lu.perm_c)
+        wide = self._beside[0][self._order]
+        self._beside = (wide, wide.T.tocsr())
+        return lu.solve
+
+    def _column_factor(self, D: Array, E: Array, equality: NDArray[np.bool_]) -> Solve | None:
         """With `q = −D Aᵀ v`: `(D⁻¹ + Aᵢᵀ Eᵢ⁻¹ Aᵢ) q + Aₑᵀ vₑ = −Aᵢᵀ Eᵢ⁻¹ rᵢ` and `Aₑ q = −rₑ`."""
         inverse = np.where(equality, 0.0, 1.0 / np.where(equality, 1.0, E))
-        inner = cholesky(self.gram(inverse, columns=True), 1.0 / np.maximum(D, 1e-30))
+        inner = cholesky(self.column_gram(inverse), 1.0 / np.maximum(D, 1e-30))
         if inner is None:
             return None
         A, At = self.A, self.At
         some = np.flatnonzero(equality)
-        Ae = self.unit[some]
-        outer = None
+        Ae = A[some].toarray() if self.sparse else A[some]
+        across, outer = np.zeros((self.shape[1], 0)), None
         if some.size:
             across = np.stack([inner(row) for row in Ae], axis=1)
-            outer = cholesky(Ae @ across, np.zeros(some.size))
+            outer = cholesky(Ae @ across, 0.0)
             if outer is None:
                 return None
 
@@ -103,7 +141,20 @@ class RowMatrix:
         return solve
 
 
-def cholesky(M: Array, extra: Array) -> Callable[[Array], Array] | None:
+def _weighted(left, weight: Array, right) -> Array:
+    """`left diag(weight) right`, dense."""
+    if isinstance(left, np.ndarray):
+        return (left * weight) @ right
+    return _weighted_sparse(left, weight, right).toarray()
+
+
+def _weighted_sparse(left, weight: Array, right):
+    scaled = left.copy()
+    scaled.data = left.data * weight[left.indices]
+    return scaled @ right
+
+
+def cholesky(M: Array, extra: Array | float) -> Solve | None:
     """Solve with `M + diag(extra)` by its Cholesky factor (`M` is overwritten); `None` if there is none."""
     from scipy.linalg.lapack import dpotrf, dpotrs
 
