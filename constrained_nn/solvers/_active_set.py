@@ -259,13 +259,19 @@ class Basis:
         return out.scatter_add(-1, self.index, torch.where(self.used, values, 0.0))
 
 
-def factor_rows(rows: Tensor, active: Tensor) -> Basis:
-    """QR of the active rows, which come first; at most `min(m, n)` of them are taken."""
+def factor_rows(rows: Tensor, active: Tensor, free: Tensor | None = None, most: int | None = None) -> Basis:
+    """QR of the active rows, which come first; at most `min(m, n)` of them are taken, or `most`.
+
+    Args:
+        free: Components of the rows that count `(b, n)`, or `None` for all.
+    """
     m, n = rows.shape[-2:]
-    k = min(m, n)
+    k = min(m, n) if most is None else min(m, n, most)
     order = active.to(torch.int8).sort(dim=-1, descending=True, stable=True).indices.narrow(-1, 0, k)
     used = active.gather(-1, order)
     chosen = torch.where(used.unsqueeze(-1), take_rows(rows, order), 0.0)
+    if free is not None:
+        chosen = torch.where(free.unsqueeze(-2), chosen, 0.0)
     Q, R = torch.linalg.qr(chosen.mT)
     independent = used & (R.diagonal(dim1=-2, dim2=-1).abs() > _DEPENDENT)
     keep = independent.unsqueeze(-2)

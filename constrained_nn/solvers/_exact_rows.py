@@ -168,9 +168,7 @@ def solve_on(
     return ExactPoint(x, weight, side, exact), following
 
 
-def farkas_ray(
-    weight: Array, rows: RowMatrix, lower: Array, upper: Array, size: float
-) -> Array | None:
+def farkas_ray(weight: Array, rows: RowMatrix, lower: Array, upper: Array, size: float) -> Array | None:
     """Weights `(n + m,)` of bounds and rows with `μ + Aᵀλ = 0` and negative support value, or `None`.
 
     Every point of the set has `0 = (μ + Aᵀλ)·x <= Σ max(w, 0) upper + min(w, 0) lower`, `w = (μ, λ)`. Where a

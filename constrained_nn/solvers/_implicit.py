@@ -6,29 +6,62 @@ With active rows `M x = t`, `x = y − Mᵀλ` and `g = ḡ + Mᵀω` where `M �
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from constrained_nn._linalg import ThinQR, matvec, min_norm_solve, outer_sum_to, rmatvec
 from constrained_nn.solvers._active_set import factor_rows, take_rows
-from constrained_nn.solvers._splitting_rows import SHIFT, RowFactor, active_block, gram_times, times, with_identity
+from constrained_nn.solvers._splitting_rows import (
+    SHIFT,
+    RowFactor,
+    active_block,
+    gram_times,
+    times,
+    with_identity,
+)
+
+# Sine of the angle to the other active rows under which a row counts as dependent on them.
+_DEPENDENT = 1e-6
 
 
 def on_active_rows(
-    y: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, active: Tensor, upper_side: Tensor
+    y: Tensor,
+    rows: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    active: Tensor,
+    upper_side: Tensor,
+    *,
+    box: bool = False,
+    most: int | None = None,
 ) -> Tensor:
-    """`y − A_J⁺(A_J y − t_J)` on independent active rows `J`, by operations with derivatives of every order."""
+    """`y − A_J⁺(A_J y − t_J)` on independent active rows `J`, by operations with derivatives of every order.
+
+    Args:
+        box: Whether the last `n` rows are those of the identity; where they are active, they are eliminated.
+        most: At most so many other rows are active.
+    """
+    target = torch.where(upper_side, upper, lower)
+    free = None
+    if box:
+        m, n = rows.shape[-2] - y.shape[-1], y.shape[-1]
+        held = active.narrow(-1, m, n)
+        y = torch.where(held, target.narrow(-1, m, n), y)
+        rows, target, active = rows.narrow(-2, 0, m), target.narrow(-1, 0, m), active.narrow(-1, 0, m)
+        free = held.logical_not()
     norm = torch.linalg.vector_norm(rows.detach(), dim=-1)
     scale = torch.where(norm > 0, norm, 1.0)
     unit = rows / scale.unsqueeze(-1)
-    basis = factor_rows(unit.detach(), active)
+    basis = factor_rows(unit.detach(), active, free, most)
     A_J = torch.where(basis.used.unsqueeze(-1), take_rows(unit, basis.index), 0.0)
-    target = torch.where(upper_side, upper, lower) / scale
-    t = torch.where(basis.used, target.gather(-1, basis.index), 0.0)
+    t = torch.where(basis.used, (target / scale).gather(-1, basis.index), 0.0)
+    tangent = A_J if free is None else torch.where(free.unsqueeze(-2), A_J, 0.0)
     qr = ThinQR(basis.Q, basis.R, basis.used)
-    x = y - min_norm_solve(A_J, matvec(A_J, y) - t, qr)
+    x = y - min_norm_solve(tangent, matvec(A_J, y) - t, qr)
     with torch.no_grad():  # one refinement; its derivative is zero
-        correction = min_norm_solve(A_J.detach(), matvec(A_J.detach(), x.detach()) - t.detach(), qr)
+        correction = min_norm_solve(tangent.detach(), matvec(A_J.detach(), x.detach()) - t.detach(), qr)
     return x - correction
 
 
@@ -51,7 +84,9 @@ class ActiveProjection(torch.autograd.Function):
         if torch.is_grad_enabled():
             needed = [t for t, n in zip((y, rows, lower, upper), ctx.needs_input_grad, strict=False) if n]
             full = with_identity(rows) if ctx.box else rows
-            x = on_active_rows(y, full, lower, upper, active != 0, active > 0)
+            kept = independent(rows, ctx.box, active)
+            most = int(kept.narrow(-1, 0, rows.shape[-2]).sum(-1).max())
+            x = on_active_rows(y, full, lower, upper, kept, active > 0, box=ctx.box, most=most)
             found = iter(torch.autograd.grad(x, needed, grad, create_graph=True, allow_unused=True))
             return (*(next(found) if n else None for n in ctx.needs_input_grad[:4]), *([None] * 5))
         if ctx.factor is None:
@@ -85,30 +120,73 @@ def row_values(x: Tensor, rows: Tensor, box: bool) -> Tensor:
     return torch.cat([value, x], -1) if box else value
 
 
+class _FreeRows(NamedTuple):
+    """Active rows, in their order, along the components that are not held at bounds of their own.
+
+    Args:
+        index: Which rows of `A` they are `(b, k)`.
+        unit: The rows, of norm one; those that depend on the rows before them are zero `(b, k, n)`.
+        scale: Their norm before that `(b, k)`.
+        L: Cholesky factor of `unit unitᵀ`, one on the diagonal for the zero rows `(b, k, k)`.
+        used: Which are not zero `(b, k)`.
+    """
+
+    index: Tensor
+    unit: Tensor
+    scale: Tensor
+    L: Tensor
+    used: Tensor
+
+
+def _free_rows(rows: Tensor, box: bool, active: Tensor) -> _FreeRows:
+    m, n = rows.shape[-2:]
+    own = active.narrow(-1, 0, m) != 0
+    k = min(int(own.sum(-1).max()), m)
+    index = own.to(torch.int8).sort(dim=-1, descending=True, stable=True).indices.narrow(-1, 0, k)
+    used = own.gather(-1, index)
+    chosen = take_rows(rows, index)
+    whole = torch.linalg.vector_norm(chosen, dim=-1)
+    if box:
+        chosen = torch.where((active.narrow(-1, m, n) == 0).unsqueeze(-2), chosen, 0.0)
+    scale = torch.linalg.vector_norm(chosen, dim=-1)
+    used = used & (scale > _DEPENDENT * whole)
+    scale = torch.where(used, scale, 1.0)
+    unit = torch.where(used.unsqueeze(-1), chosen / scale.unsqueeze(-1), 0.0)
+    # a pivot is the squared sine of the angle to the rows before
+    pivot = _cholesky(unit, used).diagonal(dim1=-2, dim2=-1)
+    used = used & (pivot > _DEPENDENT)
+    unit = torch.where(used.unsqueeze(-1), unit, 0.0)
+    return _FreeRows(index, unit, scale, _cholesky(unit, used), used)
+
+
+def _cholesky(unit: Tensor, used: Tensor) -> Tensor:
+    block = unit @ unit.mT
+    block.diagonal(dim1=-2, dim2=-1).add_(torch.where(used, SHIFT, 1.0))
+    return torch.linalg.cholesky_ex(block)[0]
+
+
+@torch.no_grad()
+def independent(rows: Tensor, box: bool, active: Tensor) -> Tensor:
+    """The active rows and bounds without those that depend on the bounds and on the rows before them."""
+    found = _free_rows(rows.detach(), box, active)
+    kept = torch.zeros_like(active.narrow(-1, 0, rows.shape[-2]), dtype=torch.bool)
+    kept = kept.scatter(-1, found.index, found.used)
+    return torch.cat([kept, active.narrow(-1, rows.shape[-2], rows.shape[-1]) != 0], -1) if box else kept
+
+
 def _adjoint_alone(rows: Tensor, box: bool, active: Tensor, grad: Tensor) -> Tensor:
     """`_adjoint` without a factor: components at their bounds are eliminated, so that only rows cost."""
     m, n = rows.shape[-2:]
-    held = active.narrow(-1, m, n) if box else active.new_zeros(active.shape[0], n)
-    free = (held == 0).to(rows.dtype)
-    own = active.narrow(-1, 0, m)
-    k = min(int((own != 0).sum(-1).max()), m, n)
-    index = (own != 0).to(torch.int8).sort(dim=-1, descending=True, stable=True).indices.narrow(-1, 0, k)
-    used = own.gather(-1, index) != 0
-    chosen = torch.where(used.unsqueeze(-1), take_rows(rows, index) * free.unsqueeze(-2), 0.0)
-    norm = torch.linalg.vector_norm(chosen, dim=-1)
-    scale = torch.where(norm > 0, norm, 1.0)
-    chosen = chosen / scale.unsqueeze(-1)
-    block = chosen @ chosen.mT
-    block.diagonal(dim1=-2, dim2=-1).add_(SHIFT + (norm == 0).to(block.dtype))
-    L = torch.linalg.cholesky_ex(block)[0]
-    weight = torch.zeros_like(norm)
-    for _ in range(3):
-        left = matvec(chosen, grad - rmatvec(chosen, weight))
-        weight = weight + torch.cholesky_solve(left.unsqueeze(-1), L).squeeze(-1)
-    full = torch.zeros_like(own).scatter(-1, index, weight / scale)
+    found = _free_rows(rows, box, active)
+    weight = torch.zeros_like(found.scale)
+    for _ in range(2):
+        left = matvec(found.unit, grad - rmatvec(found.unit, weight))
+        weight = weight + torch.cholesky_solve(left.unsqueeze(-1), found.L).squeeze(-1)
+    full = torch.zeros_like(active.narrow(-1, 0, m)).scatter(-1, found.index, weight / found.scale)
     if not box:
         return full
-    return torch.cat([full, torch.where(held != 0, grad - times(full, rows), 0.0)], -1)
+    held = active.narrow(-1, m, n) != 0
+    return torch.cat([full, torch.where(held, grad - times(full, rows), 0.0)], -1)
 
 
 def _adjoint(factor: RowFactor, rows: Tensor, box: bool, active: Tensor, grad: Tensor) -> Tensor:

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from constrained_nn.solvers._row_matrix import Array, RowMatrix
+from constrained_nn.solvers._row_matrix import Array, RowMatrix, Solve
 
 # Share of the way to the boundary that a step takes at most.
 _BACK = 0.995
+# Resistance of a row whose bounds are far away, and the least size of a start.
+_LOOSE, _LEAST = 1e-20, 1e-150
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Pairs:
 
     def sum(self, weight: Array) -> Array:
         """Sum of the weights of each component of `v`."""
-        return np.bincount(self.index, weight, self.size)
+        return np.bincount(self.index, weight, self.size).astype(np.float64, copy=False)
 
 
 @dataclass
@@ -73,52 +76,80 @@ class Iterate:
         return float(self.gap @ self.z)
 
 
+@dataclass
+class _Newton:
+    """Newton's equations at an iterate, factored.
+
+    Args:
+        at: The iterate.
+        pull: `y − x − Aᵀ weight` `(n,)`.
+        toward: Right-hand side of the rows before any force of the bounds `(m,)`.
+        D: Inverse of what a component resists `(n,)`, 0 where it is fixed.
+        E: The same for the values of the rows `(m,)`, 0 for equalities.
+        solve: Solves with `A D Aᵀ + E`.
+    """
+
+    rows: RowMatrix
+    at: Iterate
+    pull: Array
+    toward: Array
+    D: Array
+    E: Array
+    solve: Solve
+
+    def direction(self, wanted: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Changes of `v`, `weight`, `Aᵀ weight`, `gap` and `z` on which `gap z` becomes `wanted` to first order."""
+        at, D, E, n = self.at, self.D, self.E, self.at.n
+        h = at.pairs.sum(at.pairs.sign * (wanted / at.gap))
+        d = self.solve(self.toward + self.rows.A @ (D * h[:n]) - E * h[n:])
+        share = self.rows.At @ d
+        dv = np.concatenate([D * (self.pull + h[:n] - share), E * (at.weight + d + h[n:])])
+        dgap = at.pairs.sign * dv[at.pairs.index]
+        return dv, d, share, dgap, (wanted - at.z * dgap) / at.gap - at.z
+
+
 def central_path(
-    y: Array, rows: RowMatrix, lower: Array, upper: Array, *, soft: float = 0.0, max_steps: int = 60
+    y: Array, rows: RowMatrix, lower: Array, upper: Array, *, max_steps: int
 ) -> Iterator[Iterate]:
     """Iterates towards the projection of `y (n,)`; it ends when a step is no longer possible.
 
     Args:
         lower: Bounds of `(x, A x)` for the unit rows `(n + m,)`; `upper` likewise, `lower <= upper`.
-        soft: `A x = s` may be missed at a cost of `|A x − s|² / 2 soft`.
     """
-    n = y.size
-    pairs = Pairs.of(lower, upper)
     still = lower == upper  # fixed components of the point, and equality rows
-    moving = ~still[:n]
-    v, z = _start(y, rows, lower, upper, pairs, still, soft)
-    weight, gap = np.zeros(rows.shape[0]), pairs.gap(v)
-    pull = y - v[:n]  # less the rows' share
+    at = _start(y, rows, lower, upper, still)
+    pull = y - at.v[: y.size] - rows.At @ at.weight
     for _ in range(max_steps):
-        missing = v[n:] + soft * weight - rows.A @ v[:n]
-        theta = pairs.sum(z / gap)
-        D = moving / (1.0 + theta[:n])
-        E = np.where(still[n:], 0.0, 1.0 / np.maximum(theta[n:], 1e-20))
-        solve = rows.factor(D, E + soft)
-        if solve is None:
+        newton = _factor(at, rows, still, pull)
+        if newton is None:
             return
-        toward = rows.A @ (D * pull) - E * weight - missing
-
-        def direction(h: Array, wanted: Array | float, toward=toward, solve=solve, D=D, E=E, gap=gap):
-            """Newton step towards `gap z = wanted`, with `h` its force on `v`."""
-            d = solve(toward + rows.A @ (D * h[:n]) - E * h[n:])
-            share = rows.At @ d
-            dv = np.concatenate([D * (pull + h[:n] - share), E * (weight + d + h[n:])])
-            dgap = pairs.sign * dv[pairs.index]
-            return dv, d, share, dgap, (wanted - z * dgap) / gap - z
-
-        _, _, _, dgap, dz = direction(np.zeros(v.size), 0.0)
-        a = _length(gap, dgap, z, dz)
-        total, ahead = float(gap @ z), float((gap + a * dgap) @ (z + a * dz))
-        mean = (ahead / total) ** 3 * total / z.size if total > 0 else 0.0
-        wanted = mean - dgap * dz
-        dv, d, share, dgap, dz = direction(pairs.sum(pairs.sign * (wanted / gap)), wanted)
-        a = min(1.0, _BACK * _length(gap, dgap, z, dz, limit=2.0))
-        v, weight, z, pull = v + a * dv, weight + a * d, z + a * dz, pull - a * (dv[:n] + share)
+        # Mehrotra's predictor shows how far the complementarity can go, the corrector goes there
+        _, _, _, dgap, dz = newton.direction(np.zeros(at.z.size))
+        a = _length(at.gap, dgap, at.z, dz)
+        total, ahead = float(at.gap @ at.z), float((at.gap + a * dgap) @ (at.z + a * dz))
+        mean = (ahead / total) ** 3 * total / at.z.size if total > 0 else 0.0
+        dv, d, share, dgap, dz = newton.direction(mean - dgap * dz)
+        a = min(1.0, _BACK * _length(at.gap, dgap, at.z, dz, limit=2.0))
+        v, weight, z = at.v + a * dv, at.weight + a * d, at.z + a * dz
         if not np.isfinite(v.sum() + weight.sum() + z.sum()):
             return
-        gap = pairs.gap(v)
-        yield Iterate(v, weight, z, gap, pairs, n, float(np.linalg.norm(v[:n] - y)))
+        pull = pull - a * (dv[: y.size] + share)
+        distance = float(np.linalg.norm(v[: y.size] - y))
+        at = Iterate(v, weight, z, at.pairs.gap(v), at.pairs, y.size, distance)
+        yield at
+
+
+def _factor(at: Iterate, rows: RowMatrix, still: NDArray[np.bool_], pull: Array) -> _Newton | None:
+    """Newton's equations, or `None` where they have no factor."""
+    n = at.n
+    theta = at.pairs.sum(at.z / at.gap)
+    D = np.where(still[:n], 0.0, 1.0 / (1.0 + theta[:n]))
+    E = np.where(still[n:], 0.0, 1.0 / np.maximum(theta[n:], _LOOSE))
+    solve = rows.factor(D, E)
+    if solve is None:
+        return None
+    missing = at.v[n:] - rows.A @ at.v[:n]
+    return _Newton(rows, at, pull, rows.A @ (D * pull) - E * at.weight - missing, D, E, solve)
 
 
 def _length(gap: Array, dgap: Array, z: Array, dz: Array, limit: float = 1.0) -> float:
@@ -127,22 +158,21 @@ def _length(gap: Array, dgap: Array, z: Array, dz: Array, limit: float = 1.0) ->
     return limit if fastest * limit <= 1.0 else 1.0 / fastest
 
 
-def _start(y, rows: RowMatrix, lower, upper, pairs: Pairs, still, soft: float) -> tuple[Array, Array]:
+def _start(y: Array, rows: RowMatrix, lower: Array, upper: Array, still: NDArray[np.bool_]) -> Iterate:
     """The least-squares correction of `y` onto the rows, pushed inside the bounds; multipliers of its size."""
     n = y.size
-    moving = (~still[:n]).astype(float)
     point = np.where(still[:n], lower[:n], y)
     value = rows.A @ point
-    solve = rows.factor(moving, np.where(still[n:], 0.0, 1.0) + soft)
-    weight = solve(value - np.clip(value, lower[n:], upper[n:])) if solve is not None else np.zeros(value.size)
-    x = point - moving * (rows.At @ weight)
-    v = np.concatenate([x, rows.A @ x])
-    outside = np.abs(x - np.clip(x, lower[:n], upper[:n])).max(initial=0.0)
-    size = max(
-        outside, np.abs(weight).max(initial=0.0), np.abs(x - point).max(initial=0.0), 1e-3 * np.abs(y).max()
-    )
-    size = max(size, 1e-150)
-    with np.errstate(invalid="ignore"):
-        room = np.where(np.isfinite(upper - lower), np.minimum(size, 0.25 * (upper - lower)), size)
-    v = np.where(still, lower, np.clip(v, lower + room, upper - room))
-    return v, np.full(pairs.index.size, size)
+    solve = rows.factor((~still[:n]).astype(float), (~still[n:]).astype(float))
+    miss = value - np.clip(value, lower[n:], upper[n:])
+    weight = miss if solve is None else solve(miss)
+    x = np.where(still[:n], point, point - rows.At @ weight)
+    outside = np.abs(x - np.clip(x, lower[:n], upper[:n]))
+    lengths = [outside, np.abs(weight), np.abs(x - point), 1e-3 * np.abs(y)]
+    size = max(_LEAST, *(float(length.max(initial=0.0)) for length in lengths))
+    room = np.minimum(size, 0.25 * (upper - lower))
+    v = np.clip(np.concatenate([x, rows.A @ x]), lower + room, upper - room)
+    v = np.where(still, lower, v)
+    pairs = Pairs.of(lower, upper)
+    z = np.full(pairs.index.size, size)
+    return Iterate(v, np.zeros(value.size), z, pairs.gap(v), pairs, n, float(np.linalg.norm(v[:n] - y)))

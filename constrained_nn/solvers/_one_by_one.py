@@ -79,8 +79,8 @@ def project_each(
     for i, point in enumerate(points):
         rows = shared if shared is not None else RowMatrix(matrices[i])
         hint = None if hints is None else hints[i][:m] * rows.norm
-        sides = (_components_first(side[i], rows, n, free) for side, free in ((low, -np.inf), (up, np.inf)))
-        found.append(_project(point, rows, *sides, hint, steps))
+        below, above = _components_first(low[i], rows, n, -np.inf), _components_first(up[i], rows, n, np.inf)
+        found.append(_project(point, rows, below, above, hint, steps))
         found[-1].weight[n:] /= rows.norm
     kept = slice(0, m + n if box else m)
     order = np.concatenate([np.arange(n, n + m), np.arange(n)])[kept]

@@ -8,6 +8,7 @@ is smaller, and by a sparse factorization where the fill is small.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +45,14 @@ class RowMatrix:
             unit = csr_array(unit)
         self._set(unit)
 
-    def _set(self, unit) -> None:
+    def _set(self, unit: Any) -> None:
         self.shape, self.A = unit.shape, unit
         self.sparse = not isinstance(unit, np.ndarray)
         self.At = unit.T.tocsr() if self.sparse else np.ascontiguousarray(unit.T)
         self._order: NDArray[np.intp] | None = None
         self._dense_factor = not self.sparse or self.shape[0] < _SPARSE_FACTOR_FROM
-        self._squares = self._beside = None
+        self._squares: Any = None
+        self._beside: Any = None
 
     @property
     def magnitude(self):
@@ -88,7 +90,7 @@ class RowMatrix:
         from scipy.sparse.linalg import splu
 
         if self._beside is None:
-            wide = hstack([self.A, eye_array(self.shape[0])], format="csr")
+            wide: Any = hstack([self.A, eye_array(self.shape[0])], format="csr")
             self._beside, self._squares = (wide, wide.T.tocsr()), self.A.power(2)
         shift = _SHIFT * np.maximum(self._squares @ D + E, 1e-3)
         M = _weighted_sparse(self._beside[0], np.concatenate([D, E + shift]), self._beside[1])
@@ -156,7 +158,7 @@ def _weighted_sparse(left, weight: Array, right):
 
 def cholesky(M: Array, extra: Array | float) -> Solve | None:
     """Solve with `M + diag(extra)` by its Cholesky factor (`M` is overwritten); `None` if there is none."""
-    from scipy.linalg.lapack import dpotrf, dpotrs
+    from scipy.linalg.lapack import dpotrf, dpotrs  # pyright: ignore[reportAttributeAccessIssue]
 
     diagonal = np.einsum("ii->i", M)
     diagonal += extra

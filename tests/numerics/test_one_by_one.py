@@ -141,40 +141,66 @@ def test_the_point_of_least_violation_has_no_descent():
     assert np.linalg.norm(gradient) <= 1e-5 * np.linalg.norm(out)
 
 
-def test_derivatives_are_those_of_finite_differences():
-    """Of `y`, rows, and bounds, with dependent rows and fixed components; second derivatives agree with the
-    branch-free formula, which is another system."""
-    problem = sample(2, 70, 12, degenerate=True)
-    weight = torch.as_tensor(np.random.default_rng(0).standard_normal(70))
+@pytest.mark.parametrize("degenerate", [False, True])
+@pytest.mark.parametrize("n", [70, 200])  # by the search of a batch, and alone
+def test_derivatives_are_those_of_finite_differences(n, degenerate):
+    """With fixed components and dependent rows too, where only the derivative in `y` is unique; second derivatives
+    come from another system, whose first derivatives are the same."""
+    problem = sample(2, n, 12, degenerate=degenerate)
+    assert prefer_one_by_one(1, 12, n, box=True, factored=False, shared=True) == (n == 200)
+    rng = np.random.default_rng(1)
+    weight = torch.as_tensor(rng.standard_normal(n))
     leaves = [torch.as_tensor(a).requires_grad_() for a in (*problem[:4], *problem[4])]
+    leaves = leaves[:1] if degenerate else leaves
+    rest = [] if len(leaves) > 1 else [torch.as_tensor(a) for a in (*problem[1:4], *problem[4])]
 
     def loss(y, A, lower, upper, low, up):
         return weight @ solve(y, A, lower, upper, (low, up)).value.sin()
 
-    plain = torch.autograd.grad(loss(*leaves), leaves)
-    graph = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+    plain = torch.autograd.grad(loss(*leaves, *rest), leaves)
+    graph = torch.autograd.grad(loss(*leaves, *rest), leaves, create_graph=True)
     for one, other in zip(plain, graph, strict=True):
         torch.testing.assert_close(one, other.detach(), rtol=1e-7, atol=1e-9)
-    rng = np.random.default_rng(1)
+    moves = [torch.as_tensor(rng.standard_normal(leaf.shape)) for leaf in leaves]
+    if not degenerate:  # equalities stay equalities
+        equal = leaves[2] == leaves[3]
+        moves[3] = torch.where(equal, moves[2], moves[3])
     with torch.no_grad():
-        step = 1e-6
-        direction = torch.as_tensor(rng.standard_normal(70))
-        ahead, back = (loss(leaves[0] + s * direction, *leaves[1:]) for s in (step, -step))
-        torch.testing.assert_close((ahead - back) / (2 * step), plain[0] @ direction, rtol=1e-5, atol=1e-6)
+        ahead, back = (
+            loss(*(t + s * d for t, d in zip(leaves, moves, strict=True)), *rest) for s in (1e-6, -1e-6)
+        )
+        expected = sum((g * d).sum() for g, d in zip(plain, moves, strict=True))
+        torch.testing.assert_close((ahead - back) / 2e-6, expected, rtol=1e-5, atol=1e-6)
+    curvature = torch.autograd.grad(graph[0] @ moves[0], leaves[0])[0]
+    assert curvature.isfinite().all()
+    if degenerate:
+        return
+    # on a fixed active set the map is affine in y: only the sine is curved
+
+    def point(y):
+        return solve(y, *problem[1:4], problem[4]).value
+
+    tangent = torch.autograd.functional.jvp(point, leaves[0], moves[0])[1]
+    x = point(leaves[0])
+    expected = torch.autograd.grad(x, leaves[0], -weight * x.detach().sin() * tangent)[0]
+    torch.testing.assert_close(curvature, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_one_matrix_for_each_element_and_a_warm_start():
     """Elements of a batch are the elements one by one; a warm start from the solution needs one solve."""
     problems = [sample(seed, 120, 30, degenerate=seed % 2 == 0) for seed in range(3)]
     stacked = [torch.as_tensor(np.stack([p[i] for p in problems])) for i in range(4)]
-    box = tuple(torch.as_tensor(np.stack([p[4][i] for p in problems])) for i in range(2))
-    together = project_polyhedron(*stacked, box=box)
+    low, up = (torch.as_tensor(np.stack([p[4][i] for p in problems])) for i in range(2))
+    together = project_polyhedron(*stacked, box=(low, up))
     assert together.ok.all()
     for i, problem in enumerate(problems):
         torch.testing.assert_close(together.value[i], solve(*problem).value, rtol=1e-9, atol=1e-9)
-    again = project_polyhedron(*stacked, box=box, warm_start=together)
-    torch.testing.assert_close(again.value, together.value, rtol=1e-9, atol=1e-9)
-    assert (again.steps <= 2).all()
+    for problem in problems:
+        first = alone(*problem)
+        again = alone(*problem, guess=first.multiplier)
+        assert again.exact.all()
+        assert (again.steps <= 2).all()
+        torch.testing.assert_close(again.value, first.value, rtol=1e-9, atol=1e-9)
 
 
 def test_steps_run_out_honestly():
