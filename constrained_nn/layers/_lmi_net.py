@@ -213,7 +213,9 @@ def _flat(map: MatrixMap, batch: torch.Size) -> list[Tensor]:
     flat = []
     for t, core in zip(map, (2, 2, 2, 3), strict=True):
         shape = t.shape[t.ndim - core :]
-        flat.append(t.unsqueeze(0) if t.ndim == core else t.expand(*batch, *shape).reshape(-1, *shape))
+        flat.append(
+            t.unsqueeze(0) if t.ndim == core else t.expand(*batch, *shape).reshape(batch.numel(), *shape)
+        )
     return flat
 
 

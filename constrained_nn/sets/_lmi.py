@@ -37,7 +37,6 @@ class LMIBlock(ConstraintSet):
 
     Raises:
         ShapeError: The shapes, dtypes or devices do not fit each other.
-        ValueError: `constant` or a matrix of `slopes` is not symmetric.
 
     Example:
         >>> import torch
@@ -81,7 +80,11 @@ class LMIBlock(ConstraintSet):
             "LMIBlock", "constant", self.constant, left=self.left, right=self.right, slopes=self.slopes
         )
         check_batch("LMIBlock", **self._batches())
-        check_symmetric("LMIBlock", constant=self.constant, slopes=self.slopes)
+
+    def validate(self) -> None:
+        """Check that the data hold no NaN and are symmetric; raises `ValueError`. Synchronises a GPU."""
+        super().validate()
+        check_symmetric("LMIBlock.validate", constant=self.constant, slopes=self.slopes)
 
     def _batches(self) -> dict[str, torch.Size]:
         return {name: getattr(self, name).shape[:-core] for name, core in self.core_ndims.items()}
@@ -205,7 +208,7 @@ class LMI(ConstraintSet):
         return split(self.blocks[0].map, y)
 
     def validate(self) -> None:
-        """Check that the data hold no NaN; raises `ValueError`. Synchronises a GPU."""
+        """Check that the data hold no NaN and are symmetric; raises `ValueError`. Synchronises a GPU."""
         for block in self.blocks:
             block.validate()
 

@@ -177,7 +177,9 @@ ROWS = [
     BadCall(
         "LMIBlock",
         ValueError,
-        lambda: LMIBlock(tensor([1.0, 2.0], [0.0, 1.0]), torch.eye(2).double(), torch.eye(2).double()),
+        lambda: LMIBlock(
+            tensor([1.0, 2.0], [0.0, 1.0]), torch.eye(2).double(), torch.eye(2).double()
+        ).validate(),
         "constant symmetric",
     ),
     BadCall(

@@ -10,6 +10,7 @@ from constrained_nn._linalg import adjoint_at, certified_above, columns, linear_
 from constrained_nn.experiments import _lmi as systems
 from constrained_nn.layers import FixedPoint, LeastViolation, LMINet, Unrolled
 from constrained_nn.sets import LMI, LMIBlock
+from constrained_nn.sets._base import map_tensors
 from constrained_nn.solvers import FoundBy, Status
 from constrained_nn.solvers import _lmi_problem as problems
 from constrained_nn.solvers import _lmi_search as search
@@ -411,3 +412,30 @@ def test_failed_element_adds_nothing_to_gradients_of_shared_matrices() -> None:
 def test_batch_without_elements() -> None:
     A = torch.tensor([[-1.0, 4.0], [0.0, -1.0]]).double()
     assert LMINet().solve(torch.ones(0, 3).double(), LMI.lyapunov(A)).value.shape == (0, 3)
+
+
+def test_row_units_and_vmap_change_no_status() -> None:
+    """`F` times 10^k is the same set; every tensor batched, and a fixed number of steps, solve the same."""
+    set = systems.ellipsoid(*systems.stable_systems("train", 30, 7))
+    y = normal(torch.Generator().manual_seed(4), 30, 3)
+    expected = LMINet().solve(y, set)
+    assert expected.ok.all()
+    for c in (1e-30, 1e-6, 1e6, 1e30):
+        rows = LMI(*(LMIBlock(b.constant * c, b.left * c, b.right, b.slopes) for b in set.blocks))
+        assert LMINet().solve(y, rows).ok.all()
+    full = map_tensors(set, lambda t, _, core: t.expand(30, *t.shape[t.ndim - core :]).clone())
+    assert LMINet().solve(y, full).ok.all()
+    traced = torch.func.vmap(lambda p, q: LMINet().solve(p, q))(y, full)
+    assert traced.ok.sum() >= 29
+    both = traced.ok
+    torch.testing.assert_close(traced.value[both], expected.value[both], rtol=1e-5, atol=1e-5)
+
+
+def test_certificate_and_status_agree_in_float32() -> None:
+    """`OK` and `certified` are one statement about the numbers returned, whatever the dtype."""
+    generator = torch.Generator().manual_seed(5)
+    A = torch.randn(50, 2, 2, generator=generator) - 3.0 * torch.eye(2)
+    set = LMI.lyapunov(A, floor=0.1)
+    solution = LMINet().solve(100.0 * torch.randn(50, 3, generator=generator), set)
+    assert solution.ok.sum() >= 45
+    assert set.certified(solution.value)[solution.ok].all()
