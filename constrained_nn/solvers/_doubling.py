@@ -7,10 +7,12 @@ transform of them.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from constrained_nn._linalg import branchless
+from constrained_nn.solvers._matrix_equations import Array, identity, namespace, norm, solve, symmetric
 
 # A change of H below this is squared once more by the step that made it.
 _SETTLED = 1e-9
@@ -21,25 +23,25 @@ _BALANCING_SWEEPS = 8
 _SHIFT = 1.5
 
 
-def doubling(E: Tensor, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
-    """Limit of `H` `(*batch, n, n)` and the steps it took `(*batch)`, int32; NaN where it has none.
+def doubling(E: Array, G: Array, H: Array) -> tuple[Array, Array]:
+    """Limit of `H` `(batch, n, n)` and the steps it took `(batch)`, int32; NaN where it has none.
 
-    Elements that have settled leave the batch (which then has one dimension); while tracing, 14 steps for all.
+    Elements that have settled leave the batch; while tracing, 14 steps for all.
     """
     if branchless(E):
         for _ in range(_FIXED_STEPS):
             E, G, H, _ = _step(E, G, H)
         return H, torch.full(H.shape[:-2], _FIXED_STEPS, dtype=torch.int32, device=H.device)
-    limit = torch.full_like(H, torch.nan)
-    steps = torch.full(H.shape[:1], _MAX_STEPS, dtype=torch.int32, device=H.device)
-    index = torch.arange(len(H), device=H.device)
+    xp = namespace(H)
+    limit = xp.full_like(H, np.nan)
+    steps = xp.full_like(H[:, 0, 0], _MAX_STEPS, dtype=xp.int32)
+    index = torch.arange(len(H), device=H.device) if isinstance(H, Tensor) else np.arange(len(H))
     for k in range(1, _MAX_STEPS + 1):
         E, G, H, change = _step(E, G, H)
         settled = change <= _SETTLED
-        gone = settled | ~(change < torch.inf)
+        gone = settled | ~(change < np.inf)
         if bool(gone.any()):
-            done = index[settled]
-            limit[done] = H[settled]
+            limit[index[settled]] = H[settled]
             steps[index[gone]] = k
             stay = ~gone
             E, G, H, index = E[stay], G[stay], H[stay], index[stay]
@@ -48,52 +50,51 @@ def doubling(E: Tensor, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
     return limit, steps
 
 
-def _step(E: Tensor, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _step(E: Array, G: Array, H: Array) -> tuple[Array, Array, Array, Array]:
     """One step, with the relative change of `H` (NaN where it is lost)."""
-    n = E.shape[-1]
-    one = torch.eye(n, dtype=E.dtype, device=E.device)
-    ME, MG = torch.linalg.solve_ex(one + G @ H, torch.cat([E, G], -1))[0].split(n, -1)
-    change = E.mT @ (H @ ME)
-    change = 0.5 * (change + change.mT)
-    growth = E @ MG @ E.mT
-    E, G, H = E @ ME, G + 0.5 * (growth + growth.mT), H + change
-    size = torch.linalg.vector_norm(H, dim=(-2, -1))
-    ratio = torch.linalg.vector_norm(change, dim=(-2, -1)) / torch.where(size > 0, size, 1.0)
-    return E, G, H, ratio
+    xp, n = namespace(E), E.shape[-1]
+    both = solve(identity(n, E) + G @ H, xp.concatenate([E, G], -1))
+    ME, MG = both[..., :n], both[..., n:]
+    change = symmetric(E.mT @ (H @ ME))
+    G = G + symmetric(E @ MG @ E.mT)
+    E, H = E @ ME, H + change
+    size = norm(H)
+    return E, G, H, norm(change) / xp.where(size > 0, size, 1.0)
 
 
-def cayley_start(A: Tensor, S: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def cayley_start(A: Array, S: Array, Q: Array) -> tuple[Array, Array, Array]:
     """`E, G, H` of the continuous equation `Aᵀ P + P A − P S P + Q = 0`.
 
     With a shift `γ > 0`, `F = A − γI` and `W = Fᵀ + Q F⁻¹ S`: `E = I + 2γ W⁻ᵀ`, `G = 2γ F⁻¹ S W⁻¹`,
     `H = 2γ W⁻¹ Q F⁻¹`.
     """
-    one = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-
-    def size(M: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(M, dim=(-2, -1))
-
-    shift = torch.maximum(size(A), (size(S) * size(Q)).sqrt())
-    shift = _SHIFT * torch.where(shift > 0, shift, 1.0)[..., None, None]
-    F = torch.linalg.inv_ex(A - shift * one)[0]
-    W = torch.linalg.inv_ex((A - shift * one).mT + Q @ F @ S)[0]
-    G, H = F @ S @ W, W @ Q @ F
-    return one + 2.0 * shift * W.mT, shift * (G + G.mT), shift * (H + H.mT)
+    xp, one = namespace(A), identity(A.shape[-1], A)
+    shift = xp.maximum(norm(A), (norm(S) * norm(Q)) ** 0.5)
+    shift = _SHIFT * xp.where(shift > 0, shift, 1.0)[..., None, None]
+    every = one + 0.0 * A
+    F = solve(A - shift * one, every)
+    W = solve((A - shift * one).mT + Q @ F @ S, every)
+    return one + 2.0 * shift * W.mT, 2.0 * shift * symmetric(F @ S @ W), 2.0 * shift * symmetric(W @ Q @ F)
 
 
-def balancing(A: Tensor, S: Tensor, Q: Tensor) -> Tensor:
+def balancing(A: Array, S: Array, Q: Array) -> Array:
     """Powers of two `d` `(*batch, n)` such that with `x = diag(d) z` rows of `[A S]` weigh what columns of `[A; Q]` do.
 
-    Osborne's balancing of the Hamiltonian matrix by a symplectic diagonal, all rows at once with half steps.
+    Osborne's balancing of the Hamiltonian matrix by a symplectic diagonal, all rows at once with half steps, from a
+    common factor that gives `S` the size of `Q`.
     """
-    off = A.square() * (1.0 - torch.eye(A.shape[-1], dtype=A.dtype, device=A.device))
-    S, Q = S.square(), Q.square()
-    log_d = torch.zeros_like(A[..., 0])
+    xp = namespace(A)
+    off = abs(A) * (1.0 - identity(A.shape[-1], A))
+    S, Q = abs(S), abs(Q)
+    s, q = xp.amax(S, (-2, -1)), xp.amax(Q, (-2, -1))
+    common = (s > 0) & (q > 0)
+    log_d = 0.25 * (xp.log2(xp.where(common, s, 1.0)) - xp.log2(xp.where(common, q, 1.0)))
+    log_d = log_d[..., None] + xp.zeros_like(A[..., 0])
     for _ in range(_BALANCING_SWEEPS):
-        d2 = torch.exp2(2.0 * log_d)
-        inside = off * d2.unsqueeze(-2) / d2.unsqueeze(-1)
-        both = d2.unsqueeze(-2) * d2.unsqueeze(-1)
+        d = xp.exp2(log_d)
+        inside = off * d[..., None, :] / d[..., :, None]
+        both = d[..., None, :] * d[..., :, None]
         row, column = (inside + S / both).sum(-1), (inside + Q * both).sum(-2)
-        ratio = torch.where((row > 0) & (column > 0), row / column, 1.0)
-        log_d = log_d + 0.125 * torch.log2(ratio)
-    return torch.exp2(torch.where(log_d.abs() < 100.0, log_d, 0.0).round())
+        ratio = xp.where((row > 0) & (column > 0), row / column, 1.0)
+        log_d = log_d + 0.25 * xp.log2(ratio)
+    return xp.exp2(xp.round(xp.where(abs(log_d) < 200.0, log_d, 0.0)))

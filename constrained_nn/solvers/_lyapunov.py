@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn._linalg import branchless
+from constrained_nn.solvers._exact_products import sum_of_products, two_sum
 from constrained_nn.solvers._matrix_equations import (
+    Array,
     all_finite,
     checked,
+    follow,
     identity,
+    largest,
+    namespace,
+    norm,
     relative_residual,
     require_tensors,
+    tolerance,
     tracked,
 )
 from constrained_nn.solvers._matrix_solution import MatrixSolution
+from constrained_nn.solvers._schur import SchurPair
 from constrained_nn.solvers._solution import Status
-from constrained_nn.solvers._sylvester import sylvester_operator
+from constrained_nn.solvers._sylvester import SylvesterOperator, sylvester_operator
+
+# An estimated error below this is that of rounding: no further step. Newton steps that may lead there.
+_REFINED, _POLISH = 1e-13, 12
+# How far an inverse may be off: without a look at the eigenvalues, and with it.
+_TRUSTED, _USABLE = 0.01, 0.3
+# Eigenvalues of A and −B (or of A and the inverse of B) this near to each other: no unique solution.
+_DISTINCT, _APART = 1e-14, 1e-8
 
 
 def solve_sylvester(
@@ -170,33 +191,173 @@ def _solve(
         B = A.mT if A.ndim >= 2 else A
     dtype = A.dtype
     batch, (A, B, C) = checked(where, {"A": (A, n, n), right: (B, m, m), last: (C, n, m)})
-
-    def replaced(good: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        good = good[..., None, None]
-        one, other = identity(n, A), identity(m, A)
-        return torch.where(good, A, -0.5 * one), torch.where(good, B, -0.5 * other), torch.where(good, C, 0.0)
-
-    def terms(A: Tensor, B: Tensor, C: Tensor, X: Tensor) -> tuple[Tensor, ...]:
-        return (-X, A @ X @ B, C) if discrete else (A @ X, X @ B, C)
-
-    def newton(X: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        first, *rest = terms(A, B, C, X)
-        return X + operator.solve(sum(rest, first))
-
     with torch.no_grad():
         finite = all_finite(A, B, C)
-        fixed_A, fixed_B, fixed_C = (M.detach() for M in replaced(finite))
-        operator = sylvester_operator(fixed_A, fixed_B, discrete=discrete)
-        X = newton(operator.solve(fixed_C), fixed_A, fixed_B, fixed_C)
-        residual = relative_residual(*terms(fixed_A, fixed_B, fixed_C, X))
-        status = torch.where(residual <= rtol, int(Status.OK), int(Status.MAX_STEPS))
-        status = torch.where(operator.singular, int(Status.SINGULAR), status)
+        given = _harmless(finite, _Equation(A.detach(), B.detach(), C.detach(), discrete))
+        equation, unit = given.scaled()
+        operator = sylvester_operator(equation.A, equation.B, discrete=discrete)
+        found = _search(equation, operator)
+        X = (found.X * unit).to(dtype)
+        status, residual, error = _judge(given, found, found.X * unit, X, dtype, rtol)
         status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         solved = status == int(Status.OK)
-        residual = torch.where(operator.singular | ~finite, torch.inf, residual)
+        kept = finite & (solved | (status == int(Status.MAX_STEPS)))
+        residual, error = (torch.where(kept, t, torch.inf) for t in (residual, error))
+    X = torch.where(kept[..., None, None], X, 0.0)
     if tracked(A, B, C):
         # Newton steps with a constant derivative: each adds an order to the derivatives that come out right.
-        matrices = replaced(solved)
-        X = newton(newton(X, *matrices), *matrices)
-    X = torch.where(solved[..., None, None], X, 0.0).to(dtype)
-    return MatrixSolution(X.reshape(*batch, n, m), status.reshape(batch), residual.to(dtype).reshape(batch))
+        equation, _ = _harmless(solved, _Equation(A, B, C, discrete)).scaled()
+        Y = torch.where(solved[..., None, None], found.X, 0.0)
+        for _ in range(2):
+            Y = Y + operator.solve(equation.residual(Y))
+        X = follow(X, torch.where(solved[..., None, None], Y * unit, 0.0).to(dtype))
+    return MatrixSolution(
+        X.reshape(*batch, n, m),
+        status.reshape(batch),
+        residual.to(dtype).reshape(batch),
+        error.to(dtype).reshape(batch),
+    )
+
+
+@dataclass(frozen=True)
+class _Equation:
+    """`A X + X B + C = 0`, or `X = A X B + C`, in float64; tensors or NumPy arrays."""
+
+    A: Array
+    B: Array
+    C: Array
+    discrete: bool
+
+    def at(self, index: Any) -> _Equation:
+        return _Equation(self.A[index], self.B[index], self.C[index], self.discrete)
+
+    def terms(self, X: Array) -> tuple[Array, ...]:
+        return (-X, self.A @ X @ self.B, self.C) if self.discrete else (self.A @ X, X @ self.B, self.C)
+
+    def residual(self, X: Array) -> Array:
+        first, *rest = self.terms(X)
+        return sum(rest, first)
+
+    def exact_residual(self, X: Array) -> Array:
+        """The residual of the given numbers, rounded once."""
+        A, B, minus = self.A, self.B, None
+        if self.discrete:
+            AX, low = sum_of_products([(A, X)])
+            total, rest = sum_of_products([(AX, B), (low, B)])
+            total, error = two_sum(total, self.C)
+            total, minus = two_sum(total, -X)
+            rest = rest + minus
+        else:
+            total, rest = sum_of_products([(A, X), (X, B)])
+            total, error = two_sum(total, self.C)
+        return total + (rest + error)
+
+    def scaled(self) -> tuple[_Equation, Tensor]:
+        """The equation with entries of size one, and the unit of its solution `(*batch, 1, 1)`; powers of two."""
+        right = _power_of_two(largest(self.C.detach()))
+        if self.discrete:
+            return _Equation(self.A, self.B, self.C / right, True), right
+        left = _power_of_two(torch.maximum(largest(self.A.detach()), largest(self.B.detach())))
+        return _Equation(self.A / left, self.B / left, self.C / right, False), right / left
+
+
+def _power_of_two(size: Tensor) -> Tensor:
+    return torch.exp2(torch.round(torch.log2(torch.where(size > 0, size, 1.0))))[..., None, None]
+
+
+def _harmless(good: Tensor, equation: _Equation) -> _Equation:
+    """The equation with one that is solvable in bad elements, in value and in derivative."""
+    A, B, C, good = equation.A, equation.B, equation.C, good[..., None, None]
+    one, other = identity(A.shape[-1], A), identity(B.shape[-1], B)
+    A, B = torch.where(good, A, -0.5 * one), torch.where(good, B, -0.5 * other)
+    return _Equation(A, B, torch.where(good, C, 0.0), equation.discrete)
+
+
+class _Found(NamedTuple):
+    """A solution; what another Newton step would change, relative to it; what the inverse is off by; and whether the
+    equation has no unique solution, or more than one."""
+
+    X: Array
+    error: Array
+    doubt: Array
+    singular: Array
+
+
+def _search(equation: _Equation, operator: SylvesterOperator) -> _Found:
+    """Two Newton steps with exact residuals; Schur forms for what they leave, but not while tracing."""
+    X = operator.solve(equation.C)
+    for _ in range(2):
+        X = X + operator.solve(equation.exact_residual(X))
+    found = _audit(equation, X, operator.solve)
+    if branchless(equation.A):
+        return found
+    index = (~((found.error <= _REFINED) & (found.doubt <= _TRUSTED))).nonzero(as_tuple=True)[0]
+    for k in index.tolist():
+        part = _Equation(
+            *(M[k].cpu().numpy() for M in (equation.A, equation.B, equation.C)), equation.discrete
+        )
+        with np.errstate(all="ignore"):
+            other = _by_schur(part)
+        if _rank(other) < _rank(_Found(*(t[k] for t in found))):
+            for whole, value in zip(found, other, strict=True):
+                whole[k] = torch.as_tensor(value)
+    return found
+
+
+def _rank(found: _Found) -> tuple[bool, float]:
+    """The smaller the better."""
+    return bool(found.singular), float(found.error)
+
+
+def _by_schur(equation: _Equation) -> _Found:
+    """One equation in NumPy, refined as long as the steps become smaller."""
+    pair = SchurPair.factor(equation.A, equation.B, discrete=equation.discrete)
+    solve = pair.solve
+    found = _audit(equation, solve(equation.C), solve)
+    for _ in range(_POLISH):
+        if not found.error > _REFINED:
+            break
+        other = _audit(equation, found.X + solve(equation.exact_residual(found.X)), solve)
+        if not other.error < 0.1 * found.error:
+            break
+        found = other
+    usable, gap = found.doubt <= _USABLE, pair.gap()
+    error = found.error if usable else np.inf
+    return found._replace(error=error, singular=gap < (_DISTINCT if usable else _APART))
+
+
+def _audit(equation: _Equation, X: Array, solve: Callable[[Array], Array]) -> _Found:
+    """The Newton step from `X`, and whether `solve` is an inverse at all: it has to bring back a matrix `Z`."""
+    xp = namespace(X)
+    n, m = X.shape[-2:]
+    k = np.arange(n * m)
+    Z = (0.5 + (k * 0.6180339887498949) % 1.0) * np.where((k * 0.4142135623730951) % 1.0 < 0.5, 1.0, -1.0)
+    Z = Z.reshape(n, m)
+    if isinstance(X, Tensor):
+        Z = torch.from_numpy(Z).to(X.device)
+    Z = Z + xp.zeros_like(X)
+    zero = replace(equation, C=xp.zeros_like(X))
+    step = solve(equation.exact_residual(X))
+    doubt = norm(solve(-zero.residual(Z)) - Z) / norm(Z) * (n * m) ** 0.5
+    lost = ~all_finite(X, step)
+    X = xp.where(lost[..., None, None], 0.0, X)
+    size, there = norm(X), norm(xp.where(lost[..., None, None], 0.0, step))
+    error = xp.where(lost, np.inf, there / xp.where(size > 0, size, 1.0))
+    doubt = xp.where(xp.isfinite(doubt), doubt, np.inf)
+    return _Found(X, error, doubt, ~(doubt <= _TRUSTED))
+
+
+def _judge(
+    given: _Equation, found: _Found, exact: Tensor, X: Tensor, dtype: torch.dtype, rtol: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Status, residual and error of the `X` that is returned, rounded to its dtype."""
+    fits = all_finite(X)
+    X = torch.where(fits[..., None, None], X.double(), 0.0)
+    size = largest(exact)
+    unit = 1.0 / torch.where((size > 0) & (size < torch.inf), size, 1.0)[..., None, None]
+    whole = norm(exact * unit)
+    error = found.error + norm((X - exact) * unit) / torch.where(whole > 0, whole, 1.0)
+    residual = relative_residual(*given.terms(X))
+    precise = (residual <= tolerance(rtol, dtype)) & (error <= 1e3 * tolerance(rtol, dtype))
+    status = torch.where(precise & fits, int(Status.OK), int(Status.MAX_STEPS))
+    return torch.where(found.singular, int(Status.SINGULAR), status), residual, error

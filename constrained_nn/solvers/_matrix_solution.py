@@ -38,15 +38,18 @@ class MatrixSolution(PerElement):
     Args:
         X: The solution `(*batch, n, m)`; 0 where the status says failure.
         status: `Status` codes `(*batch)`, int8.
-        residual: Frobenius norm of the residual over the sum of the norms of its terms `(*batch)`.
+        residual: Frobenius norm of the residual over the sum of the norms of its terms `(*batch)`, of the `X` that
+            is returned.
+        error: Estimate of the distance to the exact solution over the norm of `X` `(*batch)`, both Frobenius.
     """
 
     X: Float[Tensor, "*batch n m"]
     status: Int[Tensor, "*batch"]
     residual: Float[Tensor, "*batch"]
+    error: Float[Tensor, "*batch"]
 
     advice = _LINEAR
-    measure = "residual"
+    measure = "error"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class RiccatiSolution(PerElement):
         steps: Doubling and Newton steps `(*batch)`, int32.
         residual: Frobenius norm of the residual over the sum of the norms of its terms `(*batch)`, of the `P` that
             is returned.
+        error: Estimate of the distance to the exact solution over the norm of `P` `(*batch)`, both Frobenius.
         margin: Distance of the closed loop's eigenvalues to the boundary of stability `(*batch)`: the negative of
             the largest real part [1/s], or 1 less the largest modulus; positive is stable.
     """
@@ -71,10 +75,11 @@ class RiccatiSolution(PerElement):
     status: Int[Tensor, "*batch"]
     steps: Int[Tensor, "*batch"]
     residual: Float[Tensor, "*batch"]
+    error: Float[Tensor, "*batch"]
     margin: Float[Tensor, "*batch"]
 
     advice = _RICCATI
-    measure = "residual"
+    measure = "error"
 
 
 for _kind in (MatrixSolution, RiccatiSolution):

@@ -1,234 +1,272 @@
-"""The two Riccati equations, and the search for their stabilizing solutions."""
+"""The two Riccati equations: gains, residuals to twice the working precision, and their derivative as an operator.
+
+`F(P) = EᵀP A + AᵀP E + Q − Kᵀ R K` with `R K = BᵀP E + Nᵀ`, or `AᵀP A − EᵀP E + Q − Kᵀ R̃ K` with
+`R̃ K = BᵀP A + Nᵀ`, `R̃ = R + BᵀP B`. Both are Lyapunov equations of the closed loop `A − B K` with the weight
+`Q + KᵀR K − N K − KᵀNᵀ`, in which an error of `K` is of second order: this form is evaluated.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
-import torch
 from torch import Tensor
 
-from constrained_nn._linalg import branchless
 from constrained_nn.solvers._doubling import balancing, cayley_start, doubling
+from constrained_nn.solvers._exact_products import sum_of_products, two_sum, unit_error
 from constrained_nn.solvers._matrix_equations import (
-    all_finite,
+    Array,
     identity,
+    largest,
+    namespace,
     norm,
-    relative_residual,
+    solve,
     symmetric,
-    tracked,
 )
 from constrained_nn.solvers._sylvester import SylvesterOperator, sylvester_operator
 
-# Newton steps that polish a result of doubling, and those that a poor start may take.
-_POLISH, _NEWTON = 3, 40
+EquationT = TypeVar("EquationT", bound="RiccatiEquation")
+
+
+class Units(NamedTuple):
+    """States `z` with `E x = diag(d) z`, and time in units of `1 / pace`: powers of two, so that nothing is rounded.
+
+    Args:
+        d: Units of the states `(*batch, n)`.
+        pace: Unit of frequency `(*batch, 1, 1)`; `None` in discrete time.
+    """
+
+    d: Array
+    pace: Array | None
+
+    @property
+    def outer(self) -> Array:
+        """`P` in these units over `P` in the given ones."""
+        return self.d[..., :, None] * self.d[..., None, :]
+
+    def loop(self, A: Array) -> Array:
+        """A closed loop or a system matrix."""
+        A = A * self.d[..., None, :] / self.d[..., :, None]
+        return A if self.pace is None else A / self.pace
+
+    def equation(self, given: EquationT) -> EquationT:
+        A, Q, R = self.loop(given.A), given.Q * self.outer, given.R
+        if self.pace is not None:
+            Q, R = Q / self.pace, R * self.pace
+        B, N, E = given.B / self.d[..., :, None], given.N, given.E
+        N = None if N is None else N * self.d[..., :, None]
+        E = None if E is None else E * self.d[..., None, :] / self.d[..., :, None]
+        return type(given)(A, B, Q, R, N, E)
 
 
 @dataclass(frozen=True)
 class RiccatiEquation(ABC):
-    """A Riccati equation without cross weight, in float64 and of one batch shape; `Q` and `R` are symmetric."""
+    """A Riccati equation in float64, tensors or NumPy arrays of one batch shape; `Q` and `R` are symmetric.
 
-    A: Tensor
-    B: Tensor
-    Q: Tensor
-    R: Tensor
+    Args:
+        A, B, Q, R: System, input, state weight, input weight.
+        N: Cross weight, or `None` for 0.
+        E: Descriptor matrix, or `None` for the identity.
+    """
+
+    A: Array
+    B: Array
+    Q: Array
+    R: Array
+    N: Array | None = None
+    E: Array | None = None
+
+    discrete: ClassVar[bool]
 
     @abstractmethod
-    def gain(self, P: Tensor) -> Tensor:
+    def gain(self, P: Array) -> Array:
         """`K` of the feedback that belongs to `P`."""
 
     @abstractmethod
-    def terms(self, P: Tensor) -> tuple[Tensor, ...]:
-        """Terms whose sum is the residual."""
+    def terms(self, P: Array, K: Array) -> tuple[Array, ...]:
+        """Terms whose sum is the residual, `K` the gain of `P`."""
 
     @abstractmethod
-    def operator(self, P: Tensor) -> SylvesterOperator:
-        """Solves for the Newton step of a residual: `D F(P)[X] = −residual`."""
+    def exact_residual(self, P: Array, K: Array) -> Array:
+        """The residual of the given numbers, rounded once; `K` is the gain of `P`."""
 
     @abstractmethod
-    def margin(self, closed_loop: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance of the eigenvalues to the boundary of stability, and its rounding error."""
+    def decrease(self, X: Array, closed: Array) -> Array:
+        """By how much `(E x)ᵀ X (E x)` falls along `E ẋ = A x` or `E x⁺ = A x`, as the matrix of a quadratic form."""
 
     @abstractmethod
-    def doubled(self) -> tuple[Tensor, Tensor]:
+    def second_order(self, P: Array, closed: Array, D: Array) -> Array:
+        """`F(P) + DF(P)[D] − F(P + D)` for small `D`, which is positive semidefinite."""
+
+    @abstractmethod
+    def operator(self, closed: Tensor) -> SylvesterOperator:
+        """Solves `DF(P)[X] = −C` of the equation with `E = I`."""
+
+    @abstractmethod
+    def doubled(self) -> tuple[Array, Array]:
         """Solution by structure-preserving doubling, and its steps."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> RiccatiEquation:
+    def map(self, function: Callable[[Array], Array]) -> Self:
         """The equation of other matrices."""
-        return type(self)(*(function(getattr(self, f.name)) for f in fields(self)))
+        given = (getattr(self, f.name) for f in fields(self))
+        return type(self)(*(None if M is None else function(M) for M in given))
 
-    def residual(self, P: Tensor) -> Tensor:
+    def residual(self, P: Array) -> Array:
         """Sum of the terms."""
-        first, *rest = self.terms(P)
+        first, *rest = self.terms(P, self.gain(P))
         return sum(rest, first)
 
-    def closed_loop(self, P: Tensor) -> Tensor:
-        return self.A - self.B @ self.gain(P)
+    def closed_loop(self, K: Array) -> Array:
+        return self.A - self.B @ K
 
-    def balanced(self) -> tuple[RiccatiEquation, Tensor]:
-        """The equation in states `z` with `x = diag(d) z`, and `d`, constant powers of two."""
-        fixed = self.map(Tensor.detach)
-        d = balancing(fixed.A, _product(fixed.B, fixed.R), fixed.Q)
-        A, B = self.A * d.unsqueeze(-2) / d.unsqueeze(-1), self.B / d.unsqueeze(-1)
-        return type(self)(A, B, self.Q * d.unsqueeze(-2) * d.unsqueeze(-1), self.R), d
+    def times_E(self, M: Array) -> Array:
+        return M if self.E is None else M @ self.E
 
-    def newton(self, P: Tensor) -> Tensor:
-        return symmetric(P + self.operator(P).solve(self.residual(P)))
+    def standard(self) -> Self:
+        """The equation in `y = E x` without cross weight, by `u = v − R⁻¹ Nᵀ x`; it has the same solution."""
+        A, Q = self.A, self.Q
+        if self.N is not None:
+            tilt = solve(self.R, self.N.mT)
+            A, Q = A - self.B @ tilt, symmetric(Q - self.N @ tilt)
+        if self.E is not None:
+            A = solve(self.E.mT, A.mT).mT
+            Q = symmetric(solve(self.E.mT, solve(self.E.mT, Q).mT))
+        return type(self)(A, self.B, Q, self.R)
+
+    def balanced(self) -> tuple[Self, Units]:
+        """The equation in units in which its matrices are of one size, and these units."""
+        xp, fixed = namespace(self.A), self.standard()
+        S, pace = fixed.spread(), None
+        if not self.discrete:
+            size = xp.maximum(largest(fixed.A), (largest(S) * largest(fixed.Q)) ** 0.5)
+            size = xp.where(xp.isfinite(size) & (size > 0), size, 1.0)
+            pace = xp.exp2(xp.round(xp.log2(size)))[..., None, None]
+            fixed, S = replace(fixed, A=fixed.A / pace, Q=fixed.Q / pace), S / pace
+        d = balancing(*(xp.where(xp.isfinite(M), M, 0.0) for M in (fixed.A, S, fixed.Q)))
+        units = Units(d, pace)
+        return units.equation(self), units
+
+    def spread(self) -> Array:
+        """`B R⁻¹ Bᵀ`, symmetric."""
+        return symmetric(self.B @ solve(self.R, self.B.mT))
+
+    def noise(self, P: Array, K: Array) -> Array:
+        """A bound `(*batch)` of the error of `exact_residual`."""
+        inner = 2 * self.A.shape[-1] + 3 * self.B.shape[-1]
+        return unit_error(inner) * sum(norm(term) for term in self.terms(P, K))
 
 
 @dataclass(frozen=True)
 class ContinuousRiccati(RiccatiEquation):
-    def gain(self, P: Tensor) -> Tensor:
-        return torch.linalg.solve_ex(self.R, self.B.mT @ P)[0]
+    discrete = False
 
-    def terms(self, P: Tensor) -> tuple[Tensor, ...]:
-        PA = P @ self.A
-        return self.Q, PA, PA.mT, -(P @ self.B @ self.gain(P))
+    def gain(self, P: Array) -> Array:
+        right = self.B.mT @ self.times_E(P)
+        return solve(self.R, right if self.N is None else right + self.N.mT)
 
-    def operator(self, P: Tensor) -> SylvesterOperator:
-        closed = self.closed_loop(P)
+    def terms(self, P: Array, K: Array) -> tuple[Array, ...]:
+        PE = self.times_E(P)
+        PA, PB = PE.mT @ self.A, PE.mT @ self.B
+        return self.Q, PA, PA.mT, -((PB if self.N is None else PB + self.N) @ K)
+
+    def exact_residual(self, P: Array, K: Array) -> Array:
+        # M + Mᵀ + Q with M = Eᵀ P A + W K and W = Kᵀ R / 2 − Eᵀ P B − N
+        PE = [P] if self.E is None else list(sum_of_products([(self.E.mT, P)]))
+        W, low = sum_of_products([(0.5 * K.mT, self.R), *((-M, self.B) for M in PE)])
+        if self.N is not None:
+            W, error = two_sum(W, -self.N)
+            low = low + error
+        M, rest = sum_of_products([*((X, self.A) for X in PE), (W, K), (low, K)])
+        twice, error = two_sum(M, M.mT)
+        total, last = two_sum(self.Q, twice)
+        return symmetric(total + (last + error + (rest + rest.mT)))
+
+    def decrease(self, X: Array, closed: Array) -> Array:
+        return -2.0 * symmetric(self.times_E(X).mT @ closed)
+
+    def second_order(self, P: Array, closed: Array, D: Array) -> Array:
+        DB = self.times_E(D).mT @ self.B
+        return symmetric(DB @ solve(self.R, DB.mT))
+
+    def operator(self, closed: Tensor) -> SylvesterOperator:
         return sylvester_operator(closed.mT, closed, discrete=False)
 
-    def margin(self, closed_loop: Tensor) -> tuple[Tensor, Tensor]:
-        return -torch.linalg.eigvals(closed_loop).real.amax(-1), norm(closed_loop)
-
-    def doubled(self) -> tuple[Tensor, Tensor]:
-        return doubling(*cayley_start(self.A, _product(self.B, self.R), self.Q))
+    def doubled(self) -> tuple[Array, Array]:
+        equation = self.standard()
+        return doubling(*cayley_start(equation.A, equation.spread(), equation.Q))
 
 
 @dataclass(frozen=True)
 class DiscreteRiccati(RiccatiEquation):
-    def gain(self, P: Tensor) -> Tensor:
-        PB = P @ self.B
-        return torch.linalg.solve_ex(self.R + self.B.mT @ PB, PB.mT @ self.A)[0]
+    discrete = True
 
-    def terms(self, P: Tensor) -> tuple[Tensor, ...]:
+    def weight(self, P: Array) -> Array:
+        """`R + Bᵀ P B`."""
+        return self.R + self.B.mT @ P @ self.B
+
+    def gain(self, P: Array) -> Array:
+        right = self.B.mT @ P @ self.A
+        return solve(self.weight(P), right if self.N is None else right + self.N.mT)
+
+    def terms(self, P: Array, K: Array) -> tuple[Array, ...]:
         PA = P @ self.A
-        return self.Q, -P, self.A.mT @ PA, -(PA.mT @ self.B @ self.gain(P))
+        right = PA.mT @ self.B
+        inner = P if self.E is None else self.E.mT @ P @ self.E
+        return self.Q, -inner, self.A.mT @ PA, -((right if self.N is None else right + self.N) @ K)
 
-    def operator(self, P: Tensor) -> SylvesterOperator:
-        closed = self.closed_loop(P)
+    def exact_residual(self, P: Array, K: Array) -> Array:
+        # CᵀP C − EᵀP E + Q + Kᵀ(R K) − N K − KᵀNᵀ with C = A − B K to twice the precision
+        C, low = sum_of_products([(-self.B, K)])
+        C, error = two_sum(C, self.A)
+        low = low + error
+        PC, PC_low = sum_of_products([(P, C), (P, low)])
+        RK, RK_low = sum_of_products([(self.R, K)])
+        pairs = [(C.mT, PC), (C.mT, PC_low), (low.mT, PC), (K.mT, RK), (K.mT, RK_low)]
+        if self.N is not None:
+            pairs += [(-self.N, K), (-K.mT, self.N.mT)]
+        minus, lost = P, 0.0
+        if self.E is not None:
+            PE, PE_low = sum_of_products([(P, self.E)])
+            minus, lost = sum_of_products([(self.E.mT, PE), (self.E.mT, PE_low)])
+        M, rest = sum_of_products(pairs)
+        base, error = two_sum(self.Q, -minus)
+        total, last = two_sum(base, M)
+        return symmetric(total + (last + error + (rest - lost)))
+
+    def decrease(self, X: Array, closed: Array) -> Array:
+        kept = X if self.E is None else self.E.mT @ X @ self.E
+        return symmetric(kept - closed.mT @ X @ closed)
+
+    def second_order(self, P: Array, closed: Array, D: Array) -> Array:
+        DB = closed.mT @ D @ self.B
+        return symmetric(DB @ solve(self.weight(P), DB.mT))
+
+    def operator(self, closed: Tensor) -> SylvesterOperator:
         return sylvester_operator(closed.mT, closed, discrete=True)
 
-    def margin(self, closed_loop: Tensor) -> tuple[Tensor, Tensor]:
-        return 1.0 - torch.linalg.eigvals(closed_loop).abs().amax(-1), torch.ones_like(closed_loop[..., 0, 0])
-
-    def doubled(self) -> tuple[Tensor, Tensor]:
-        return doubling(self.A, _product(self.B, self.R), self.Q)
+    def doubled(self) -> tuple[Array, Array]:
+        equation = self.standard()
+        return doubling(equation.A, equation.spread(), equation.Q)
 
 
-def _product(B: Tensor, R: Tensor) -> Tensor:
-    """`B R⁻¹ Bᵀ`, symmetric."""
-    return symmetric(B @ torch.linalg.solve_ex(R, B.mT)[0])
-
-
-class Found(NamedTuple):
-    """A candidate with its verdict."""
-
-    P: Tensor
-    steps: Tensor
-    residual: Tensor
-    margin: Tensor
-    stable: Tensor
-
-    def ok(self, rtol: float) -> Tensor:
-        return self.stable & (self.residual <= rtol)
-
-    def improved(self, index: Tensor, other: Found) -> Found:
-        """With the elements of `other` at `index` where they are better; steps add up."""
-        old = Found(*(t[index] for t in self))
-        better = other.stable & (~old.stable | (other.residual < old.residual))
-        steps = other.steps + old.steps
-        mixed = [
-            torch.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-            for a, b in zip(other, old, strict=True)
-        ]
-        mixed[1] = steps
-        return Found(*(t.index_copy(0, index, new) for t, new in zip(self, mixed, strict=True)))
-
-
-def _judged(equation: RiccatiEquation, P: Tensor, steps: Tensor) -> Found:
-    """Residual and stability of a candidate; a lost one (NaN) is unstable."""
-    finite = all_finite(P)
-    P = torch.where(finite[..., None, None], P, 0.0)
-    residual = torch.where(finite, relative_residual(*equation.terms(P)), torch.inf)
-    closed = equation.closed_loop(P)
-    finite = finite & all_finite(closed)
-    margin, scale = equation.margin(torch.where(finite[..., None, None], closed, 0.0))
-    rounding = 10 * P.shape[-1] * torch.finfo(P.dtype).eps * scale
-    return Found(P, steps, residual, torch.where(finite, margin, -torch.inf), finite & (margin > rounding))
-
-
-def _by_doubling(equation: RiccatiEquation, rtol: float) -> Found:
-    P, steps = equation.doubled()
-    if branchless(P):
-        lost = ~all_finite(P)[..., None, None]
-        P = torch.where(lost, torch.nan, equation.newton(torch.where(lost, 0.0, P)))
-        return _judged(equation, P, steps + 1)
-    found = _judged(equation, P, steps)
-    for _ in range(_POLISH):
-        index = (found.stable & (found.residual > 1e-2 * rtol)).nonzero(as_tuple=True)[0]
-        if not len(index):
-            break
-        part = equation.map(lambda M: M[index])  # noqa: B023
-        one = torch.ones(len(index), dtype=torch.int32, device=P.device)
-        found = found.improved(index, _judged(part, part.newton(found.P[index]), one))
-    return found
-
-
-def _by_newton(equation: RiccatiEquation, start: Tensor, rtol: float) -> Found:
-    """Kleinman's iteration: quadratic, and from a stabilizing start it stays stabilizing."""
-    P = start.clone()
-    steps = torch.zeros(len(P), dtype=torch.int32, device=P.device)
-    for k in range(_NEWTON):
-        residual = relative_residual(*equation.terms(P))
-        index = ((residual > 1e-2 * rtol) & (residual < torch.inf)).nonzero(as_tuple=True)[0]
-        if not len(index):
-            break
-        P[index] = equation.map(lambda M: M[index]).newton(P[index])  # noqa: B023
-        steps[index] = k + 1
-    return _judged(equation, P, steps)
-
-
-def _by_heavier_weight(equation: RiccatiEquation, rtol: float) -> Found:
-    """Newton from the solution with all states weighted, for modes that do not enter the cost."""
-    weight = norm(equation.Q) + norm(equation.R) + 1.0
-    heavier = replace(
-        equation, Q=equation.Q + weight[..., None, None] * identity(equation.A.shape[-1], equation.A)
-    )
-    start = _by_doubling(heavier, rtol)
-    found = _by_newton(equation, start.P, rtol)
-    return found._replace(steps=found.steps + start.steps, stable=found.stable & start.stable)
-
-
-def search(equation: RiccatiEquation, start: Tensor | None, rtol: float) -> Found:
-    """The stabilizing solution, by the cheapest way that leads there; while tracing, by doubling alone."""
-    if branchless(equation.A):
-        return _by_doubling(equation, rtol)
-    attempts: list[Callable[[RiccatiEquation, float], Found]] = [_by_heavier_weight]
-    if start is None:
-        found = _by_doubling(equation, rtol)
-    else:
-        found = _by_newton(equation, start, rtol)
-        attempts.insert(0, _by_doubling)
-    for attempt in attempts:
-        index = (~found.ok(rtol)).nonzero(as_tuple=True)[0]
-        if not len(index):
-            break
-        found = found.improved(index, attempt(equation.map(lambda M: M[index]), rtol))  # noqa: B023
-    return found
-
-
-def with_derivatives(equation: RiccatiEquation, P: Tensor, solved: Tensor) -> Tensor:
+def with_derivatives(equation: RiccatiEquation, P: Tensor) -> Tensor:
     """`P` as a function of the matrices: two Newton steps with a constant derivative, each of which adds an order to
     the derivatives that come out right, in plain operations."""
-    if not tracked(equation.A, equation.B, equation.Q, equation.R):
-        return P
-    keep = solved[..., None, None]
-    X = torch.where(keep, P, 0.0)
-    operator = equation.map(Tensor.detach).operator(X)
+    fixed, E = equation.map(Tensor.detach), equation.E
+    closed = fixed.closed_loop(fixed.gain(P))
+    if E is not None:
+        closed = solve(fixed.E.mT, closed.mT).mT
+    operator = fixed.operator(closed)
     for _ in range(2):
-        X = symmetric(X + operator.solve(equation.residual(X)))
-    return torch.where(keep, X, P)
+        right = equation.residual(P)
+        if E is not None:
+            right = solve(fixed.E.mT, solve(fixed.E.mT, right).mT).mT
+        P = symmetric(P + operator.solve(right))
+    return P
+
+
+def unit(equation: RiccatiEquation) -> Array:
+    """Unit matrices of the size of the equation `(*batch, n, n)`."""
+    return identity(equation.A.shape[-1], equation.A) + 0.0 * equation.A

@@ -6,20 +6,21 @@ linear in its argument, so that its own derivatives are those of plain operation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from constrained_nn._linalg import branchless
-from constrained_nn.solvers._matrix_equations import identity, norm
+from constrained_nn.solvers._matrix_equations import Array, identity, namespace, norm, solve
+from constrained_nn.solvers._schur import SchurPair
 
 # Up to this many unknowns the Kronecker matrix is factored; beyond, stable equations are summed by doubling.
 _DENSE = 64
 _DOUBLINGS = 24
-# A pivot below this share of the largest one: the operator is singular to working precision.
-_SINGULAR = 1e-13
 _LEFT_OUT = 1e-18
 
 
@@ -29,11 +30,12 @@ class SylvesterOperator:
 
     Args:
         discrete: Which of the two.
-        singular: Elements whose operator is singular to working precision `(*batch)`.
+        singular: Elements without an operator `(*batch)`: a pivot is 0, or the sum does not converge.
         lu, pivots: Factored Kronecker matrix of the elements in `dense`; of all where `powers` is empty.
         powers: `(M^(2^k), N^(2^k))` of `X = M X N + …`, smallest first, for the others.
         around: Matrices `F, G` of the first term `F C G` of that sum (None: `C` itself).
-        dense: Positions of the elements that have a factored matrix although there are powers.
+        rest: Positions of the elements whose sum does not converge.
+        pairs: Schur forms of those elements.
     """
 
     discrete: bool
@@ -42,17 +44,18 @@ class SylvesterOperator:
     pivots: Tensor | None = None
     powers: tuple[tuple[Tensor, Tensor], ...] = ()
     around: tuple[Tensor, Tensor] | None = None
-    dense: Tensor | None = None
+    rest: Tensor | None = None
+    pairs: tuple[SchurPair, ...] = ()
 
     def solve(self, C: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n m"]:
-        """`X`; unspecified but finite where `singular`."""
+        """`X`; unspecified where `singular`."""
         if not self.powers:
             return self._solve_dense(C)
         X = C if self.around is None else self.around[0] @ C @ self.around[1]
         for M, N in self.powers:
             X = X + M @ X @ N
-        if self.dense is not None:
-            X = X.index_copy(0, self.dense, self._solve_dense(C[self.dense]))
+        if self.rest is not None:
+            X = X.index_copy(0, self.rest, _SchurSolve.apply(C[self.rest], self.pairs))
         return X
 
     def _solve_dense(self, C: Tensor) -> Tensor:
@@ -69,33 +72,48 @@ def sylvester_operator(
 ) -> SylvesterOperator:
     """The operator of finite `A` and `B`, without derivatives.
 
-    Above 64 unknowns the batch has one dimension; equations that are not stable are factored one and all.
+    Above 64 unknowns the batch has one dimension; equations that are not stable are solved by Schur forms, one by one,
+    and while tracing they are flagged.
     """
     A, B = A.detach(), B.detach()
     if A.shape[-1] * B.shape[-1] <= _DENSE:
         return _factored(A, B, discrete)
-    if discrete:
-        M, N, around = A, B, None
-    else:
-        M, N, around = _cayley(A, B)
-    powers = [(M, N)]
-    for _ in range(_DOUBLINGS - 1):
-        M, N = M @ M, N @ N
-        powers.append((M, N))
-        if not branchless(A) and bool((norm(M) * norm(N) < _LEFT_OUT).all()):
-            break
+    M, N, around = (A, B, None) if discrete else _cayley(A, B)
+    powers = _powers(M, N)
     # ‖M‖ ‖N‖ of the last power bounds what is left out; not a number where the powers overflowed
-    unstable = ~(norm(M) * norm(N) < _LEFT_OUT)
+    unstable = ~(norm(powers[-1][0]) * norm(powers[-1][1]) < _LEFT_OUT)
     blank = unstable[..., None, None]
     stable = tuple((torch.where(blank, 0.0, M), torch.where(blank, 0.0, N)) for M, N in powers)
     if branchless(A) or not bool(unstable.any()):
         return SylvesterOperator(discrete, unstable, powers=stable, around=around)
-    index = unstable.nonzero(as_tuple=True)[0]
-    rest = _factored(A[index], B[index], discrete)
-    singular = unstable.index_copy(0, index, rest.singular)
-    return SylvesterOperator(
-        discrete, singular, rest.lu, rest.pivots, powers=stable, around=around, dense=index
+    rest = unstable.nonzero(as_tuple=True)[0]
+    pairs = tuple(
+        SchurPair.factor(a.cpu().numpy(), b.cpu().numpy(), discrete=discrete)
+        for a, b in zip(A[rest], B[rest], strict=True)
     )
+    none = torch.zeros_like(unstable)
+    return SylvesterOperator(discrete, none, powers=stable, around=around, rest=rest, pairs=pairs)
+
+
+class _SchurSolve(torch.autograd.Function):
+    """`X` of single equations; linear in `C`, and its transpose is the solution of the transposed equations."""
+
+    @staticmethod
+    def forward(C: Tensor, pairs: tuple[SchurPair, ...]) -> Tensor:
+        X = [torch.from_numpy(p.solve(c)) for p, c in zip(pairs, C.detach().cpu().numpy(), strict=True)]
+        return torch.stack(X).to(C.device)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.pairs = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return _SchurSolve.apply(g, tuple(p.transposed() for p in ctx.pairs)), None
+
+    @staticmethod
+    def jvp(ctx: Any, C: Tensor, _: Any) -> Any:
+        return _SchurSolve.apply(C, ctx.pairs)
 
 
 def _factored(A: Tensor, B: Tensor, discrete: bool) -> SylvesterOperator:
@@ -107,9 +125,40 @@ def _factored(A: Tensor, B: Tensor, discrete: bool) -> SylvesterOperator:
         matrix = _kronecker(A, other) + _kronecker(one, B.mT)
     lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
     size = lu.diagonal(dim1=-2, dim2=-1).abs()
-    singular = ~(size.amin(-1) > _SINGULAR * size.amax(-1))
+    singular = ~((size.amin(-1) > 0) & (size.amax(-1) < torch.inf))
     lu = torch.where(singular[..., None, None], identity(n * m, A), lu)
     return SylvesterOperator(discrete, singular, lu, pivots)
+
+
+def _powers(M: Array, N: Array | None = None) -> list[tuple[Array, Array]]:
+    """`(M^(2^k), N^(2^k))` until the rest of the sum is below rounding, at most 24; `N = Mᵀ` where there is none."""
+    traced, pairs = branchless(M), []
+    for k in range(_DOUBLINGS):
+        if k:
+            M, N = M @ M, None if N is None else N @ N
+        pairs.append((M, M.mT if N is None else N))
+        if not traced and bool((norm(M) * norm(pairs[-1][1]) < _LEFT_OUT).all()):
+            break
+    return pairs
+
+
+def closed_loop_sums(A: Array, *, discrete: bool) -> Callable[[Array], Array]:
+    """Solves `Aᵀ X + X A + C = 0`, or `X = Aᵀ X A + C`, for a stable `A` by doubling; `C` is `(*more, batch, n, n)`."""
+    around = None
+    if not discrete:
+        one, shift = identity(A.shape[-1], A), norm(A)[..., None, None]
+        shift = namespace(A).where(shift > 0, shift, 1.0)
+        inverse = solve(shift * one - A, one + 0.0 * A)
+        A, around = inverse @ (shift * one + A), (2.0 * shift * inverse.mT, inverse)
+    powers = _powers(A)
+
+    def solution(C: Array) -> Array:
+        X = C if around is None else around[0] @ C @ around[1]
+        for M, _ in powers:
+            X = X + M.mT @ X @ M
+        return X
+
+    return solution
 
 
 def _cayley(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:

@@ -1,0 +1,133 @@
+"""Schur methods for single equations, those that doubling leaves; in NumPy, at a cost of n³ and a memory of n².
+
+`SchurPair` solves Sylvester equations with any right-hand side, `stabilizing_subspace` a Riccati equation by its
+matrix pencil.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Matrix = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SchurPair:
+    """Solves `A X + X B + C = 0`, or `X = A X B + C` for `discrete`, from Schur forms of `A` and `B`.
+
+    Args:
+        U, T: `A = U T Uᴴ`, or `U Tᴴ Uᴴ` where `A_adjoint`; real and block triangular, or (discrete) complex.
+        V, S: `B` likewise.
+    """
+
+    U: Matrix
+    T: Matrix
+    V: Matrix
+    S: Matrix
+    discrete: bool
+    A_adjoint: bool = False
+    B_adjoint: bool = False
+
+    @classmethod
+    def factor(cls, A: Matrix, B: Matrix, *, discrete: bool) -> SchurPair:
+        """One factorization where `A` is the transpose of `B`, otherwise two."""
+        from scipy.linalg import schur
+
+        output: Any = "complex" if discrete else "real"
+        S, V = schur(B, output=output, check_finite=False)
+        if A.shape == B.shape and np.array_equal(A, B.T):
+            return cls(V, S, V, S, discrete, A_adjoint=True)
+        T, U = schur(A, output=output, check_finite=False)
+        return cls(U, T, V, S, discrete)
+
+    def transposed(self) -> SchurPair:
+        """The pair of `Aᵀ` and `Bᵀ`."""
+        return replace(self, A_adjoint=not self.A_adjoint, B_adjoint=not self.B_adjoint)
+
+    def solve(self, C: Matrix) -> Matrix:
+        """`X` for a right-hand side `(n, m)`."""
+        F = self.U.conj().T @ C @ self.V
+        Y = self._stein(F) if self.discrete else self._sylvester(-F)
+        return np.ascontiguousarray((self.U @ Y @ self.V.conj().T).real)
+
+    def gap(self) -> float:
+        """Least `|λ + μ|` over the eigenvalues of `A` and `B` relative to their size, or least `|1 − λ μ|`."""
+        left, right = (_eigenvalues(M) for M in (self.T, self.S))
+        if self.discrete:
+            left, right = (
+                v.conj() if adjoint else v for v, adjoint in ((left, self.A_adjoint), (right, self.B_adjoint))
+            )
+            return float(np.abs(1.0 - np.outer(left, right)).min())
+        size = np.abs(left).max() + np.abs(right).max()
+        return float(np.abs(left[:, None] + right).min() / (size if size > 0 else 1.0))
+
+    def _sylvester(self, F: Matrix) -> Matrix:
+        from scipy.linalg.lapack import dtrsyl
+
+        left, right = ("T" if adjoint else "N" for adjoint in (self.A_adjoint, self.B_adjoint))
+        Y, scale, _ = dtrsyl(self.T, self.S, F, trana=left, tranb=right)
+        return Y / scale if scale > 0 else np.full_like(Y, np.nan)
+
+    def _stein(self, F: Matrix) -> Matrix:
+        """`Y = T Y S + F`, one column after the other: `(I − s_jj T) y_j = f_j + T Σ y_k s_kj`."""
+        from scipy.linalg.lapack import ztrtrs
+
+        T, n = self.T, F.shape[1]
+        # with Tᴴ on the left, conjugation of s keeps the upper triangle: I − s Tᴴ = (I − conj(s) T)ᴴ
+        S = self.S.conj().T if self.B_adjoint else self.S
+        left = T.conj().T if self.A_adjoint else T
+        Y, one = np.zeros_like(F), np.eye(len(T))
+        done: list[int] = []
+        for j in range(n - 1, -1, -1) if self.B_adjoint else range(n):
+            right = F[:, j] + left @ (Y[:, done] @ S[done, j]) if done else F[:, j]
+            s = S[j, j]
+            triangle = one - (s.conjugate() if self.A_adjoint else s) * T
+            y, info = ztrtrs(triangle, right, trans=2 if self.A_adjoint else 0)
+            Y[:, j] = y.reshape(-1) if info == 0 else np.nan
+            done.append(j)
+        return Y
+
+
+def _eigenvalues(T: Matrix) -> Matrix:
+    """Eigenvalues of a Schur form."""
+    return np.diagonal(T) if np.iscomplexobj(T) else np.linalg.eigvals(T)
+
+
+def stabilizing_subspace(
+    A: Matrix, B: Matrix, Q: Matrix, R: Matrix, N: Matrix, E: Matrix, *, discrete: bool
+) -> Matrix | None:
+    """Stabilizing `P` of a Riccati equation by the stable deflating subspace of its pencil, or `None`.
+
+    The pencil `H − λ J` acts on `(x, Pẋ, u)`, so that neither `R` nor `A` needs an inverse; an orthogonal basis of the
+    rows that do not meet `u` reduces it to size `2n`.
+
+    References:
+        Van Dooren, A generalized eigenvalue approach for solving Riccati equations (1981).
+    """
+    from scipy.linalg import LinAlgError, ordqz, qr
+
+    n, m = B.shape
+    H, J = np.zeros((2, 2 * n + m, 2 * n + m))
+    H[:n, :n], H[:n, 2 * n :] = A, B
+    H[n : 2 * n, :n], H[n : 2 * n, 2 * n :] = -Q, -N
+    H[2 * n :, :n], H[2 * n :, 2 * n :] = N.T, R
+    J[:n, :n] = E
+    if discrete:
+        H[n : 2 * n, n : 2 * n] = E.T
+        J[n : 2 * n, n : 2 * n], J[2 * n :, n : 2 * n] = A.T, -B.T
+    else:
+        H[n : 2 * n, n : 2 * n], H[2 * n :, n : 2 * n] = -A.T, B.T
+        J[n : 2 * n, n : 2 * n] = E.T
+    basis, _ = qr(H[:, 2 * n :], check_finite=False)
+    rows = basis[:, m:].T
+    try:
+        *_, Z = ordqz(
+            rows @ H[:, : 2 * n], rows @ J[:, : 2 * n], sort="iuc" if discrete else "lhp", check_finite=False
+        )
+        P = np.linalg.solve((E @ Z[:n, :n]).T, Z[n:, :n].T).T
+    except (LinAlgError, ValueError):
+        return None
+    return 0.5 * (P + P.T)
