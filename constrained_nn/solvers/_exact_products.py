@@ -21,7 +21,7 @@ def _bits(inner: int) -> int:
 
 
 def unit_error(inner: int) -> float:
-    """Error of `sum_of_products` relative to the product of the norms of its factors; roundings add up as their root."""
+    """Error of `sum_of_products` relative to the product of the norms of its factors, as roundings add up."""
     return 2.0 * math.sqrt(inner) * 2.0 ** (-_SLICES * _bits(inner))
 
 
@@ -39,10 +39,11 @@ def sum_of_products(pairs: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]
     columns, rows = xp.amax(abs(X), -2), xp.amax(abs(Y), -1)
     both = (columns > 0) & (rows > 0)
     half = 0.5 * (xp.log2(xp.where(both, rows, 1.0)) - xp.log2(xp.where(both, columns, 1.0)))
-    scale = xp.exp2(xp.round(half))
+    scale = xp.where(both, xp.exp2(xp.round(half)), 0.0)
+    unscale = xp.where(both, xp.exp2(-xp.round(half)), 0.0)
     bits = _bits(X.shape[-1])
     X = _slices(X * scale[..., None, :], -1, bits)
-    Y = _slices(Y * (1.0 / scale)[..., :, None], -2, bits)
+    Y = _slices(Y * unscale[..., :, None], -2, bits)
     hi, lo = X[0] @ Y[0], None
     for last in range(1, _SLICES):
         left, right = xp.concatenate(X[: last + 1], -1), xp.concatenate(Y[last::-1], -2)

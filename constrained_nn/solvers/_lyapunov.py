@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +36,10 @@ from constrained_nn.solvers._sylvester import SylvesterOperator, sylvester_opera
 
 # An estimated error below this is that of rounding: no further step. Newton steps that may lead there.
 _REFINED, _POLISH = 1e-13, 12
+# Below this an error that plain residuals estimate is believed.
+_EASY = 1e-11
+# Batches up to this size are solved by Schur forms at once.
+_FEW = 4
 # How far an inverse may be off: without a look at the eigenvalues, and with it.
 _TRUSTED, _USABLE = 0.01, 0.3
 # Eigenvalues of A and −B (or of A and the inverse of B) this near to each other: no unique solution.
@@ -195,7 +201,9 @@ def _solve(
         finite = all_finite(A, B, C)
         given = _harmless(finite, _Equation(A.detach(), B.detach(), C.detach(), discrete))
         equation, unit = given.scaled()
-        operator = sylvester_operator(equation.A, equation.B, discrete=discrete)
+        operator = None
+        if branchless(A) or A.device.type != "cpu" or len(A) > _FEW:
+            operator = sylvester_operator(equation.A, equation.B, discrete=discrete)
         found = _search(equation, operator)
         X = (found.X * unit).to(dtype)
         status, residual, error = _judge(given, found, found.X * unit, X, dtype, rtol)
@@ -207,6 +215,7 @@ def _solve(
     if tracked(A, B, C):
         # Newton steps with a constant derivative: each adds an order to the derivatives that come out right.
         equation, _ = _harmless(solved, _Equation(A, B, C, discrete)).scaled()
+        operator = operator or sylvester_operator(equation.A, equation.B, discrete=discrete)
         Y = torch.where(solved[..., None, None], found.X, 0.0)
         for _ in range(2):
             Y = Y + operator.solve(equation.residual(Y))
@@ -228,8 +237,9 @@ class _Equation:
     C: Array
     discrete: bool
 
-    def at(self, index: Any) -> _Equation:
-        return _Equation(self.A[index], self.B[index], self.C[index], self.discrete)
+    def array(self, k: int) -> _Equation:
+        """Element `k` in NumPy."""
+        return _Equation(*(M[k].cpu().numpy() for M in (self.A, self.B, self.C)), self.discrete)
 
     def terms(self, X: Array) -> tuple[Array, ...]:
         return (-X, self.A @ X @ self.B, self.C) if self.discrete else (self.A @ X, X @ self.B, self.C)
@@ -283,21 +293,23 @@ class _Found(NamedTuple):
     singular: Array
 
 
-def _search(equation: _Equation, operator: SylvesterOperator) -> _Found:
-    """Two Newton steps with exact residuals; Schur forms for what they leave, but not while tracing."""
+def _search(equation: _Equation, operator: SylvesterOperator | None) -> _Found:
+    """Two Newton steps with exact residuals; Schur forms for what they leave, but not while tracing.
+
+    Schur forms for all elements where there is no operator.
+    """
+    if operator is None:
+        singles = [_by_schur(equation.array(k)) for k in range(len(equation.A))]
+        return _Found(*(torch.from_numpy(np.stack(values)) for values in zip(*singles, strict=True)))
     X = operator.solve(equation.C)
     for _ in range(2):
         X = X + operator.solve(equation.exact_residual(X))
-    found = _audit(equation, X, operator.solve)
+    found = _audit(equation, X, operator.solve, equation.exact_residual)
     if branchless(equation.A):
         return found
-    index = (~((found.error <= _REFINED) & (found.doubt <= _TRUSTED))).nonzero(as_tuple=True)[0]
-    for k in index.tolist():
-        part = _Equation(
-            *(M[k].cpu().numpy() for M in (equation.A, equation.B, equation.C)), equation.discrete
-        )
-        with np.errstate(all="ignore"):
-            other = _by_schur(part)
+    bad = ~((found.error <= _REFINED) & (found.doubt <= _TRUSTED))
+    for k in bad.nonzero(as_tuple=True)[0].tolist():
+        other = _by_schur(equation.array(k))
         if _rank(other) < _rank(_Found(*(t[k] for t in found))):
             for whole, value in zip(found, other, strict=True):
                 whole[k] = torch.as_tensor(value)
@@ -309,15 +321,23 @@ def _rank(found: _Found) -> tuple[bool, float]:
     return bool(found.singular), float(found.error)
 
 
+@np.errstate(all="ignore")
 def _by_schur(equation: _Equation) -> _Found:
-    """One equation in NumPy, refined as long as the steps become smaller."""
-    pair = SchurPair.factor(equation.A, equation.B, discrete=equation.discrete)
-    solve = pair.solve
-    found = _audit(equation, solve(equation.C), solve)
+    """One equation in NumPy; with exact residuals where plain ones do not show that it is solved to rounding."""
+    A, B = equation.A, equation.B
+    with contextlib.suppress(np.linalg.LinAlgError):
+        pair = SchurPair.bilinear(A, B) if equation.discrete else SchurPair.factor(A, B, discrete=False)
+        found = _audit(equation, pair.solve(equation.C), pair.solve, equation.residual)
+        found = found._replace(error=found.error + found.doubt)
+        if found.error <= _EASY:
+            return found
+    pair = SchurPair.factor(A, B, discrete=equation.discrete)
+    found = _audit(equation, pair.solve(equation.C), pair.solve, equation.exact_residual)
     for _ in range(_POLISH):
         if not found.error > _REFINED:
             break
-        other = _audit(equation, found.X + solve(equation.exact_residual(found.X)), solve)
+        X = found.X + pair.solve(equation.exact_residual(found.X))
+        other = _audit(equation, X, pair.solve, equation.exact_residual)
         if not other.error < 0.1 * found.error:
             break
         found = other
@@ -326,25 +346,32 @@ def _by_schur(equation: _Equation) -> _Found:
     return found._replace(error=error, singular=gap < (_DISTINCT if usable else _APART))
 
 
-def _audit(equation: _Equation, X: Array, solve: Callable[[Array], Array]) -> _Found:
+def _audit(
+    equation: _Equation, X: Array, solve: Callable[[Array], Array], residual: Callable[[Array], Array]
+) -> _Found:
     """The Newton step from `X`, and whether `solve` is an inverse at all: it has to bring back a matrix `Z`."""
     xp = namespace(X)
-    n, m = X.shape[-2:]
-    k = np.arange(n * m)
-    Z = (0.5 + (k * 0.6180339887498949) % 1.0) * np.where((k * 0.4142135623730951) % 1.0 < 0.5, 1.0, -1.0)
-    Z = Z.reshape(n, m)
+    Z = _probe(*X.shape[-2:])
     if isinstance(X, Tensor):
         Z = torch.from_numpy(Z).to(X.device)
-    Z = Z + xp.zeros_like(X)
     zero = replace(equation, C=xp.zeros_like(X))
-    step = solve(equation.exact_residual(X))
-    doubt = norm(solve(-zero.residual(Z)) - Z) / norm(Z) * (n * m) ** 0.5
+    step = solve(residual(X))
+    back = solve(-zero.residual(Z + zero.C)) - Z
+    doubt = norm(back) / norm(Z) * (X.shape[-1] * X.shape[-2]) ** 0.5
     lost = ~all_finite(X, step)
     X = xp.where(lost[..., None, None], 0.0, X)
     size, there = norm(X), norm(xp.where(lost[..., None, None], 0.0, step))
     error = xp.where(lost, np.inf, there / xp.where(size > 0, size, 1.0))
     doubt = xp.where(xp.isfinite(doubt), doubt, np.inf)
     return _Found(X, error, doubt, ~(doubt <= _TRUSTED))
+
+
+@functools.cache
+def _probe(n: int, m: int) -> np.ndarray:
+    """A matrix without structure, with entries of modulus 0.5 to 1.5."""
+    k = np.arange(n * m)
+    sign = np.where((k * 0.4142135623730951) % 1.0 < 0.5, 1.0, -1.0)
+    return ((0.5 + (k * 0.6180339887498949) % 1.0) * sign).reshape(n, m)
 
 
 def _judge(
@@ -358,6 +385,6 @@ def _judge(
     whole = norm(exact * unit)
     error = found.error + norm((X - exact) * unit) / torch.where(whole > 0, whole, 1.0)
     residual = relative_residual(*given.terms(X))
-    precise = (residual <= tolerance(rtol, dtype)) & (error <= 1e3 * tolerance(rtol, dtype))
+    precise = (residual <= tolerance(rtol, dtype)) & (error <= tolerance(1e3 * rtol, dtype))
     status = torch.where(precise & fits, int(Status.OK), int(Status.MAX_STEPS))
     return torch.where(found.singular, int(Status.SINGULAR), status), residual, error

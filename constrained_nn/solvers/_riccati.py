@@ -23,8 +23,8 @@ from constrained_nn.solvers._matrix_equations import (
     norm,
     relative_residual,
     require_tensors,
-    symmetric,
     solve,
+    symmetric,
     tolerance,
     tracked,
 )
@@ -37,7 +37,7 @@ from constrained_nn.solvers._riccati_equations import (
     Units,
     with_derivatives,
 )
-from constrained_nn.solvers._riccati_search import Found, is_decreasing, search
+from constrained_nn.solvers._riccati_search import Found, keeps_stable, search
 from constrained_nn.solvers._solution import Status
 
 
@@ -262,17 +262,14 @@ def _judge(
     holds = found.stable & fits
     if dtype != torch.float64:  # rounding may have changed the loop: of the gain, and of P
         for loop in (given.closed_loop(K), given.closed_loop(given.gain(P))):
-            loop = units.loop(loop)
-            finite = all_finite(loop)
-            loop = xp.where(finite[..., None, None], loop, 0.0)
-            holds = holds & finite & is_decreasing(scaled, found.X, loop)
+            holds = holds & keeps_stable(scaled, units.loop(loop))
     closed = xp.where(fits[..., None, None], given.closed_loop(K), 0.0)
     residual = relative_residual(*given.terms(P, given.gain(P)))
     size = largest(exact)
     unit_size = 1.0 / xp.where(size > 0, size, 1.0)[..., None, None]
     whole = norm(exact * unit_size)
     error = found.error + norm((P - exact) * unit_size) / xp.where(whole > 0, whole, 1.0)
-    precise = (residual <= tolerance(rtol, dtype)) & (error <= 1e3 * tolerance(rtol, dtype))
+    precise = (residual <= tolerance(rtol, dtype)) & (error <= tolerance(1e3 * rtol, dtype))
     status = xp.where(precise, int(Status.OK), int(Status.MAX_STEPS))
     status = xp.where(holds, status, int(Status.MISSED))
     status = xp.where(found.stable, status, int(Status.INFEASIBLE))

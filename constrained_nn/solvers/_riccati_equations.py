@@ -101,6 +101,10 @@ class RiccatiEquation(ABC):
         """`F(P) + DF(P)[D] − F(P + D)` for small `D`, which is positive semidefinite."""
 
     @abstractmethod
+    def sensitivity(self, P: Array, K: Array) -> Array:
+        """The size that a relative change of the matrices gives to `F`, as a matrix; semidefinite where `P` is."""
+
+    @abstractmethod
     def operator(self, closed: Tensor) -> SylvesterOperator:
         """Solves `DF(P)[X] = −C` of the equation with `E = I`."""
 
@@ -190,6 +194,13 @@ class ContinuousRiccati(RiccatiEquation):
         DB = self.times_E(D).mT @ self.B
         return symmetric(DB @ solve(self.R, DB.mT))
 
+    def sensitivity(self, P: Array, K: Array) -> Array:
+        PE = P if self.E is None else self.E.mT @ P @ self.E
+        input_part = symmetric(K.mT @ self.R @ K)
+        return (
+            norm(self.Q)[..., None, None] * unit(self) + 2.0 * norm(self.A)[..., None, None] * PE + input_part
+        )
+
     def operator(self, closed: Tensor) -> SylvesterOperator:
         return sylvester_operator(closed.mT, closed, discrete=False)
 
@@ -242,6 +253,10 @@ class DiscreteRiccati(RiccatiEquation):
     def second_order(self, P: Array, closed: Array, D: Array) -> Array:
         DB = closed.mT @ D @ self.B
         return symmetric(DB @ solve(self.weight(P), DB.mT))
+
+    def sensitivity(self, P: Array, K: Array) -> Array:
+        next_part = symmetric(self.A.mT @ P @ self.A + K.mT @ self.R @ K)
+        return norm(self.Q)[..., None, None] * unit(self) + 2.0 * next_part
 
     def operator(self, closed: Tensor) -> SylvesterOperator:
         return sylvester_operator(closed.mT, closed, discrete=True)

@@ -4,12 +4,12 @@ The audit is one Newton step with a residual to twice the working precision. The
 Lyapunov function `X` of the closed loop, `DF(P)[X] = −I`, proves that the loop is stable, and the next step, by the
 second-order term of `F`, that Newton's method converges (Kantorovich), to an exact solution whose loop is stable too.
 At a solution on the boundary of stability a double eigenvalue moves by the square root of the rounding, so that the
-computed loop may look stable; there Newton's method only halves the error.
+loop that belongs to the rounded matrices may be stable; there Newton's method only halves the error, and the step that
+a rounding of the matrices makes is as large as the margin.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +38,9 @@ REFINED = 1e-13
 # What the simplified next Newton step may be of this one: 1/4 at a solution on the boundary of stability (Kantorovich's
 # number h = 1/2), much less elsewhere.
 _NEAR = 0.1
+# The same of the shift that a rounding of the given matrices gives to the solution: at 1/4 their neighbours need not
+# have one.
+_PERSISTS = 0.25
 
 # Given the closed loop: solves DF(P)[X] = −C for right-hand sides (*more, batch, n, n).
 Method = Callable[[RiccatiEquation, Array], Callable[[Array], Array]]
@@ -88,14 +91,15 @@ def audit(equation: RiccatiEquation, outer: Array, P: Array, steps: Array, metho
     finite = finite & all_finite(closed)
     closed = xp.where(finite[..., None, None], closed, -0.5 * unit(equation))
     inverse = method(equation, closed)
-    step, X = inverse(xp.stack([equation.exact_residual(P, K), unit(equation)]))
-    finite = finite & all_finite(step, X)
-    step, X = (xp.where(finite[..., None, None], symmetric(M), 0.0) for M in (step, X))
-    next_step = norm(inverse(equation.second_order(P, closed, step)))
-    noise, size = equation.noise(P, K), norm(X)
-    proof = is_decreasing(equation, X, closed) & is_positive_definite(X)
-    rounding = math.ldexp(P.shape[-1], -51) * norm(closed) * size
-    stable = finite & proof & (rounding < 0.25) & (next_step <= _NEAR * norm(step))
+    change = 2.0**-52 * equation.sensitivity(P, K)
+    step, X, shift = inverse(xp.stack([equation.exact_residual(P, K), unit(equation), change]))
+    finite = finite & all_finite(step, X, shift)
+    step, X, shift = (xp.where(finite[..., None, None], symmetric(M), 0.0) for M in (step, X, shift))
+    after, turn = inverse(xp.stack([equation.second_order(P, closed, D) for D in (step, shift)]))
+    converges = norm(after) <= _NEAR * norm(step)
+    persists = norm(turn) <= _PERSISTS * norm(shift)
+    stable = finite & is_stable(equation, X, closed) & converges & persists
+    noise = equation.noise(P, K)
     units = outer * largest(1.0 / outer)[..., None, None]  # at least 1
     there, whole = norm(step / units), norm(P / units)
     spread = noise * xp.diagonal(X / units, 0, -2, -1).sum(-1)
@@ -104,9 +108,20 @@ def audit(equation: RiccatiEquation, outer: Array, P: Array, steps: Array, metho
     return Found(P, step, X, error, stable, steps)
 
 
-def is_decreasing(equation: RiccatiEquation, X: Array, closed: Array) -> Array:
-    """Whether `X`, which falls by `|x|²` along one closed loop, falls by half as much at least along this one."""
-    return is_positive_definite(equation.decrease(X, closed) - 0.5 * unit(equation))
+def is_stable(equation: RiccatiEquation, X: Array, closed: Array) -> Array:
+    """Whether `X`, which should fall by `|x|²` along the closed loop, proves that it is stable, rounding included."""
+    falls = is_positive_definite(equation.decrease(X, closed) - 0.5 * unit(equation))
+    rounding = 2.0**-51 * norm(closed) * norm(X)
+    return falls & is_positive_definite(X) & (rounding < 0.25)
+
+
+def keeps_stable(equation: RiccatiEquation, closed: Array) -> Array:
+    """Whether another closed loop, such as that of rounded numbers, is stable."""
+    xp, finite = namespace(closed), all_finite(closed)
+    closed = xp.where(finite[..., None, None], closed, -0.5 * unit(equation))
+    X = _by_doubling(equation, closed)(unit(equation))
+    finite = finite & all_finite(X)
+    return finite & is_stable(equation, xp.where(finite[..., None, None], symmetric(X), 0.0), closed)
 
 
 def search(equation: RiccatiEquation, outer: Array, guess: Array | None) -> Found:

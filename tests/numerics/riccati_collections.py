@@ -1,25 +1,33 @@
 """CAREX and DAREX, collections of Riccati equations, and their solutions in 600-bit arithmetic.
 
 Benner, Laub, Mehrmann, A collection of benchmark examples for the numerical solution of algebraic Riccati equations I
-and II, SPC 95_22 and SPC 95_23 (1995). Without the examples whose data is a file, but for those that SciPy ships.
+and II, SPC 95_22 and SPC 95_23 (1995). The small examples of fixed data are in `riccati_collections.json`, numbered as in
+SciPy's tests; larger ones are taken from the files that SciPy installs with its tests, where they are there.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import flint
 import numpy as np
-from scipy.linalg import block_diag
-from scipy.linalg.tests import test_solvers as scipy_tests
+import scipy
 
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def carex() -> Iterator[tuple[str, Matrices]]:
     """The twenty examples with SciPy's parameters, and those with a parameter swept over it."""
-    for k, (A, B, Q, R, _) in enumerate(scipy_tests.TestSolveContinuousAre.cases):
-        yield f"carex-{k + 1}", _matrices(A, B, Q, R)
+    yield from _fixed("carex")
+    for k in (6, 15, 18, 19, 20):
+        file = Path(scipy.__file__).parent / "linalg" / "tests" / "data" / f"carex_{k}_data.npz"
+        if file.exists():
+            with np.load(file) as data:
+                yield f"carex-{k}", _matrices(*(data[name] for name in "ABQR"))
+    yield "carex-16", _circle(64)
+    yield "carex-17", _matrices(np.eye(21, k=1), np.eye(21)[:, -1:], _corner(21), 1)
     for k in range(9):
         yield f"carex-2.1-{k}", _matrices([[1, 0], [0, -2]], [[10.0**-k], [0]], np.ones((2, 2)), 1)
     for k in range(0, 12, 2):
@@ -48,9 +56,7 @@ def carex() -> Iterator[tuple[str, Matrices]]:
         A = [[-e, 1, 0, 0], [-1, -e, 0, 0], [0, 0, e, 1], [0, 0, -1, e]]
         yield f"carex-2.8-{k}", _matrices(A, np.ones((4, 1)), np.ones((4, 4)), 1)
     for n in (5, 9, 16, 32):
-        A = np.diag(np.ones(n - 1), 1) + np.diag(np.ones(n - 1), -1) - 2 * np.eye(n)
-        A[0, -1] = A[-1, 0] = 1
-        yield f"carex-3.2-{n}", _matrices(A, np.eye(n), np.eye(n), np.eye(n))
+        yield f"carex-3.2-{n}", _circle(n)
     for n in (1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 30):
         for r in (1e-4, 1.0, 1e4):
             yield f"carex-4.1-{n}-{r:g}", _matrices(np.eye(n, k=1), np.eye(n)[:, -1:], _corner(n), r)
@@ -74,9 +80,8 @@ def carex() -> Iterator[tuple[str, Matrices]]:
 
 def darex() -> Iterator[tuple[str, Matrices]]:
     """The examples of SciPy's tests with real data, and those with a parameter swept over it."""
-    for k, (A, B, Q, R, _) in enumerate(scipy_tests.TestSolveDiscreteAre.cases):
-        if not any(np.iscomplexobj(M) for M in (A, B, Q, R)):
-            yield f"darex-{k}", _matrices(A, B, Q, R)
+    yield from _fixed("darex")
+    yield "darex-18", _matrices(np.eye(100, k=1), np.eye(100)[:, -1:], np.eye(100), 1)
     for k in range(-8, 9):
         yield f"darex-2.1-{k}", _matrices([[0, 10.0**k], [0, 0]], [[0], [1]], np.eye(2), 1)
     V = np.eye(3) - 2.0 / 3.0
@@ -90,6 +95,17 @@ def darex() -> Iterator[tuple[str, Matrices]]:
     for n in (2, 5, 10, 20, 40):
         for r in (1e-6, 1.0, 1e6):
             yield f"darex-2.4-{n}-{r:g}", _matrices(np.eye(n, k=1), np.eye(n)[:, -1:], np.eye(n), r)
+
+
+def _fixed(collection: str) -> Iterator[tuple[str, Matrices]]:
+    examples = json.loads(Path(__file__).with_suffix(".json").read_text())
+    yield from ((name, _matrices(*M)) for name, M in examples.items() if name.startswith(collection))
+
+
+def _circle(n: int) -> Matrices:
+    A = np.eye(n, k=1) + np.eye(n, k=-1) - 2 * np.eye(n)
+    A[0, -1] = A[-1, 0] = 1
+    return _matrices(A, np.eye(n), np.eye(n), np.eye(n))
 
 
 def _corner(n: int) -> np.ndarray:
@@ -162,10 +178,3 @@ def _size(W: flint.arb_mat) -> flint.arb:
         for x in row:
             total = total + x * x
     return total.sqrt().mid()
-
-
-def example_names(collection) -> list[str]:
-    return [name for name, _ in collection()]
-
-
-__all__ = ["block_diag", "carex", "darex", "reference"]
