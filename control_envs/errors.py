@@ -29,3 +29,7 @@ class InfeasibleActionError(ArithmeticError):
 
 class MissingExtraError(ImportError):
     """An optional dependency is not installed."""
+
+
+class NotStabilizableError(ArithmeticError):
+    """A linearization has no feedback that stabilizes it at this cost."""

@@ -212,11 +212,19 @@ class RegulatorExperiment(Experiment):
         return torch.from_numpy(path.x), torch.from_numpy(path.u)
 
     def _gain(self, effort: float) -> np.ndarray:
-        from scipy.linalg import solve_continuous_are
+        import torch
+
+        from constrained_nn.errors import InfeasibleError
+        from constrained_nn.solvers import solve_care
 
         A, B = self.task.plant.linearize(self.task.goal, self.task.goal_input)
-        R = effort * np.eye(B.shape[1])
-        return np.linalg.solve(R, B.T @ solve_continuous_are(A, B, np.eye(len(A)), R))
+        weights = np.eye(len(A)), effort * np.eye(B.shape[1])
+        solution = solve_care(*(torch.as_tensor(M, dtype=torch.float64) for M in (A, B, *weights)))
+        if not solution.ok:
+            raise InfeasibleError(
+                f"sd-lqr: expected a reference that LQR stabilizes, got none. {solution.describe_failures()}"
+            )
+        return solution.gain.numpy()
 
     def judge(self, make: Callable[..., Any]) -> tuple[torch.Tensor, float]:
         """`|e|/|e(0)|` over time `(models, tests, T + 1)`, and how often the gain of the reference stood in [%]."""

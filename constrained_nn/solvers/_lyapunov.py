@@ -57,9 +57,12 @@ def solve_sylvester(
 
     `A X + X B + C = 0`.
 
-    Guarantee: status `OK` means that the residual of the returned `X` is at most `rtol` of the sum of its terms, and
-    that the equation has no other solution. Derivatives of first and second order in all matrices, in every
-    transform; those of a failed element are 0. Computed in float64 whatever the dtype.
+    Guarantee: status `OK` is about the `X` that is returned, after rounding to its dtype: its
+    estimated error is at most `1000 rtol` of its norm, its residual at most `rtol` of the sum of
+    its terms (and what rounding to a dtype of less than float64 leaves), and the equation has no
+    other solution. Derivatives of first and second order in all matrices, in every transform, and
+    they change no value; those of a failed element are 0. Computed in float64 whatever the dtype.
+    Complex matrices are refused.
 
     Args:
         A: Left matrix `(*batch, n, n)`.
@@ -69,11 +72,11 @@ def solve_sylvester(
 
     Returns:
         A `MatrixSolution`; no value raises. Up to `n m = 64` by one factorization of the Kronecker matrix, beyond by
-        doubling where `A` and `B` are stable; larger equations that are not stable cost `(n m)³`, and under
-        `torch.func` and compilation they are flagged.
+        doubling where `A` and `B` are stable; what these leave, and small batches, by Schur forms, one by one, in
+        memory of `n² + m²`. Under `torch.func` and compilation larger equations that are not stable are flagged.
 
     Raises:
-        ShapeError: The matrices do not fit each other, or are not tensors.
+        ShapeError: The matrices do not fit each other, are complex, or are not tensors.
 
     Example:
         >>> import torch
@@ -239,7 +242,8 @@ class _Equation:
 
     def array(self, k: int) -> _Equation:
         """Element `k` in NumPy."""
-        return _Equation(*(M[k].cpu().numpy() for M in (self.A, self.B, self.C)), self.discrete)
+        A, B, C = (M[k].cpu().numpy() for M in (self.A, self.B, self.C))
+        return _Equation(A, B, C, self.discrete)
 
     def terms(self, X: Array) -> tuple[Array, ...]:
         return (-X, self.A @ X @ self.B, self.C) if self.discrete else (self.A @ X, X @ self.B, self.C)
@@ -250,13 +254,13 @@ class _Equation:
 
     def exact_residual(self, X: Array) -> Array:
         """The residual of the given numbers, rounded once."""
-        A, B, minus = self.A, self.B, None
+        A, B = self.A, self.B
         if self.discrete:
             AX, low = sum_of_products([(A, X)])
             total, rest = sum_of_products([(AX, B), (low, B)])
             total, error = two_sum(total, self.C)
-            total, minus = two_sum(total, -X)
-            rest = rest + minus
+            total, last = two_sum(total, -X)
+            rest = rest + last
         else:
             total, rest = sum_of_products([(A, X), (X, B)])
             total, error = two_sum(total, self.C)
@@ -351,9 +355,10 @@ def _audit(
 ) -> _Found:
     """The Newton step from `X`, and whether `solve` is an inverse at all: it has to bring back a matrix `Z`."""
     xp = namespace(X)
-    Z = _probe(*X.shape[-2:])
-    if isinstance(X, Tensor):
-        Z = torch.from_numpy(Z).to(X.device)
+    if isinstance(X, Tensor):  # tracers do not see through a cache
+        Z = torch.from_numpy(_probe.__wrapped__(*X.shape[-2:])).to(X.device)
+    else:
+        Z = _probe(*X.shape[-2:])
     zero = replace(equation, C=xp.zeros_like(X))
     step = solve(residual(X))
     back = solve(-zero.residual(Z + zero.C)) - Z
@@ -386,5 +391,6 @@ def _judge(
     error = found.error + norm((X - exact) * unit) / torch.where(whole > 0, whole, 1.0)
     residual = relative_residual(*given.terms(X))
     precise = (residual <= tolerance(rtol, dtype)) & (error <= tolerance(1e3 * rtol, dtype))
-    status = torch.where(precise & fits, int(Status.OK), int(Status.MAX_STEPS))
+    status = torch.where(precise, int(Status.OK), int(Status.MAX_STEPS))
+    status = torch.where(fits, status, int(Status.MISSED))
     return torch.where(found.singular, int(Status.SINGULAR), status), residual, error

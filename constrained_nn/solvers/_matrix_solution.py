@@ -11,8 +11,12 @@ from torch import Tensor
 from constrained_nn.solvers._solution import PerElement, Status
 
 _LINEAR = {
-    Status.OK: "The equation holds to the stated tolerance.",
-    Status.MAX_STEPS: "The equation does not hold to rtol. Raise rtol, or rescale the unknowns.",
+    Status.OK: "The equation holds, and its solution is known, to the stated tolerance.",
+    Status.MAX_STEPS: (
+        "The solution is not known to rtol: the equation is too ill-conditioned for float64, or for its dtype. Raise "
+        "rtol, or rescale the unknowns."
+    ),
+    Status.MISSED: "The solution does not fit into this dtype. Pass float64, or rescale the unknowns.",
     Status.SINGULAR: (
         "The equation has no unique solution: two eigenvalues add up to 0 (continuous) or multiply to 1 (discrete)."
     ),
@@ -27,7 +31,13 @@ _RICCATI = {
         "No stabilizing solution was found: (A, B) is not stabilizable, or a mode on the boundary of stability "
         "does not enter the cost. Add inputs, or weight all states (Q positive definite)."
     ),
-    Status.SINGULAR: "R is not positive definite. Weight every input.",
+    Status.SINGULAR: (
+        "R is not positive definite (discrete: semidefinite), or E has no inverse. Weight every input."
+    ),
+    Status.MISSED: (
+        "A stabilizing solution was found, but rounded to this dtype it does not stabilize, or does not fit. Pass "
+        "float64, or rescale the states."
+    ),
 }
 
 
@@ -36,7 +46,7 @@ class MatrixSolution(PerElement):
     """Solution of a linear matrix equation with a per-element account.
 
     Args:
-        X: The solution `(*batch, n, m)`; 0 where the status says failure.
+        X: The solution `(*batch, n, m)`; 0 where the status says that there is none.
         status: `Status` codes `(*batch)`, int8.
         residual: Frobenius norm of the residual over the sum of the norms of its terms `(*batch)`, of the `X` that
             is returned.

@@ -54,13 +54,15 @@ def solve_care(
 ) -> RiccatiSolution:
     """Stabilizing solution of the continuous-time algebraic Riccati equation.
 
-    `Aᵀ P + P A − (P B + N) R⁻¹ (Bᵀ P + Nᵀ) + Q = 0`, gain `K = R⁻¹ (Bᵀ P + Nᵀ)`: `u = −K x` minimizes
-    `∫ xᵀQx + 2 xᵀNu + uᵀRu dt`.
+    `Aᵀ P E + Eᵀ P A − (Eᵀ P B + N) R⁻¹ (Bᵀ P E + Nᵀ) + Q = 0`, gain `K = R⁻¹ (Bᵀ P E + Nᵀ)`: with `E ẋ = A x + B u`,
+    `u = −K x` minimizes `∫ xᵀQx + 2 xᵀNu + uᵀRu dt`.
 
-    Guarantee: status `OK` means that the residual of the `P` that is returned is at most `rtol` of the sum of its
-    terms, and that every eigenvalue of `A − B K` has a negative real part. Derivatives of first and second order in
-    all matrices, in every transform; those of a failed element are 0. Only the symmetric parts of `Q` and `R` count,
-    and `P` is exactly symmetric. Computed in float64 whatever the dtype.
+    Guarantee: status `OK` is about the `P` and `K` that are returned, after rounding to their dtype. The estimated
+    error of `P` is at most `1000 rtol` of its norm, its residual at most `rtol` of the sum of its terms (and what
+    rounding to a dtype of less than float64 leaves), and a Lyapunov function proves that every eigenvalue of
+    `E⁻¹ (A − B K)` has a negative real part. Derivatives of first and second order in all matrices, in every
+    transform, and they change no value; those of a failed element are 0. Only the symmetric parts of `Q` and `R`
+    count, and `P` is exactly symmetric. Computed in float64 whatever the dtype. Complex matrices are refused.
 
     Args:
         A: System matrix `(*batch, n, n)`.
@@ -68,6 +70,7 @@ def solve_care(
         Q: State weight `(*batch, n, n)`.
         R: Input weight `(*batch, m, m)`, positive definite.
         cross: Cross weight `N` `(*batch, n, m)`; default 0.
+        descriptor: Matrix `E` `(*batch, n, n)` with an inverse; default the identity.
         guess: A nearby solution, such as that of the last step along a trajectory `(*batch, n, n)`. Elements that
             Newton's method does not bring from there to a stabilizing solution start afresh.
         rtol: Largest relative residual of an element that is called `OK`.
@@ -76,7 +79,7 @@ def solve_care(
         A `RiccatiSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other, or are not tensors.
+        ShapeError: The matrices do not fit each other, are complex, or are not tensors.
 
     Example:
         >>> import torch
@@ -88,6 +91,7 @@ def solve_care(
     References:
         Chu, Fan, Lin, A structure-preserving doubling algorithm for continuous-time algebraic Riccati equations (2005).
         Kleinman, On an iterative technique for Riccati equation computations (1968).
+        Van Dooren, A generalized eigenvalue approach for solving Riccati equations (1981).
         Kao, Hennequin, Automatic differentiation of Sylvester, Lyapunov, and algebraic Riccati equations (2020).
     """
     return _solve(ContinuousRiccati, "solve_care", (A, B, Q, R), cross, descriptor, guess, rtol)
@@ -106,17 +110,19 @@ def solve_dare(
 ) -> RiccatiSolution:
     """Stabilizing solution of the discrete-time algebraic Riccati equation.
 
-    `P = Aᵀ P A − (Aᵀ P B + N) (R + Bᵀ P B)⁻¹ (Bᵀ P A + Nᵀ) + Q`, gain `K = (R + Bᵀ P B)⁻¹ (Bᵀ P A + Nᵀ)`:
-    `u = −K x` minimizes `Σ xᵀQx + 2 xᵀNu + uᵀRu`.
+    `Eᵀ P E = Aᵀ P A − (Aᵀ P B + N) (R + Bᵀ P B)⁻¹ (Bᵀ P A + Nᵀ) + Q`, gain `K = (R + Bᵀ P B)⁻¹ (Bᵀ P A + Nᵀ)`: with
+    `E x⁺ = A x + B u`, `u = −K x` minimizes `Σ xᵀQx + 2 xᵀNu + uᵀRu`.
 
-    Guarantee: as for `solve_care`, with every eigenvalue of `A − B K` inside the unit circle. `A` may be singular.
+    Guarantee: as for `solve_care`, with every eigenvalue of `E⁻¹ (A − B K)` inside the unit circle.
+    `A` may be singular, and so may `R` where `R + Bᵀ P B` is not.
 
     Args:
         A: System matrix `(*batch, n, n)`.
         B: Input matrix `(*batch, n, m)`.
         Q: State weight `(*batch, n, n)`.
-        R: Input weight `(*batch, m, m)`, positive definite.
+        R: Input weight `(*batch, m, m)`, positive semidefinite.
         cross: Cross weight `N` `(*batch, n, m)`; default 0.
+        descriptor: Matrix `E` `(*batch, n, n)` with an inverse; default the identity.
         guess: A nearby solution `(*batch, n, n)`, as for `solve_care`.
         rtol: Largest relative residual of an element that is called `OK`.
 
@@ -124,7 +130,7 @@ def solve_dare(
         A `RiccatiSolution`; no value raises.
 
     Raises:
-        ShapeError: The matrices do not fit each other, or are not tensors.
+        ShapeError: The matrices do not fit each other, are complex, or are not tensors.
 
     Example:
         >>> import torch

@@ -269,16 +269,15 @@ class DiscreteRiccati(RiccatiEquation):
 def with_derivatives(equation: RiccatiEquation, P: Tensor) -> Tensor:
     """`P` as a function of the matrices: two Newton steps with a constant derivative, each of which adds an order to
     the derivatives that come out right, in plain operations."""
-    fixed, E = equation.map(Tensor.detach), equation.E
-    closed = fixed.closed_loop(fixed.gain(P))
-    if E is not None:
-        closed = solve(fixed.E.mT, closed.mT).mT
+    fixed = equation.map(Tensor.detach)
+    closed, left = fixed.closed_loop(fixed.gain(P)), None
+    if fixed.E is not None:
+        left = solve(fixed.E.mT, unit(fixed))  # E⁻ᵀ
+        closed = closed @ left.mT
     operator = fixed.operator(closed)
     for _ in range(2):
         right = equation.residual(P)
-        if E is not None:
-            right = solve(fixed.E.mT, solve(fixed.E.mT, right).mT).mT
-        P = symmetric(P + operator.solve(right))
+        P = symmetric(P + operator.solve(right if left is None else left @ right @ left.mT))
     return P
 
 

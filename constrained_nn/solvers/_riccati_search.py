@@ -231,9 +231,9 @@ def _single(equation: RiccatiEquation, outer: Array, before: Found) -> Found:
         found = _refine(equation, outer, found, _POLISH, _by_schur)
     if bool(found.stable[0]) and found.error[0] <= REFINED:
         return found
-    A, B, Q, R, N, E = (None if M is None else M[0] for M in vars(equation).values())
-    N = np.zeros_like(B) if N is None else N
-    E = np.eye(len(A)) if E is None else E
+    A, B, Q, R = equation.A[0], equation.B[0], equation.Q[0], equation.R[0]
+    N = np.zeros_like(B) if equation.N is None else equation.N[0]
+    E = np.eye(len(A)) if equation.E is None else equation.E[0]
     P = stabilizing_subspace(A, B, Q, R, N, E, discrete=equation.discrete)
     if P is None or not np.isfinite(P).all():
         return found

@@ -14,6 +14,12 @@ import numpy as np
 Matrix = np.ndarray
 
 
+def _scipy() -> Any:
+    from scipy import linalg
+
+    return linalg
+
+
 @dataclass(frozen=True, eq=False)
 class SchurPair:
     """Solves `A X + X B + C = 0`, or `X = A X B + C` for `discrete`, from Schur forms of `A` and `B`.
@@ -36,9 +42,7 @@ class SchurPair:
     @classmethod
     def factor(cls, A: Matrix, B: Matrix, *, discrete: bool) -> SchurPair:
         """One factorization where `A` is the transpose of `B`, otherwise two."""
-        from scipy.linalg import schur
-
-        output: Any = "complex" if discrete else "real"
+        schur, output = _scipy().schur, "complex" if discrete else "real"
         S, V = schur(B, output=output, check_finite=False)
         if A.shape == B.shape and np.array_equal(A, B.T):
             return cls(V, S, V, S, discrete, A_adjoint=True)
@@ -67,7 +71,7 @@ class SchurPair:
             C = self.around[0] @ C @ self.around[1]
         F = self.U.conj().T @ C @ self.V
         Y = self._stein(F) if self.discrete else self._sylvester(-F)
-        return np.ascontiguousarray((self.U @ Y @ self.V.conj().T).real)
+        return np.ascontiguousarray(np.real(self.U @ Y @ self.V.conj().T))
 
     def gap(self) -> float:
         """Least `|λ + μ|` over the eigenvalues of `A` and `B` relative to their size, or least `|1 − λ μ|`."""
@@ -81,17 +85,13 @@ class SchurPair:
         return float(np.abs(left[:, None] + right).min() / (size if size > 0 else 1.0))
 
     def _sylvester(self, F: Matrix) -> Matrix:
-        from scipy.linalg.lapack import dtrsyl
-
         left, right = ("T" if adjoint else "N" for adjoint in (self.A_adjoint, self.B_adjoint))
-        Y, scale, _ = dtrsyl(self.T, self.S, F, trana=left, tranb=right)
+        Y, scale, _ = _scipy().lapack.dtrsyl(self.T, self.S, F, trana=left, tranb=right)
         return Y / scale if scale > 0 else np.full_like(Y, np.nan)
 
     def _stein(self, F: Matrix) -> Matrix:
         """`Y = T Y S + F`, one column after the other: `(I − s_jj T) y_j = f_j + T Σ y_k s_kj`."""
-        from scipy.linalg.lapack import ztrtrs
-
-        T, n = self.T, F.shape[1]
+        T, n, ztrtrs = self.T, F.shape[1], _scipy().lapack.ztrtrs
         # with Tᴴ on the left, conjugation of s keeps the upper triangle: I − s Tᴴ = (I − conj(s) T)ᴴ
         S = self.S.conj().T if self.B_adjoint else self.S
         left = T.conj().T if self.A_adjoint else T
@@ -130,8 +130,7 @@ def stabilizing_subspace(
     References:
         Van Dooren, A generalized eigenvalue approach for solving Riccati equations (1981).
     """
-    from scipy.linalg import LinAlgError, ordqz, qr
-
+    scipy = _scipy()
     n, m = B.shape
     H, J = np.zeros((2, 2 * n + m, 2 * n + m))
     H[:n, :n], H[:n, 2 * n :] = A, B
@@ -144,13 +143,13 @@ def stabilizing_subspace(
     else:
         H[n : 2 * n, n : 2 * n], H[2 * n :, n : 2 * n] = -A.T, B.T
         J[n : 2 * n, n : 2 * n] = E.T
-    basis, _ = qr(H[:, 2 * n :], check_finite=False)
+    basis, _ = scipy.qr(H[:, 2 * n :], check_finite=False)
     rows = basis[:, m:].T
     try:
-        *_, Z = ordqz(
+        *_, Z = scipy.ordqz(
             rows @ H[:, : 2 * n], rows @ J[:, : 2 * n], sort="iuc" if discrete else "lhp", check_finite=False
         )
         P = np.linalg.solve((E @ Z[:n, :n]).T, Z[n:, :n].T).T
-    except (LinAlgError, ValueError):
+    except (np.linalg.LinAlgError, ValueError):
         return None
     return 0.5 * (P + P.T)

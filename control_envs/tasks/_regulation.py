@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from control_envs._array import constant, namespace
+from control_envs.errors import NotStabilizableError
 from control_envs.simulate import RK4, Integrator
 from control_envs.tasks._base import Array, Task, TaskConstraint, embed
 
@@ -69,9 +70,29 @@ class RegulationTask(QuadraticTask):
 
     @cached_property
     def gain(self) -> np.ndarray:
-        """Linear-quadratic gain `K` `(m, n)` of the linearization at the goal."""
-        from scipy.linalg import solve_continuous_are
+        """Linear-quadratic gain `K` `(m, n)` of the linearization at the goal.
+
+        Raises:
+            NotStabilizableError: The Riccati equation has no stabilizing solution, or one that rounding does not tell
+                from none.
+        """
+        from scipy.linalg import LinAlgError, solve_continuous_are
 
         A, B = self.plant.linearize(self.goal, self.goal_input)
-        P = solve_continuous_are(A, B, np.diag(self.state_weights), np.diag(self.input_weights))
-        return (B.T @ P) / self.input_weights[:, None]
+        try:
+            P = solve_continuous_are(A, B, np.diag(self.state_weights), np.diag(self.input_weights))
+        except (LinAlgError, ValueError) as error:
+            raise self._no_gain(str(error)) from None
+        K = (B.T @ P) / self.input_weights[:, None]
+        closed = A - B @ K
+        slowest = np.linalg.eigvals(closed).real.max()
+        # an eigenvalue on the boundary is double in the equation and moves by the square root of the rounding
+        if not slowest < -1e-7 * np.linalg.norm(closed):
+            raise self._no_gain(f"the closed loop has an eigenvalue of real part {slowest:.3g} 1/s")
+        return K
+
+    def _no_gain(self, reason: str) -> NotStabilizableError:
+        return NotStabilizableError(
+            f"{type(self).__name__}.gain: expected a linearization that state feedback stabilizes at this cost, got "
+            f"none ({reason}). Weight every state that does not come to rest by itself, or add inputs."
+        )

@@ -1,7 +1,7 @@
 """CAREX and DAREX, collections of Riccati equations, and their solutions in 600-bit arithmetic.
 
 Benner, Laub, Mehrmann, A collection of benchmark examples for the numerical solution of algebraic Riccati equations I
-and II, SPC 95_22 and SPC 95_23 (1995). The small examples of fixed data are in `riccati_collections.json`, numbered as in
+and II, SPC 95_22 and SPC 95_23 (1995). Small examples of fixed data are in `riccati_collections.json`, numbered as in
 SciPy's tests; larger ones are taken from the files that SciPy installs with its tests, where they are there.
 """
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import solve_continuous_lyapunov
+from scipy.linalg import solve_discrete_lyapunov as solve_discrete
 from scipy.linalg import solve_sylvester as scipy_sylvester
 
 from constrained_nn.errors import ShapeError
@@ -17,6 +20,7 @@ from constrained_nn.solvers import (
     solve_sylvester,
 )
 from tests.fake_cuda import fake_cuda, on_cuda
+from tests.numerics import lyapunov_collections
 
 BOTH = pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
 
@@ -147,3 +151,73 @@ def test_shapes_that_do_not_fit():
         solve_lyapunov(torch.eye(3), torch.eye(3).numpy())
     with pytest.raises(ShapeError, match=r"solve_sylvester: expected A as a torch tensor, got list"):
         solve_sylvester([[1.0]], torch.eye(3), torch.ones(3, 2))
+
+
+@BOTH
+@pytest.mark.untyped
+def test_collection_against_600_bits(discrete):
+    """CTLEX and DTLEX: nothing OK is off by more than 1e-6, and nothing that SciPy solves to 1e-8 is flagged."""
+    solved = 0
+    for name, A, Q in lyapunov_collections.equations((3, 6, 8, 10, 15), discrete=discrete):
+        X = lyapunov_collections.reference(A, Q, discrete=discrete)
+        if not np.abs(X).max() < 1e100:  # rounding has made A unstable
+            continue
+        solution = lyapunov(discrete)(torch.from_numpy(A), torch.from_numpy(Q))
+        off = np.linalg.norm(solution.X.numpy() - X) / np.linalg.norm(X)
+        if solution.ok:
+            assert off <= 1e-6, name
+            solved += 1
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                theirs = solve_discrete(A, Q) if discrete else solve_continuous_lyapunov(A, -Q)
+            assert not np.linalg.norm(theirs - X) <= 1e-8 * np.linalg.norm(X), name
+        assert solution.status != Status.SINGULAR, name
+    assert solved >= 55
+
+
+@BOTH
+def test_one_number_with_and_without_derivatives(discrete, generator):
+    for n in (2, 9):
+        A, Q = draw(generator, 20, n, n), draw(generator, 20, n, n)
+        plain, followed = lyapunov(discrete)(A, Q), lyapunov(discrete)(A.clone().requires_grad_(), Q)
+        assert torch.equal(plain.X, followed.X.detach())
+        assert torch.equal(plain.status, followed.status)
+        assert followed.X.requires_grad
+
+
+@BOTH
+def test_unstable_equations_of_eighty_unknown_rows(discrete, generator):
+    """By Schur forms: values, derivatives and their derivatives; the Kronecker matrix would take 0.3 GB."""
+    n = 80
+    A, Q = draw(generator, n, n) / n**0.5, torch.eye(n, dtype=torch.float64)
+    A = (1.3 * A).requires_grad_()
+    X = lyapunov(discrete)(A, Q)
+    assert X.ok
+    weight = draw(generator, n, n)
+    (slope,) = torch.autograd.grad((X.X * weight).sum(), A, create_graph=True)
+    along, step = draw(generator, n, n), 1e-6
+    more, less = (lyapunov(discrete)(A.detach() + s * step * along, Q).X for s in (1, -1))
+    by_differences = ((more - less) * weight).sum() / (2 * step)
+    assert (slope * along).sum().item() == pytest.approx(by_differences.item(), rel=1e-4)
+    (second,) = torch.autograd.grad((slope * along).sum(), A)
+    assert bool(second.isfinite().all())
+    assert bool(second.any())
+
+
+def test_equations_in_other_units_and_in_lower_precision(generator):
+    A, Q = draw(generator, 4, 4) - 4 * torch.eye(4), torch.eye(4, dtype=torch.float64)
+    base = solve_lyapunov(A, Q)
+    for power in (-800, -300, 300, 800):
+        solution = solve_lyapunov(A, 2.0**power * Q)
+        assert solution.ok
+        torch.testing.assert_close(solution.X * 2.0**-power, base.X, rtol=1e-13, atol=0)
+    for dtype in (torch.float32, torch.bfloat16):
+        small = solve_lyapunov(A.to(dtype), Q.to(dtype))
+        exact = solve_lyapunov(A.to(dtype).double(), Q)
+        assert small.ok
+        off = torch.linalg.matrix_norm(small.X.double() - exact.X) / torch.linalg.matrix_norm(exact.X)
+        assert off <= 1.01 * small.error.double() + 1e-12
+    too_large = solve_lyapunov(-1e-30 * torch.eye(2), 1e30 * torch.eye(2))
+    assert too_large.status == Status.MISSED
+    assert not too_large.X.any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,8 @@ def tensors(*matrices) -> list[torch.Tensor]:
 
 def scipy_solution(discrete: bool, matrices) -> np.ndarray | None:
     try:
-        with np.errstate(all="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return (solve_discrete_are if discrete else solve_continuous_are)(*matrices)
     except LinAlgError:
         return None
@@ -100,15 +103,15 @@ def test_marginal_modes_outside_of_the_cost_are_infeasible(equation):
 
 @BOTH
 def test_unweighted_oscillators_in_random_coordinates(discrete, generator):
-    """A mode on the boundary of stability that does not enter the cost, in 200 systems: none is OK."""
+    """A mode on the boundary of stability that does not enter the cost, in 50 systems: none is OK."""
     n = 4
-    T = torch.linalg.qr(torch.randn(200, n, n, generator=generator, dtype=torch.float64))[0]
-    w = 0.3 + torch.rand(200, generator=generator, dtype=torch.float64)
-    A = torch.zeros(200, n, n, dtype=torch.float64)
+    T = torch.linalg.qr(torch.randn(50, n, n, generator=generator, dtype=torch.float64))[0]
+    w = 0.3 + torch.rand(50, generator=generator, dtype=torch.float64)
+    A = torch.zeros(50, n, n, dtype=torch.float64)
     A[:, 0, 1], A[:, 1, 0] = w, -w
-    A[:, 2:, 2:] = 0.4 * torch.randn(200, 2, 2, generator=generator, dtype=torch.float64)
+    A[:, 2:, 2:] = 0.4 * torch.randn(50, 2, 2, generator=generator, dtype=torch.float64)
     A = torch.linalg.matrix_exp(A) if discrete else A
-    B = torch.randn(200, n, 1, generator=generator, dtype=torch.float64)
+    B = torch.randn(50, n, 1, generator=generator, dtype=torch.float64)
     Q = torch.diag(torch.tensor([0.0, 0.0, 1.0, 2.0])).double()
     solution = solver(discrete)(T @ A @ T.mT, T @ B, T @ Q @ T.mT, torch.eye(1).double())
     assert not solution.ok.any()
@@ -232,7 +235,7 @@ def test_large_equations_take_little_memory(discrete):
     rng = np.random.default_rng(0)
     n = 300
     A = rng.normal(size=(n, n)) / np.sqrt(n)
-    A = 1.1 * A if discrete else A - 0.5 * np.eye(n)
+    A = 1.1 * A if discrete else A - 0.95 * np.eye(n)
     solution = solver(discrete)(*tensors(A, rng.normal(size=(n, 3)), np.eye(n), np.eye(3)))
     assert solution.ok
     assert solution.error < 1e-12
