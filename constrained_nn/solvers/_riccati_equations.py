@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -160,6 +161,18 @@ class RiccatiEquation(ABC):
         """A bound `(*batch)` of the error of `exact_residual`."""
         inner = 2 * self.A.shape[-1] + 3 * self.B.shape[-1]
         return unit_error(inner) * sum(norm(term) for term in self.terms(P, K))
+
+    def plain_residual(self, P: Array, K: Array, closed: Array) -> tuple[Array, Array]:
+        """The residual in working precision, and a bound `(*batch)` of its error."""
+        KRK = K.mT @ (self.R @ K)
+        total, size = self.Q + KRK, norm(self.Q) + norm(KRK)
+        if self.N is not None:
+            NK = self.N @ K
+            total, size = total - (NK + NK.mT), size + 2.0 * norm(NK)
+        system = (norm(self.A) + norm(self.B @ K)) * (1.0 if self.E is None else norm(self.E))
+        size = size + 2.0 * norm(P) * system * (1.0 + norm(closed))
+        noise = 2.0**-52 * math.sqrt(2 * self.A.shape[-1]) * size
+        return symmetric(total - self.decrease(P, closed)), noise
 
 
 @dataclass(frozen=True)

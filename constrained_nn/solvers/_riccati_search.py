@@ -34,7 +34,9 @@ from constrained_nn.solvers._sylvester import closed_loop_sums
 # Newton steps from a guess, and from what doubling or a Schur method found.
 _FROM_GUESS, _POLISH = 40, 12
 # An estimated error below this is that of rounding: no further step.
-REFINED = 1e-13
+_REFINED = 1e-13
+# After a plain residual no polish: a step below this, and a bound of the error, its rounding included.
+_SMALL_STEP, _SMALL_BOUND = 1e-12, 1e-9
 # What the simplified next Newton step may be of this one: 1/4 at a solution on the boundary of stability (Kantorovich's
 # number h = 1/2), much less elsewhere.
 _NEAR = 0.1
@@ -81,7 +83,9 @@ class Found(NamedTuple):
         return self
 
 
-def audit(equation: RiccatiEquation, outer: Array, P: Array, steps: Array, method: Method) -> Found:
+def audit(
+    equation: RiccatiEquation, outer: Array, P: Array, steps: Array, method: Method, *, exact: bool = True
+) -> Found:
     """Estimated error and stability of `P`; `outer` times `P` of the given units is `P`."""
     xp = namespace(P)
     finite = all_finite(P)
@@ -92,14 +96,17 @@ def audit(equation: RiccatiEquation, outer: Array, P: Array, steps: Array, metho
     closed = xp.where(finite[..., None, None], closed, -0.5 * unit(equation))
     inverse = method(equation, closed)
     change = 2.0**-52 * equation.sensitivity(P, K)
-    step, X, shift = inverse(xp.stack([equation.exact_residual(P, K), unit(equation), change]))
+    if exact:
+        residual, noise = equation.exact_residual(P, K), equation.noise(P, K)
+    else:
+        residual, noise = equation.plain_residual(P, K, closed)
+    step, X, shift = inverse(xp.stack([residual, unit(equation), change]))
     finite = finite & all_finite(step, X, shift)
     step, X, shift = (xp.where(finite[..., None, None], symmetric(M), 0.0) for M in (step, X, shift))
     after, turn = inverse(xp.stack([equation.second_order(P, closed, D) for D in (step, shift)]))
     converges = norm(after) <= _NEAR * norm(step)
     persists = norm(turn) <= _PERSISTS * norm(shift)
     stable = finite & is_stable(equation, X, closed) & converges & persists
-    noise = equation.noise(P, K)
     units = outer * largest(1.0 / outer)[..., None, None]  # at least 1
     there, whole = norm(step / units), norm(P / units)
     spread = noise * xp.diagonal(X / units, 0, -2, -1).sum(-1)
@@ -140,14 +147,15 @@ def search(equation: RiccatiEquation, outer: Array, guess: Array | None) -> Foun
         found = _refine(
             equation, outer, audit(equation, outer, guess, zero, _by_doubling), _FROM_GUESS, _by_doubling
         )
-        found = _again(equation, outer, found, _from_doubling)
-    return _again(equation, outer, found, _from_schur)
+        found = _again(equation, outer, found, _from_doubling, found.error <= _SMALL_BOUND)
+    return _again(equation, outer, found, _from_schur, found.error <= _SMALL_BOUND)
 
 
-def _again(equation: RiccatiEquation, outer: Array, found: Found, method: Callable[..., Found]) -> Found:
-    """With another method for the elements that are not solved to rounding."""
-    xp = namespace(found.P)
-    (index,) = xp.where(~(found.stable & (found.error <= REFINED)))
+def _again(
+    equation: RiccatiEquation, outer: Array, found: Found, method: Callable[..., Found], solved: Array
+) -> Found:
+    """With another method for the elements that are not solved."""
+    (index,) = namespace(found.P).where(~(found.stable & solved))
     if len(index):
         found = found.with_better(
             index, method(equation.map(lambda M: M[index]), outer[index], found.at(index))
@@ -186,7 +194,19 @@ def _newton_step(equation: RiccatiEquation, outer: Array, found: Found) -> Found
 
 def _from_doubling(equation: RiccatiEquation, outer: Array, _: Found | None = None) -> Found:
     P, steps = equation.doubled()
-    return _refine(equation, outer, audit(equation, outer, P, steps, _by_doubling), _POLISH, _by_doubling)
+    found = audit(equation, outer, P, steps, _by_doubling, exact=False)
+    small = norm(found.step) <= _SMALL_STEP * norm(found.P)
+    (index,) = namespace(P).where(~(found.stable & small & (found.error <= _SMALL_BOUND)))
+    if len(index):  # the exact residual overrules the plain one
+        polished = _polish(equation.map(lambda M: M[index]), outer[index], found.at(index))
+        for whole, part in zip(found, polished, strict=True):
+            whole[index] = part
+    return found
+
+
+def _polish(equation: RiccatiEquation, outer: Array, found: Found) -> Found:
+    found = audit(equation, outer, found.P, found.steps, _by_doubling)
+    return _refine(equation, outer, found, _POLISH, _by_doubling)
 
 
 def _refine(equation: RiccatiEquation, outer: Array, found: Found, count: int, method: Method) -> Found:
@@ -194,7 +214,7 @@ def _refine(equation: RiccatiEquation, outer: Array, found: Found, count: int, m
     xp = namespace(found.P)
     last = xp.full_like(found.error, np.inf)
     for _ in range(count):
-        going = (found.error > REFINED) & (found.error < 0.5 * last) | (found.error > 1e-2) & (
+        going = (found.error > _REFINED) & (found.error < 0.5 * last) | (found.error > 1e-2) & (
             found.error < np.inf
         )
         (index,) = xp.where(going)
@@ -229,7 +249,7 @@ def _single(equation: RiccatiEquation, outer: Array, before: Found) -> Found:
     if bool(before.stable[0]) or before.error[0] < 1e-3:
         found = audit(equation, outer, before.P, before.steps, _by_schur)
         found = _refine(equation, outer, found, _POLISH, _by_schur)
-    if bool(found.stable[0]) and found.error[0] <= REFINED:
+    if bool(found.stable[0]) and found.error[0] <= _REFINED:
         return found
     A, B, Q, R = equation.A[0], equation.B[0], equation.Q[0], equation.R[0]
     N = np.zeros_like(B) if equation.N is None else equation.N[0]
