@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from constrained_nn.solvers._gauss_newton import GaussNewton, Outcome
+from constrained_nn.solvers._gauss_newton import Outcome
 from constrained_nn.solvers._retrace import Retraced as _Retraced
 from constrained_nn.solvers._retrace import at_solution, replay
 
@@ -21,7 +21,6 @@ class Adjoint(Protocol):
         self,
         build: Callable,
         outcome: Outcome,
-        method: GaussNewton,
         y: Tensor,
         tensors: Sequence[Tensor],
     ) -> Tensor: ...
@@ -34,16 +33,16 @@ class Retraced:
     It keeps the iterates, `n` numbers a step, and nothing else: less than the Jacobian of a single step.
     """
 
-    def __call__(self, build, outcome, method, y, tensors) -> Tensor:
-        return _Retraced.apply(outcome.y, build, outcome.path, method, y, *tensors)  # pyright: ignore
+    def __call__(self, build, outcome, y, tensors) -> Tensor:
+        return _Retraced.apply(outcome.y, build, outcome, y, *tensors)  # pyright: ignore
 
 
 @dataclass(frozen=True)
 class Taped:
     """The exact derivative of the map, every step on the tape of autograd: memory grows with the steps."""
 
-    def __call__(self, build, outcome, method, y, tensors) -> Tensor:
-        return replay(build, outcome.path, method, y, tensors)
+    def __call__(self, build, outcome, y, tensors) -> Tensor:
+        return replay(build, outcome, y, tensors)
 
 
 @dataclass(frozen=True)
@@ -57,5 +56,5 @@ class Implicit:
     same loss gradients as the exact one. First derivatives only.
     """
 
-    def __call__(self, build, outcome, method, y, tensors) -> Tensor:
-        return at_solution(build, outcome.path, outcome.y, y, tensors)
+    def __call__(self, build, outcome, y, tensors) -> Tensor:
+        return at_solution(build, outcome, y, tensors)

@@ -81,8 +81,7 @@ class Relative:
 
 @dataclass(frozen=True)
 class Absolute:
-    """Every row to `atol` in its own unit, or to 64 units of rounding; to the rounding of the value on top where it
-    was computed in a wider dtype than it is returned in.
+    """Every row to `atol` in its own unit, or to 64 roundings of its terms, whichever is larger.
 
     Args:
         atol: Largest residual, in row units.
@@ -93,12 +92,11 @@ class Absolute:
     def __call__(self, value: Tensor, set: Any) -> Verdict:
         wide, plain = widen(value, set)
         residual = plain.residual(wide).abs()
-        eps = torch.finfo(value.dtype).eps
-        limit: Any = max(self.atol, 64.0 * eps)
-        if torch.finfo(computed(set)).eps < eps:
-            limit = limit + 4.0 * eps * plain.scale(wide)
-        held = (residual <= limit).all(-1)
-        return Verdict(held & wide.isfinite().all(-1), largest(residual))
+        held = residual <= self.atol
+        if branchless(value) or not bool(held.all()):
+            allowance = 64.0 * torch.finfo(value.dtype).eps * plain.scale(wide)
+            held = held | ((residual <= allowance) & (allowance < torch.inf))
+        return Verdict(held.all(-1) & wide.isfinite().all(-1), largest(residual))
 
 
 def computed(set: ConstraintSet) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +12,8 @@ from constrained_nn._linalg import branchless
 from constrained_nn.layers._adjoints import Adjoint, Retraced
 from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._quarantine import quarantine
-from constrained_nn.layers._smooth_rows import SetRows, flat_rows
+from constrained_nn.layers._quarantine import detached
+from constrained_nn.layers._smooth_rows import SetRows, flat_rows, widen
 from constrained_nn.sets import (
     ConstraintSet,
     Intersection,
@@ -23,38 +22,36 @@ from constrained_nn.sets import (
     Product,
     ProjectableSet,
 )
-from constrained_nn.sets._base import check_batch, tensors_of
+from constrained_nn.sets._base import tensors_of
 from constrained_nn.solvers import Solution, Status
-from constrained_nn.solvers._gauss_newton import GaussNewton, descend, descend_traced
+from constrained_nn.solvers._descend_traced import descend_traced
+from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
+from constrained_nn.solvers._row_problem import into_box
 
-# Violations below this many units of rounding cannot be asked for.
-_ROUNDING = 64.0
 _METHOD, _ADJOINT = GaussNewton(), Retraced()
-
-
-def reachable(method: GaussNewton, dtype: torch.dtype) -> GaussNewton:
-    """The same settings with a tolerance that this precision can reach."""
-    least = _ROUNDING * torch.finfo(dtype).eps
-    return method if method.atol is None or method.atol >= least else replace(method, atol=least)
 
 
 class HardNetPlusPlus(ProjectionLayer[Any]):
     """Enforcement of nonlinear constraints by damped Gauss-Newton steps (HardNet++).
 
-    `y ← y − t J_aᵀ (J_a J_aᵀ + δ I)⁻¹ r_a(y)` until `max |r| <= atol`.
+    `y ← y − t J_aᵀ (J_a J_aᵀ + δ S²)⁻¹ r_a(y)` until `max |r| <= atol`.
 
-    `r` is the signed distance of the rows to their intervals, `J` their Jacobian. By default `a` are the equalities and
-    the violated inequalities, `δ = min(0.3, 0.03 |r|)`, and `t` is halved until `|r|` falls; each element stops by
-    itself. `GaussNewton.published()` is the iteration of the paper: all rows, `δ = 0.3`, 500 full steps. Members
-    of an `Intersection` that have a projection and no rows enter by their distance. Rows of one `TrajectoryMap`
-    are solved by a banded factorization.
+    `r` is the signed distance of the rows to their intervals, `J` their Jacobian, `S` the lengths of its rows, so that
+    the units of the rows do not matter. By default `a` are the equalities and the violated inequalities,
+    `δ = min(0.1, 0.01 |S⁻¹r|)`, and `t` is halved until `|S⁻¹r|` falls; each element stops by itself, and one that
+    fails is tried again with another damping, then with steps on all rows at once. Boxes in an `Intersection` bound
+    the variables: `y` is clamped to them first, and the functions are evaluated nowhere else. Members that have a
+    projection and no rows enter by their distance. Rows of one `TrajectoryMap` are solved by a banded factorization.
+    `GaussNewton.published()` is the iteration of the paper: all rows as written, `δ = 0.3`, 500 full steps. Narrower
+    dtypes are computed in float64 if the functions of the set compute in it.
 
-    Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10, or 64 units of
-    rounding of the dtype), checked on that value. Whether it is reached depends on rows and start; every other
-    element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`, `MAX_STEPS`,
-    `SINGULAR`, or `INFEASIBLE` for crossed bounds. With `compute_dtype` it holds before the result is rounded back.
-    The result is feasible and near, not nearest (`NearestPoint`). The derivative is that of the map as it is
-    computed, at kinks that of one side; `adjoint=Implicit()` trades the part along the constraints for speed.
+    Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10), or by 64 roundings
+    of its terms `|J||y| + |bound|` where that is more, checked on that value. Whether it is reached depends on rows
+    and start; every other element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`,
+    `MAX_STEPS`, `SINGULAR`, or `INFEASIBLE` for crossed bounds. The result is feasible and near, not nearest
+    (`NearestPoint`). The derivative is that of the map as it is computed, at kinks that of one side; where equalities
+    hold from the start it is that of the neighborhood, tangent to them. `adjoint=Implicit()` trades the part along
+    the constraints for speed.
 
     Args:
         method: Settings of the iteration.
@@ -107,34 +104,33 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         # the published iteration takes a fixed number of steps: its result is judged by the usual tolerance
         self.tolerance = Absolute((_METHOD if method.atol is None else method).atol or 0.0)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
-        batch = check_batch("HardNetPlusPlus", y=y.shape[:-1], set=set.batch_shape)
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
-        rows = SetRows("HardNetPlusPlus", set)
-        crossed = (rows.lower > rows.upper).any(-1)
-        method = reachable(self.method, y.dtype)
-        if branchless(y, *tensors_of(set)):
-            value, status, steps = descend_traced(rows, y, method)
-        else:
-            value, status, steps = self._eager(y, set, batch, method)
-        with torch.no_grad():
-            violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        # a fixed number of steps promises nothing: its result is judged by the usual tolerance
-        limit = reachable(_METHOD if method.atol is None else method, y.dtype).atol
-        missed = (status == int(Status.OK)) & ~(violation <= (limit or 0.0))
-        status = torch.where(missed, int(Status.MAX_STEPS), status)
-        status = torch.where(crossed.expand(batch), int(Status.INFEASIBLE), status)
-        status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        return Solution(value, status, steps, violation)
+    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
+        traced = branchless(y, *tensors_of(set))
+        if not traced:
+            y, set = widen("HardNetPlusPlus", y, set)
+        run = self._traced if traced else self._eager
+        value, status, steps, crossed = run(y, set, reachable(self.method, y.dtype))
+        if self.method.atol is None:  # a fixed number of steps promises nothing
+            with torch.no_grad():
+                held = self.tolerance(value.detach(), detached(set)).held
+            status = torch.where((status == int(Status.OK)) & ~held, int(Status.MAX_STEPS), status)
+        status = torch.where(crossed.expand(status.shape), int(Status.INFEASIBLE), status)
+        return Solution(value, status, steps, value.new_zeros(status.shape))
 
-    def _eager(
-        self, y: Tensor, set: Any, batch: torch.Size, method: GaussNewton
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        build, tensors = flat_rows("HardNetPlusPlus", set, batch)
-        points = y.reshape(-1, y.shape[-1])
-        differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in (points, *tensors))
-        outcome = descend(build(*(t.detach() for t in tensors)), points.detach(), method, keep=differentiate)
+    def _traced(self, y: Tensor, set: Any, method: GaussNewton):
+        rows = SetRows("HardNetPlusPlus", set, bounded=method.bounded)
+        return *descend_traced(rows, into_box(rows, y), method), rows.crossed
+
+    def _eager(self, y: Tensor, set: Any, method: GaussNewton):
+        batch = y.shape[:-1]
+        build, tensors = flat_rows("HardNetPlusPlus", set, batch, bounded=method.bounded)
+        differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in (y, *tensors))
+        problem = build(*(t.detach() for t in tensors))
+        points = into_box(build(*tensors), y.reshape(-1, y.shape[-1]))
+        outcome = descend(problem, points.detach(), method, keep=differentiate)
         value = outcome.y
         if differentiate:
-            value = self.adjoint(build, outcome, method, points, tensors)
-        return value.reshape(y.shape), outcome.status.reshape(batch), outcome.steps.reshape(batch)
+            value = self.adjoint(build, outcome, points, tensors)
+        crossed = problem.crossed
+        crossed = crossed.reshape(batch) if crossed.ndim else crossed
+        return value.reshape(y.shape), outcome.status.reshape(batch), outcome.steps.reshape(batch), crossed

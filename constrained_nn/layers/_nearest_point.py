@@ -10,9 +10,7 @@ from torch import Tensor
 
 from constrained_nn.layers._audit import Absolute
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._hardnet_plus_plus import reachable
-from constrained_nn.layers._quarantine import quarantine
-from constrained_nn.layers._smooth_rows import flat_rows
+from constrained_nn.layers._smooth_rows import flat_rows, widen
 from constrained_nn.layers._tracers import refuse_transforms
 from constrained_nn.sets import (
     ConstraintSet,
@@ -22,10 +20,10 @@ from constrained_nn.sets import (
     Product,
     ProjectableSet,
 )
-from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
-from constrained_nn.solvers._gauss_newton import GaussNewton, descend
+from constrained_nn.solvers._gauss_newton import GaussNewton, descend, reachable
 from constrained_nn.solvers._nearest import differentiable, find_nearest
+from constrained_nn.solvers._row_problem import into_box
 
 
 class NearestPoint(ProjectionLayer[Any]):
@@ -33,15 +31,19 @@ class NearestPoint(ProjectionLayer[Any]):
 
     `argmin |x − y|²` subject to `x ∈ set`, locally.
 
-    It starts from the result of the steps of `HardNetPlusPlus`, and each of its own steps is a Euclidean projection
-    onto the linearized rows in the metric of the Lagrangian's Hessian. More costly than `HardNetPlusPlus` (dense
-    Jacobians, second derivatives of the rows), for the user who wants the distance minimal.
+    It starts from the result of the steps of `HardNetPlusPlus` and stays feasible: each of its own steps is a
+    Euclidean projection onto the linearized rows in the metric of the Lagrangian's Hessian, and is restored to the
+    rows by such steps. More costly than `HardNetPlusPlus` (dense Jacobians, second derivatives of the rows), for the
+    user who wants the distance minimal. Boxes in an `Intersection` bound the variables at every step. Narrower dtypes
+    are computed in float64 if the functions of the set compute in it.
 
-    Guarantee: `OK` means that no row is violated by more than `atol` and that the first-order optimality conditions
-    hold to 1e-8 relative: a stationary point of the distance, the nearest point where the set is convex, and
-    in general the nearest one of its neighborhood. Everything else is flagged. Differentiable in `y` and in every
-    tensor of the set to second order, by the implicit function theorem on the active rows; at kinks one element of
-    the generalized Jacobian. Not for `torch.func` and `torch.compile`.
+    Guarantee: `OK` means that no row of the returned value is violated by more than `atol`, or by 64 roundings of its
+    terms `|J||y| + |bound|` where that is more, and that the first-order optimality conditions held to 1e-8 relative
+    before the result was rounded: a stationary point of the distance, the nearest point where the set is convex, and
+    in general the nearest one of its neighborhood. Everything else is flagged; a flagged element is feasible wherever
+    `HardNetPlusPlus` solves it. Differentiable in `y` and in every tensor of the set to second order, by the implicit
+    function theorem on the active rows; at kinks one element of the generalized Jacobian. Not for `torch.func` and
+    `torch.compile`.
 
     Args:
         max_steps: Steps before an element is given up.
@@ -87,26 +89,18 @@ class NearestPoint(ProjectionLayer[Any]):
         self.atol = atol
         self.tolerance = Absolute(atol)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
+    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
         refuse_transforms("NearestPoint", y)
-        batch = check_batch("NearestPoint", y=y.shape[:-1], set=set.batch_shape)
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+        batch = y.shape[:-1]
+        y, set = widen("NearestPoint", y, set)
         build, tensors = flat_rows("NearestPoint", set, batch)
         points = y.reshape(-1, y.shape[-1])
-        problem = build(*(t.detach() for t in tensors))
-        crossed = (problem.lower > problem.upper).any(-1)
+        problem, fixed = build(*(t.detach() for t in tensors)), points.detach()
         method = reachable(GaussNewton(atol=self.atol), y.dtype)
-        atol = float(method.atol or 0.0)
-        feasible = descend(problem, points.detach(), method, keep=False)
-        found = find_nearest(problem, points.detach(), feasible.y, self.max_steps, atol)
-        value = differentiable(build, found, points, tensors)
-        value, status = value.reshape(y.shape), found.status.reshape(batch)
-        with torch.no_grad():
-            violation = torch.where(healthy, set.violation(value.detach()), torch.inf)
-        missed = (status == int(Status.OK)) & ~(violation <= atol)
-        status = torch.where(missed, int(Status.MAX_STEPS), status)
-        crossed = crossed.reshape(batch) if crossed.ndim else crossed.expand(batch)
-        status = torch.where(crossed, int(Status.INFEASIBLE), status)
-        status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        steps = (feasible.steps + found.steps).reshape(batch)
-        return Solution(value, status, steps, violation)
+        feasible = descend(problem, into_box(problem, fixed), method, keep=False)
+        found = find_nearest(problem, fixed, feasible, method, self.max_steps)
+        value = differentiable(build, found, points, tensors).reshape(y.shape)
+        crossed = problem.crossed
+        crossed = crossed.reshape(batch) if crossed.ndim else crossed
+        status = torch.where(crossed, int(Status.INFEASIBLE), found.status.reshape(batch))
+        return Solution(value, status, found.steps.reshape(batch), value.new_zeros(batch))

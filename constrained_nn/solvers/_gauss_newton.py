@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import nearest_between
-from constrained_nn.solvers._linearized import Linearized, normal_matrix
+from constrained_nn.solvers._damped_step import (
+    Damping,
+    Direction,
+    Step,
+    direction,
+    elastic_direction,
+)
+from constrained_nn.solvers._line_search import search
+from constrained_nn.solvers._linearized import Linearized
+from constrained_nn.solvers._row_problem import (
+    OFF,
+    Problem,
+    equality_of,
+    into_box,
+    residual_of,
+    row_exponents,
+    weights,
+)
 from constrained_nn.solvers._solution import Status
 
-# A step of length t must lower |r|² by this share of what the linear model promises, at least.
-_ARMIJO = 1e-4
 # |Jᵀr| below this share of |J||r| means that no direction leads out to first order.
 _STATIONARY = 1e-7
-_HALVINGS, _TRACED_HALVINGS = 14, 5
-
-
-@runtime_checkable
-class Damping(Protocol):
-    """How much is added to the normal matrix, from the norm of the residual."""
-
-    def value(self, norm: Tensor) -> Tensor:
-        """The damping, of the shape of `norm`."""
-        ...
-
-    def slope(self, norm: Tensor) -> Tensor:
-        """Its derivative."""
-        ...
+# Later attempts take more steps, lower the damping where the linear model predicts well, and raise it
+# where it does not.
+_GOOD, _POOR, _LESS, _MORE, _FACTORS = 0.75, 0.25, 0.125, 4.0, (2.0**-40, 2.0**10)
+_LONGER = 2
+# What another attempt may cure.
+_CURABLE = (Status.MAX_STEPS, Status.STAGNATED, Status.STATIONARY, Status.SINGULAR)
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class ConstantDamping:
 class ResidualDamping:
     """`min(largest, rate |r|)`: safe far away, and quadratic convergence close by."""
 
-    rate: float = 0.03
-    largest: float = 0.3
+    rate: float = 0.01
+    largest: float = 0.1
 
     def value(self, norm: Tensor) -> Tensor:
         return (self.rate * norm).clamp_max(self.largest)
@@ -62,16 +68,21 @@ class ResidualDamping:
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """Settings of the iteration `y ← y − t J_aᵀ (J_a J_aᵀ + damping I)⁻¹ r_a`.
+    """Settings of the iteration `y ← y − t J_aᵀ (J_a J_aᵀ + δ S²)⁻¹ r_a`.
 
     Args:
-        max_steps: Steps before an element is given up.
+        max_steps: Steps before an attempt is given up.
         atol: Largest violated row of a solution, in row units; `None`: no element stops before `max_steps`.
-        damping: `ResidualDamping(...)` or `ConstantDamping(...)`.
+        damping: `δ`: `ResidualDamping(...)` or `ConstantDamping(...)`.
         all_rows: Keep also the rows that are satisfied: they ask for no first-order change. Default: equalities
             and violated inequalities only, which leaves directions for the others to move in.
         backtracking: Halve a step until the residual falls; without it, `t = 1`.
         largest_step: Longest step, in units of `1 + |y|`.
+        normalize: `S` are the lengths of the gradients, so that the units of the rows do not matter; else `S = I`.
+        bounded: The members of an intersection that are boxes bound the variables and hold at every step; else they
+            are rows like the others.
+        second_damping: Tried from the start, with longer steps where they pay, for elements that fail; last, steps on
+            all rows at once are. `None`: one attempt.
     """
 
     max_steps: int = 50
@@ -80,73 +91,112 @@ class GaussNewton:
     all_rows: bool = False
     backtracking: bool = True
     largest_step: float = 10.0
+    normalize: bool = True
+    bounded: bool = True
+    second_damping: Damping | None = ResidualDamping(0.003, 0.03)
 
     @classmethod
     def published(cls, steps: int = 500, damping: float = 0.3) -> GaussNewton:
-        """The iteration of the paper: all rows, constant damping, full steps, a fixed number of them."""
-        return cls(steps, None, ConstantDamping(damping), all_rows=True, backtracking=False)
+        """The iteration of the paper: all rows as written, constant damping, full steps, a fixed number of them."""
+        return cls(steps, None, ConstantDamping(damping), True, False, 10.0, False, False, None)
 
     def selected(self, residual: Tensor, equality: Tensor) -> Tensor:
         """The rows that a step works on."""
         return torch.ones_like(equality) if self.all_rows else (residual != 0) | equality
 
 
-@runtime_checkable
-class Problem(Protocol):
-    """Rows of a flat batch."""
+class Attempt(NamedTuple):
+    """How one attempt chooses its steps."""
 
-    lower: Tensor
-    upper: Tensor
-
-    def value(self, y: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]: ...
-
-    def jacobian(self, y: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m n"]: ...
-
-    def linearize(self, y: Float[Tensor, "batch n"]) -> Linearized: ...
-
-    def pick(self, index: Int[Tensor, " few"]) -> Problem: ...
-
-
-def residual_of(problem: Problem, value: Float[Tensor, "batch m"]) -> Float[Tensor, "batch m"]:
-    """Signed distance of each row to its interval."""
-    return value - nearest_between(value, problem.lower, problem.upper)
-
-
-def equality_of(problem: Problem, like: Tensor) -> Bool[Tensor, "batch m"]:
-    """Rows without room."""
-    return (problem.lower == problem.upper).expand_as(like)
-
-
-class Step(NamedTuple):
-    """One step of the elements `index` (`None`: all): from `y`, of length `length`, on the rows `active`."""
-
-    index: Tensor | None
-    y: Tensor
-    length: Tensor
-    active: Tensor
+    damping: Damping
+    adapt: bool = False
+    elastic: bool = False
 
 
 class Outcome(NamedTuple):
-    """Where the iteration ended, without derivatives, and the way there."""
+    """Where the iteration ended, without derivatives, and the way there.
+
+    Args:
+        side: Variables that the last step of each element took to a bound, as in `Step`; `None` without bounds.
+        settles: Whether elements stop where they hold; else the number of steps is fixed.
+    """
 
     y: Tensor
     status: Tensor
     steps: Tensor
     path: list[Step]
+    side: Tensor | None
+    settles: bool
 
 
 @torch.no_grad()
 def descend(problem: Problem, y: Float[Tensor, "batch n"], method: GaussNewton, *, keep: bool) -> Outcome:
-    """Iterate until every element has converged, failed, or spent `max_steps`; finished elements drop out."""
+    """Iterate until every element has converged, failed in every attempt, or spent `max_steps` in each.
+
+    `y` lies within the bounds of the variables.
+    """
+    best = _attempt(problem, y, method, Attempt(method.damping), keep=keep)
+    if method.second_damping is None:
+        return best
+    for attempt in (
+        Attempt(method.second_damping, adapt=True),
+        Attempt(method.damping, adapt=True, elastic=True),
+    ):
+        failed = torch.isin(best.status, torch.tensor([int(s) for s in _CURABLE], device=y.device))
+        # a start without direction leads nowhere a second time
+        failed &= (best.status != int(Status.STATIONARY)) | (best.steps > 0)
+        some = failed.nonzero().squeeze(-1)
+        if not len(some):
+            break
+        again = _attempt(problem.pick(some), y[some], method, attempt, keep=keep)
+        best = _better(problem, best, again, some)
+    return best
+
+
+def _better(problem: Problem, best: Outcome, again: Outcome, some: Tensor) -> Outcome:
+    """The second outcome for the elements `some` that it solved, and all steps counted."""
+    won = (again.status == int(Status.OK)).nonzero().squeeze(-1)
+    best.steps[some] += again.steps
+    if not len(won):
+        return best
+    index = some[won]
+    best.y[index], best.status[index] = again.y[won], again.status[won]
+    if best.side is not None and again.side is not None:
+        best.side[index] = again.side[won]
+    lost = torch.zeros(len(best.y), dtype=torch.bool, device=index.device)
+    lost[index] = True
+    adopted = torch.zeros(len(some), dtype=torch.bool, device=index.device)
+    adopted[won] = True
+    path = [part for step in best.path for part in _without(step, ~lost)]
+    for step in again.path:
+        for part in _without(step, adopted):
+            own = some if part.index is None else some[part.index]
+            path.append(part._replace(index=own))
+    return best._replace(path=path)
+
+
+def _without(step: Step, keep: Tensor) -> list[Step]:
+    """The step for the elements that are kept, if there are any."""
+    own = keep if step.index is None else keep[step.index]
+    if bool(own.all()):
+        return [step]
+    some = own.nonzero().squeeze(-1)
+    return [step.pick(some)] if len(some) else []
+
+
+def _attempt(problem: Problem, y: Tensor, method: GaussNewton, attempt: Attempt, *, keep: bool) -> Outcome:
+    """One run from `y`; finished elements drop out."""
     final, path = y.clone(), []
     status = torch.full((len(y),), int(Status.MAX_STEPS), device=y.device)
     steps = torch.zeros(len(y), dtype=torch.int32, device=y.device)
+    side = None if problem.box is None else torch.zeros_like(y, dtype=torch.int8)
     index: Tensor | None = None
-    residual = residual_of(problem, problem.value(y))
-    fresh = residual.isfinite().all(-1)
-    status[~fresh] = int(Status.NONFINITE_INPUT)
-    open_ = fresh
-    for count in range(method.max_steps + 1):
+    value, factor = problem.value(y), torch.ones_like(y[:, 0])
+    residual = residual_of(problem, value)
+    open_ = residual.isfinite().all(-1)
+    status[~open_] = int(Status.NONFINITE_INPUT)
+    limit = method.max_steps * (_LONGER if attempt.adapt else 1)
+    for count in range(limit + 1):
         if method.atol is not None:
             within = open_ & (residual.abs() <= method.atol).all(-1)
             _write(status, index, within, int(Status.OK))
@@ -154,30 +204,34 @@ def descend(problem: Problem, y: Float[Tensor, "batch n"], method: GaussNewton, 
         if not bool(open_.all()):
             kept = open_.nonzero().squeeze(-1)
             index = kept if index is None else index[kept]
-            y, residual, problem = y[kept], residual[kept], problem.pick(kept)
-        if not len(y) or count == method.max_steps:
+            y, value, residual, factor = y[kept], value[kept], residual[kept], factor[kept]
+            problem = problem.pick(kept)
+        if not len(y) or count == limit:
             break
-        step, y_next, residual, failure = _advance(problem, y, residual, method)
+        step, y_next, value, failure, gain = _advance(problem, y, value, residual, factor, method, attempt)
+        residual = residual_of(problem, value)
         moved = failure < 0
-        if keep:
-            if bool(moved.all()):
-                path.append(Step(index, y, step.length, step.active))
-            elif bool(moved.any()):  # where an element failed its derivatives may be NaN, and 0 · NaN is NaN
-                on = moved.nonzero().squeeze(-1)
-                own = on if index is None else index[on]
-                path.append(Step(own, y[on], step.length[on], step.active[on]))
+        if keep and bool(moved.any()):
+            # where an element failed its derivatives may be NaN, and 0 · NaN is NaN
+            part = step if bool(moved.all()) else step.pick(moved.nonzero().squeeze(-1))
+            own = index if part.index is None or index is None else index[part.index]
+            path.append(part._replace(index=part.index if index is None else own))
         _write(status, index, ~moved, failure[~moved])
         _write(steps, index, moved, count + 1)
         _write(final, index, moved, y_next[moved])
+        if side is not None and step.side is not None:
+            _write(side, index, moved, (step.side * (step.length == 1).unsqueeze(-1))[moved])
         y, open_ = y_next, moved
+        if attempt.adapt:
+            change = torch.where(gain > _GOOD, _LESS, torch.where(gain < _POOR, _MORE, 1.0))
+            factor = (factor * change).clamp(*_FACTORS)
     if method.atol is None:
         settled = torch.where(residual.isfinite().all(-1), int(Status.OK), int(Status.NONFINITE_INPUT))
         _write(status, index, torch.ones_like(settled, dtype=torch.bool), settled)
     elif len(y):
-        active = method.selected(residual, equality_of(problem, residual))
-        stuck = _is_stationary(problem.linearize(y), residual, active)
+        stuck = _is_stationary(problem, problem.linearize(y), y, residual)
         _write(status, index, stuck, int(Status.STATIONARY))
-    return Outcome(final, status.to(torch.int8), steps, path)
+    return Outcome(final, status.to(torch.int8), steps, path, side, method.atol is not None)
 
 
 def _write(full: Tensor, index: Tensor | None, where: Tensor, value: Any) -> None:
@@ -185,125 +239,86 @@ def _write(full: Tensor, index: Tensor | None, where: Tensor, value: Any) -> Non
     full[where if index is None else index[where]] = value
 
 
-def _is_stationary(linear: Linearized, residual: Tensor, active: Tensor) -> Tensor:
-    slope = torch.linalg.vector_norm(linear.transposed(residual), dim=-1)
-    size = linear.squared(active).sqrt() * torch.linalg.vector_norm(residual, dim=-1)
-    return slope <= _STATIONARY * size
+def _is_stationary(problem: Problem, linear: Linearized, y: Tensor, residual: Tensor) -> Tensor:
+    """Whether no direction within the bounds lowers the residual to first order."""
+    weight = weights(row_exponents(linear, residual, y), y.dtype)
+    scaled = residual * weight
+    slope = linear.transposed(scaled * weight)
+    if problem.box is not None:
+        slope = y - into_box(problem, y - slope)
+    active = scaled != 0
+    size = (linear.squares() * weight.square() * active).sum(-1).sqrt()
+    flat = torch.linalg.vector_norm(slope, dim=-1) <= _STATIONARY * size * torch.linalg.vector_norm(
+        scaled, dim=-1
+    )
+    return flat & active.any(-1)
 
 
 def _advance(
-    problem: Problem, y: Tensor, residual: Tensor, method: GaussNewton
-) -> tuple[Step, Tensor, Tensor, Tensor]:
-    """One step; `failure` is -1 for the elements that moved, else their status."""
-    linear = problem.linearize(y)
-    active = method.selected(residual, equality_of(problem, residual))
-    norm = torch.linalg.vector_norm(residual, dim=-1)
-    factor = linear.factor(active, method.damping.value(norm))
-    p = linear.transposed(factor.solve(residual))
-    sound = factor.sound & p.isfinite().all(-1)
-    p = torch.where(sound.unsqueeze(-1), p, 0.0)
-    if not method.backtracking:
-        length = sound.to(y.dtype)
-        y_next = y - p
-        residual = residual_of(problem, problem.value(y_next))
-        moved = sound & residual.isfinite().all(-1)
-        failure = torch.where(moved, -1, int(Status.SINGULAR))
-        return Step(None, y, length, active), y_next, residual, failure
-    promised = (linear.transposed(residual) * p).sum(-1)
-    length, y_next, found, moved = _backtracked(problem, y, p, residual, promised, sound, method)
-    failure = torch.where(moved, -1, torch.where(sound, int(Status.STAGNATED), int(Status.SINGULAR)))
-    if not bool(moved.all()):
-        stuck = sound & ~moved & _is_stationary(linear, residual, active)
-        failure = torch.where(stuck, int(Status.STATIONARY), failure)
-    return Step(None, y, length, active), y_next, found, failure
-
-
-def _backtracked(
     problem: Problem,
     y: Tensor,
-    p: Tensor,
+    value: Tensor,
     residual: Tensor,
-    promised: Tensor,
-    sound: Tensor,
+    factor: Tensor,
     method: GaussNewton,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Step lengths, points and residuals, and which elements found a point with less violation."""
-    merit = residual.square().sum(-1)
-    length = _capped(y, p, method.largest_step)
-    y_next = y - length.unsqueeze(-1) * p
-    found = residual_of(problem, problem.value(y_next))
-
-    def falls(now: Tensor, before: Tensor, t: Tensor, promise: Tensor) -> Tensor:
-        return now.square().sum(-1) < before - 2.0 * _ARMIJO * t * promise
-
-    moved = sound & falls(found, merit, length, promised)
-    if bool(moved.all()):
-        return length, y_next, found, moved
-    trying = (sound & ~moved).nonzero().squeeze(-1)
-    y_next[~moved], found[~moved] = y[~moved], residual[~moved]
-    for _ in range(_HALVINGS):
-        if not len(trying):
-            break
-        t = length[trying] * 0.5
-        length[trying] = t
-        trial = y[trying] - t.unsqueeze(-1) * p[trying]
-        part = problem.pick(trying)
-        now = residual_of(part, part.value(trial))
-        good = falls(now, merit[trying], t, promised[trying])
-        won = trying[good]
-        y_next[won], found[won], moved[won] = trial[good], now[good], True
-        trying = trying[~good]
-    return length, y_next, found, moved
-
-
-def _capped(y: Tensor, p: Tensor, largest: float) -> Tensor:
-    """1, halved until the step is no longer than allowed."""
-    allowed = largest * (1.0 + torch.linalg.vector_norm(y, dim=-1))
-    ratio = torch.linalg.vector_norm(p, dim=-1) / allowed
-    return torch.exp2(-torch.log2(ratio.clamp_min(1.0)).ceil())
+    attempt: Attempt,
+) -> tuple[Step, Tensor, Tensor, Tensor, Tensor]:
+    """One step; `failure` is -1 for the elements that moved, else their status; `gain` as in `_gain`."""
+    linear = problem.linearize(y)
+    units = torch.zeros_like(residual, dtype=torch.int8)
+    if method.normalize:
+        units = row_exponents(linear, residual, y)
+    weight = weights(units, y.dtype)
+    delta = factor * attempt.damping.value(torch.linalg.vector_norm(residual * weight, dim=-1))
+    if attempt.elastic:
+        chosen = elastic_direction(problem, y, value, units, delta)
+    else:
+        active = method.selected(residual, equality_of(problem, residual))
+        chosen = direction(problem, linear, y, residual, torch.where(active, units, OFF), delta)
+    if not method.backtracking:
+        length = chosen.sound.to(y.dtype)
+        y_next = y - chosen.p
+        found = problem.value(y_next)
+        moved = chosen.sound & found.isfinite().all(-1)
+        failure = torch.where(moved, -1, int(Status.SINGULAR))
+        return _step(y, length, chosen, attempt, factor), y_next, found, failure, length
+    fall = linear.times(chosen.p)
+    promised = (fall * residual * weight.square()).sum(-1)
+    length, y_next, found, moved = search(
+        problem, y, value, chosen.p, weight, promised, chosen.sound, method.largest_step, expand=attempt.adapt
+    )
+    failure = torch.where(moved, -1, torch.where(chosen.sound, int(Status.STAGNATED), int(Status.SINGULAR)))
+    if not bool(moved.all()):
+        failure = torch.where(~moved & _within_rounding(problem, y, residual), int(Status.OK), failure)
+        stuck = chosen.sound & ~moved & _is_stationary(problem, linear, y, residual)
+        failure = torch.where(stuck & (failure != int(Status.OK)), int(Status.STATIONARY), failure)
+    gain = _gain(problem, residual, value - fall, found, weight, length) if attempt.adapt else length
+    return _step(y, length, chosen, attempt, factor), y_next, found, failure, gain
 
 
-def plain_step(problem: Problem, y: Tensor, active: Tensor, length: Tensor, damping: Damping) -> Tensor:
-    """One step in operations with derivatives of every order, on given rows and of given length."""
-    residual = residual_of(problem, problem.value(y))
-    J = problem.jacobian(y)
-    norm = torch.linalg.vector_norm(residual, dim=-1)
-    L = torch.linalg.cholesky_ex(normal_matrix(J, active, damping.value(norm)))[0]
-    w = torch.cholesky_solve((residual * active).unsqueeze(-1), L)
-    return y - length.unsqueeze(-1) * ((J * active.unsqueeze(-1)).transpose(-2, -1) @ w).squeeze(-1)
+def _gain(
+    problem: Problem, before: Tensor, linear: Tensor, after: Tensor, weight: Tensor, length: Tensor
+) -> Tensor:
+    """What a step lowered `|r|²` by, as a share of what the linear model of a full step promised."""
+    merits = [
+        (r * weight).square().sum(-1)
+        for r in (before, residual_of(problem, linear), residual_of(problem, after))
+    ]
+    promised = merits[0] - merits[1]
+    gain = (merits[0] - merits[2]) / torch.where(promised > 0, promised, 1.0)
+    return torch.where((promised > 0) & (length >= 1), gain, 0.0)
 
 
-def descend_traced(problem: Problem, y: Tensor, method: GaussNewton) -> tuple[Tensor, Tensor, Tensor]:
-    """The same iteration with a fixed number of steps, plain operations and no branches: `y`, status, steps."""
-    steps = torch.zeros(y.shape[:-1], dtype=torch.int32, device=y.device)
-    for _ in range(method.max_steps):
-        with torch.no_grad():
-            fixed = y.detach()
-            residual = residual_of(problem, problem.value(fixed)).detach()
-            active = method.selected(residual, equality_of(problem, residual))
-            merit = residual.square().sum(-1)
-            open_ = residual.isfinite().all(-1)
-            if method.atol is not None:
-                open_ = open_ & (residual.abs() > method.atol).any(-1)
-            length = torch.ones_like(merit)
-            if method.backtracking:
-                move = fixed - plain_step(problem, fixed, active, length, method.damping).detach()
-                length = _capped(fixed, move, method.largest_step)
-                full, found = length, torch.zeros_like(open_)
-                for k in range(_TRACED_HALVINGS):
-                    t = 0.5**k * full
-                    value = problem.value(fixed - t.unsqueeze(-1) * move)
-                    now = residual_of(problem, value).detach().square().sum(-1)
-                    length = torch.where(found, length, t)
-                    found = found | (now < merit)
-                open_ = open_ & found
-        moved = plain_step(problem, y, active, length, method.damping)
-        open_ = open_ & moved.detach().isfinite().all(-1)
-        y = torch.where(open_.unsqueeze(-1), moved, y)
-        steps = steps + open_.to(torch.int32)
-    with torch.no_grad():
-        residual = residual_of(problem, problem.value(y.detach())).detach()
-        small = residual.isfinite() if method.atol is None else residual.abs() <= method.atol
-        held = small.all(-1)
-        status = torch.where(held, int(Status.OK), int(Status.MAX_STEPS)).to(torch.int8)
-    return y, status, steps
+def _step(y: Tensor, length: Tensor, chosen: Direction, attempt: Attempt, factor: Tensor) -> Step:
+    return Step(None, y, length, chosen.rows, attempt.damping, factor, chosen.side, chosen.toward)
+
+
+def _within_rounding(problem: Problem, y: Tensor, residual: Tensor) -> Tensor:
+    """Whether no row is missed by more than rounding of its terms."""
+    return (residual.abs() <= problem.allowance(y)).all(-1)
+
+
+def reachable(method: GaussNewton, dtype: torch.dtype) -> GaussNewton:
+    """The same settings with a tolerance that this precision can reach."""
+    least = 64.0 * torch.finfo(dtype).eps
+    return method if method.atol is None or method.atol >= least else replace(method, atol=least)

@@ -18,7 +18,7 @@ _FLOOR = 16.0
 
 
 class Factor(NamedTuple):
-    """`w = M⁻¹ r`, zero in rows that are not active, and the elements for which `M` is positive definite."""
+    """`W M⁻¹ W r`, zero in rows without weight, and the elements for which `M` is positive definite."""
 
     solve: Callable[[Tensor], Tensor]
     sound: Bool[Tensor, " batch"]
@@ -36,12 +36,12 @@ class Linearized(ABC):
         """`Jᵀ w`."""
 
     @abstractmethod
-    def factor(self, active: Bool[Tensor, "batch m"], damping: Float[Tensor, " batch"]) -> Factor:
-        """Of `M = J_a J_aᵀ + damping I` on the active rows `a`."""
+    def factor(self, weight: Float[Tensor, "batch m"], damping: Float[Tensor, " batch"]) -> Factor:
+        """Of `W J Jᵀ W + damping I` on the rows with a weight, `W = diag(weight)`."""
 
     @abstractmethod
-    def squared(self, active: Bool[Tensor, "batch m"]) -> Float[Tensor, " batch"]:
-        """`|J_a|²` in the Frobenius norm."""
+    def squares(self) -> Float[Tensor, "batch m"]:
+        """`|J_i|²` of each row."""
 
 
 class DenseRows(Linearized):
@@ -56,24 +56,29 @@ class DenseRows(Linearized):
     def transposed(self, w: Tensor) -> Tensor:
         return rmatvec(self.J, w)
 
-    def squared(self, active: Tensor) -> Tensor:
-        return (self.J.square().sum(-1) * active).sum(-1)
+    def squares(self) -> Tensor:
+        return self.J.square().sum(-1)
 
-    def factor(self, active: Tensor, damping: Tensor) -> Factor:
-        L, info = torch.linalg.cholesky_ex(normal_matrix(self.J, active, damping))
+    def factor(self, weight: Tensor, damping: Tensor) -> Factor:
+        L, info = torch.linalg.cholesky_ex(normal_matrix(self.J, weight, damping))
 
         def solve(r: Tensor) -> Tensor:
-            return torch.cholesky_solve((r * active).unsqueeze(-1), L).squeeze(-1)
+            return weight * torch.cholesky_solve((r * weight).unsqueeze(-1), L).squeeze(-1)
 
         return Factor(solve, info == 0)
 
 
-def normal_matrix(J: Tensor, active: Tensor, damping: Tensor) -> Tensor:
-    """`J_a J_aᵀ + damping I`, with ones on the diagonal for rows that are not active."""
-    J_a = J * active.unsqueeze(-1)
+def restricted(J: Tensor, free: Bool[Tensor, "batch n"]) -> DenseRows:
+    """The rows without the columns of variables that are not free."""
+    return DenseRows(J * free.unsqueeze(-2))
+
+
+def normal_matrix(J: Tensor, weight: Tensor, damping: Tensor) -> Tensor:
+    """`W J Jᵀ W + damping I`, with ones on the diagonal for rows without weight."""
+    J_a = J * weight.unsqueeze(-1)
     M = J_a @ J_a.transpose(-2, -1)
     diagonal = M.diagonal(dim1=-2, dim2=-1)
-    shift = damping.unsqueeze(-1) + floor(diagonal.detach()).unsqueeze(-1) + (~active).to(J.dtype)
+    shift = damping.unsqueeze(-1) + floor(diagonal.detach()).unsqueeze(-1) + (weight == 0).to(J.dtype)
     return M + torch.diag_embed(shift)
 
 
@@ -118,14 +123,14 @@ class StageRows(Linearized):
         u = _apply(self.D.transpose(1, 2), path) - _apply(self.B.transpose(1, 2), dynamics)
         return torch.cat([z.flatten(0, 1), u.flatten(0, 1)]).T
 
-    def squared(self, active: Tensor) -> Tensor:
+    def squares(self) -> Tensor:
         rows = torch.cat([1.0 + self.B.square().sum(2), self.C.square().sum(2) + self.D.square().sum(2)], 1)
         rows[1:, : self.states] += self.A.square().sum(2)
-        return (rows.view(-1, self.batch) * active.T).sum(0)
+        return rows.view(-1, self.batch).T
 
-    def factor(self, active: Tensor, damping: Tensor) -> Factor:
+    def factor(self, weight: Tensor, damping: Tensor) -> Factor:
         T, nx, s, batch = self.horizon, self.states, self.stage, self.batch
-        on = active.T.to(self.B.dtype).view(T, s, batch)
+        on = weight.T.contiguous().view(T, s, batch)
         width = s + nx - 1
         band = self.B.new_zeros(T * s + width, 2 * width, batch)
         stages = band[: T * s].view(T, s, 2 * width, batch)  # [k, b, d]: row b + d of the stage, column b
@@ -143,14 +148,14 @@ class StageRows(Linearized):
         below *= on[:-1].unsqueeze(1)
         diagonal = own.diagonal(dim1=1, dim2=2)  # (T, batch, s)
         shift = damping + floor(diagonal.amax(0))
-        diagonal += shift.unsqueeze(-1) + (1.0 - on.transpose(1, 2))
+        diagonal += shift.unsqueeze(-1) + (on == 0).transpose(1, 2)
         for b in range(s):
             stages[:, b, : s - b] = own[:, b:, b]
             stages[:-1, b, s - b : s - b + nx] = below[:, :, b]
         ldl = BandedLDL(band, T * s)
 
         def solve(r: Tensor) -> Tensor:
-            return ldl.solve((r * active).T.unsqueeze(1)).squeeze(1).T
+            return weight * ldl.solve((r * weight).T.unsqueeze(1)).squeeze(1).T
 
         return Factor(solve, ldl.sound)
 

@@ -10,7 +10,8 @@ from constrained_nn.layers._parts import Parts
 from constrained_nn.layers._smooth_rows import flat_rows
 from constrained_nn.sets import Ball, Intersection, Polyhedron
 from constrained_nn.solvers import GaussNewton, Solution, Status, project_intersection, project_polyhedron
-from constrained_nn.solvers._gauss_newton import descend, descend_traced
+from constrained_nn.solvers._descend_traced import descend_traced
+from constrained_nn.solvers._gauss_newton import descend
 
 BAD = 1
 Y = torch.tensor([[5.0, 5.0], [5.0, 0.5], [0.0, 0.0]]).double()
