@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from constrained_nn._linalg import matvec, rmatvec, safe_norm
-from constrained_nn.solvers._linearized import DenseRows, Linearized, normal_matrix
+from constrained_nn.solvers._linearized import DenseRows, Linearized, normal_matrix, restricted
 from constrained_nn.solvers._polyhedron import project_polyhedron
 from constrained_nn.solvers._row_problem import OFF, Problem, residual_of, weights
 
@@ -136,7 +136,8 @@ def _within_bounds(problem: Problem, y: Tensor, gap: Tensor, delta: Tensor, chos
         if not len(some):
             break
         side = side + out
-        part, J = problem.pick(some), problem.pick(some).jacobian(y[some])
+        part = problem.pick(some)
+        J = part.jacobian(y[some])
         p[some], good = _held(part, J, y[some], gap[some], rows[some], delta[some], side[some])
         sound[some] &= good
     return chosen._replace(side=side)
@@ -153,7 +154,7 @@ def _solved(linear: Linearized, gap: Tensor, rows: Tensor, delta: Tensor) -> tup
 def _held(problem: Problem, J, y, gap, rows, delta, side) -> tuple[Tensor, Tensor]:
     """The same with given variables on their bounds."""
     held = way_to_bounds(problem, y, side)
-    p, sound = _solved(DenseRows(J * (side == 0).unsqueeze(-2)), gap - matvec(J, held), rows, delta)
+    p, sound = _solved(restricted(J, side == 0), gap - matvec(J, held), rows, delta)
     return torch.where(sound.unsqueeze(-1), held + p, 0.0), sound
 
 

@@ -43,10 +43,6 @@ class Linearized(ABC):
     def squares(self) -> Float[Tensor, "batch m"]:
         """`|J_i|²` of each row."""
 
-    @abstractmethod
-    def restricted(self, free: Bool[Tensor, "batch n"]) -> Linearized:
-        """The same without the columns of variables that are not free."""
-
 
 class DenseRows(Linearized):
     """A Jacobian as a matrix `(batch, m, n)`."""
@@ -63,9 +59,6 @@ class DenseRows(Linearized):
     def squares(self) -> Tensor:
         return self.J.square().sum(-1)
 
-    def restricted(self, free: Tensor) -> DenseRows:
-        return DenseRows(self.J * free.unsqueeze(-2))
-
     def factor(self, weight: Tensor, damping: Tensor) -> Factor:
         L, info = torch.linalg.cholesky_ex(normal_matrix(self.J, weight, damping))
 
@@ -73,6 +66,11 @@ class DenseRows(Linearized):
             return weight * torch.cholesky_solve((r * weight).unsqueeze(-1), L).squeeze(-1)
 
         return Factor(solve, info == 0)
+
+
+def restricted(J: Tensor, free: Bool[Tensor, "batch n"]) -> DenseRows:
+    """The rows without the columns of variables that are not free."""
+    return DenseRows(J * free.unsqueeze(-2))
 
 
 def normal_matrix(J: Tensor, weight: Tensor, damping: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from constrained_nn.solvers._damped_step import Step, gap_of, plain_step, way_to_bounds
 from constrained_nn.solvers._gauss_newton import ConstantDamping, Outcome
-from constrained_nn.solvers._linearized import DenseRows, Factor, Linearized
+from constrained_nn.solvers._linearized import DenseRows, Factor, Linearized, restricted
 from constrained_nn.solvers._row_problem import (
     OFF,
     Problem,
@@ -135,7 +135,7 @@ def _step_back(
     if step.side is not None:
         held, on = way_to_bounds(problem, step.y, step.side), step.side == 0
         gap, free = gap - linear.times(held), g * on
-    factor = (linear if held is None else linear.restricted(on)).factor(
+    factor = (linear if held is None else restricted(problem.jacobian(step.y), on)).factor(
         weight, step.factor * step.damping.value(norm)
     )
     w, s = factor.solve(gap), factor.solve(linear.times(free))
@@ -206,7 +206,7 @@ def at_solution(build: Build, outcome: Outcome, y: Tensor, tensors: Sequence[Ten
     if side is not None:
         start = start - way_to_bounds(moving, final + start, side)
     change = linear.times(start) + (gap - gap.detach())
-    linear = linear if side is None else linear.restricted(side == 0)
+    linear = linear if side is None else restricted(fixed.jacobian(final), side == 0)
     factor: Factor = linear.factor(active.to(final.dtype), final.new_zeros(len(active)))
     active = active & factor.sound.unsqueeze(-1)
     moved = final + start - linear.transposed(_Solve.apply(change * active, factor.solve))  # pyright: ignore
