@@ -14,7 +14,8 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingModuleSource]
 from constrained_nn._linalg import lacks_values, recording
 
 State = tuple[Tensor, ...]
-# Trips where there is no loop: fake tensors show shapes only; a trace, and `vmap` inside of `compile`, has no loop node.
+# Trips where there is no loop: fake tensors show shapes only; other recorded graphs, and `vmap` inside of `compile`,
+# have no loop node.
 _SHAPES_ONLY, _UNROLLED = 2, 24
 
 
@@ -23,8 +24,8 @@ def repeat(
 ) -> State:
     """`step(*state)` until no element of `running(*state)` is left, or `times` times.
 
-    One loop node under `torch.compile` and `torch.export`; with fake tensors a few trips, and in other
-    recorded graphs and with `vmap` inside of `compile` at most 24. `torch.func` alone changes nothing: its tensors have values.
+    One loop node under `torch.compile` and `torch.export`; with fake tensors a few trips, and in other recorded graphs
+    and with `vmap` inside of `compile` at most 24. `torch.func` alone changes nothing: its tensors have values.
 
     Args:
         every: Steps between looks at who is running (each look synchronises a GPU).
