@@ -107,9 +107,6 @@ class StageRows(Linearized):
         self.horizon, self.states, self.inputs, self.batch = self.B.shape
         self.stage = self.states + self.C.shape[1]
 
-    def restricted(self, free: Tensor) -> Linearized:
-        raise NotImplementedError("StageRows have no bounds on variables: they are path rows")
-
     def times(self, v: Tensor) -> Tensor:
         z, u = v.T.contiguous().split([self.horizon * self.states, self.horizon * self.inputs])
         z, u = z.view(self.horizon, -1, self.batch), u.view(self.horizon, -1, self.batch)
