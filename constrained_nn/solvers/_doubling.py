@@ -11,8 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constrained_nn._linalg import branchless
-from constrained_nn.solvers._matrix_equations import Array, identity, namespace, norm, solve, symmetric
+from constrained_nn.solvers._matrix_equations import (
+    Array,
+    identity,
+    is_traced,
+    namespace,
+    norm,
+    solve,
+    symmetric,
+)
 
 # A change of H below this is squared once more by the step that made it.
 _SETTLED = 1e-9
@@ -28,7 +35,7 @@ def doubling(E: Array, G: Array, H: Array) -> tuple[Array, Array]:
 
     Elements that have settled leave the batch; while tracing, 14 steps for all.
     """
-    if branchless(E):
+    if is_traced(E):
         for _ in range(_FIXED_STEPS):
             E, G, H, _ = _step(E, G, H)
         return H, torch.full(H.shape[:-2], _FIXED_STEPS, dtype=torch.int32, device=H.device)

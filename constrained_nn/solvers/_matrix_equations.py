@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from constrained_nn._linalg import branchless
 from constrained_nn.errors import ShapeError
 
 # Batches up to this size are solved faster by NumPy, larger ones by torch.
@@ -27,6 +28,11 @@ Array = Any  # a tensor or a NumPy array
 def namespace(M: Array) -> Any:
     """The module whose functions take `M`."""
     return torch if isinstance(M, Tensor) else np
+
+
+def is_traced(M: Array) -> bool:
+    """Whether control flow must not depend on values; arrays of NumPy have values."""
+    return isinstance(M, Tensor) and branchless(M)
 
 
 def solve(M: Array, C: Array) -> Array:

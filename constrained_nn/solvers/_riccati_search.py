@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from constrained_nn._linalg import branchless
 from constrained_nn.solvers._matrix_equations import (
     Array,
     all_finite,
     is_positive_definite,
+    is_traced,
     largest,
     namespace,
     norm,
@@ -133,7 +133,7 @@ def keeps_stable(equation: RiccatiEquation, closed: Array) -> Array:
 
 def search(equation: RiccatiEquation, outer: Array, guess: Array | None) -> Found:
     """The stabilizing solution, by the cheapest way that leads there; while tracing, by doubling alone."""
-    if branchless(equation.A):
+    if is_traced(equation.A):
         P, steps = equation.doubled()
         return _newton_step(equation, outer, audit(equation, outer, P, steps, _by_doubling))
     if guess is None:

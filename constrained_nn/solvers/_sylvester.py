@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg import branchless
-from constrained_nn.solvers._matrix_equations import Array, identity, namespace, norm, solve
+from constrained_nn.solvers._matrix_equations import Array, identity, is_traced, namespace, norm, solve
 from constrained_nn.solvers._schur import SchurPair
 
 # Up to this many unknowns the Kronecker matrix is factored; beyond, stable equations are summed by doubling.
@@ -84,7 +83,7 @@ def sylvester_operator(
     unstable = ~(norm(powers[-1][0]) * norm(powers[-1][1]) < _LEFT_OUT)
     blank = unstable[..., None, None]
     stable = tuple((torch.where(blank, 0.0, M), torch.where(blank, 0.0, N)) for M, N in powers)
-    if branchless(A) or not bool(unstable.any()):
+    if is_traced(A) or not bool(unstable.any()):
         return SylvesterOperator(discrete, unstable, powers=stable, around=around)
     rest = unstable.nonzero(as_tuple=True)[0]
     pairs = tuple(
@@ -132,7 +131,7 @@ def _factored(A: Tensor, B: Tensor, discrete: bool) -> SylvesterOperator:
 
 def _powers(M: Array, N: Array | None = None) -> list[tuple[Array, Array]]:
     """`(M^(2^k), N^(2^k))` until the rest of the sum is below rounding, at most 24; `N = Mᵀ` where there is none."""
-    traced, pairs = branchless(M), []
+    traced, pairs = is_traced(M), []
     for k in range(_DOUBLINGS):
         if k:
             M, N = M @ M, None if N is None else N @ N
