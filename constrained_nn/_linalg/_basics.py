@@ -73,10 +73,36 @@ def nearest_between(
     return torch.where(lower >= upper, upper, torch.clamp(value, lower, upper))
 
 
-def safe_norm(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Euclidean norm over the last dimension; no overflow, and every derivative at 0 is 0."""
-    size = x.detach().abs().amax(-1, keepdim=True)
-    size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
-    squared = (x / size).square().sum(-1)
+def power_of_two(size: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The largest power of two up to `size`, without derivative; 1 for 0, NaN and infinity.
+
+    Dividing by it rounds nothing (short of underflow), so that squares of what is left neither overflow nor vanish.
+    """
+    size = size.detach()
+    mantissa, _ = torch.frexp(size)
+    usable = (size > 0) & (size < torch.inf)
+    power = size / (2.0 * torch.where(usable, mantissa, 1.0))
+    # the inverse of a number below `tiny` would be infinite
+    return torch.where(usable, power, 1.0).clamp_min(torch.finfo(size.dtype).tiny)
+
+
+def normalize(x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch 1"]]:
+    """`x / |x|` and `|x|` over the last dimension, `(0, 0)` for 0, where every derivative is 0.
+
+    No overflow or underflow, in value and derivative, short of those of the results.
+    """
+    if x.shape[-1] == 0:
+        return x, x.sum(-1, keepdim=True)
+    size = power_of_two(x.detach().abs().amax(-1, keepdim=True))
+    unit = x / size
+    squared = unit.square().sum(-1, keepdim=True)
     nonzero = squared > 0
-    return torch.where(nonzero, size.squeeze(-1) * torch.where(nonzero, squared, 1.0).sqrt(), squared)
+    length = torch.where(nonzero, squared, 1.0).sqrt()
+    # NaN is no zero: it stays
+    norm = torch.where(nonzero, size * length, squared)
+    return torch.where(nonzero | squared.isnan(), unit / length, 0.0), norm
+
+
+def safe_norm(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """`|x|` of `normalize`."""
+    return normalize(x)[1].squeeze(-1)

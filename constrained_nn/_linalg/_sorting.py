@@ -16,11 +16,12 @@ def project_simplex(
     one mean over them, in plain operations, so that derivatives of every order are those of the active face.
     """
     goal = total.unsqueeze(-1)
-    shifted = v.detach() - v.detach().amax(-1, keepdim=True)  # the shift cancels in x, and spares digits
-    ordered = shifted.sort(-1, descending=True).values
+    # from the largest entry down: a shift cancels in x, in value and derivative, and a far point keeps its digits
+    shifted = v - v.detach().amax(-1, keepdim=True)
+    ordered = shifted.detach().sort(-1, descending=True).values
     count = torch.arange(1, v.shape[-1] + 1, device=v.device).to(v.dtype)
     threshold = (ordered.cumsum(-1) - goal.detach()) / count
     size = (ordered > threshold).sum(-1, keepdim=True).clamp_min(1)
-    active = shifted >= threshold.gather(-1, size - 1)
-    level = (torch.where(active, v, 0.0).sum(-1, keepdim=True) - goal) / active.sum(-1, keepdim=True)
-    return torch.where(active, (v - level).clamp_min(0.0), 0.0 * v)  # 0 v and not 0: NaN stays NaN
+    active = shifted.detach() >= threshold.gather(-1, size - 1)
+    level = (torch.where(active, shifted, 0.0).sum(-1, keepdim=True) - goal) / active.sum(-1, keepdim=True)
+    return torch.where(active, (shifted - level).clamp_min(0.0), 0.0 * v)  # 0 v and not 0: NaN stays NaN

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import branchless, safe_norm
+from constrained_nn._linalg import branchless, normalize
 from constrained_nn.layers._audit import RTOL, Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._quarantine import detached, quarantine
@@ -94,8 +94,7 @@ class Transformed:
 
     def __call__(self, y: Tensor, energy: Tensor, set: QuadraticSet) -> Tensor:
         d = y - set.center
-        norm = safe_norm(d).unsqueeze(-1)
-        direction = d / torch.where(norm > 0, norm, 1.0)
+        direction, _ = normalize(d)
         if isinstance(set, WeightedEllipsoid) and (rank := set.factor.shape[-1]):
             direction = torch.cat([direction, direction.new_zeros(*direction.shape[:-1], rank)], -1)
         level = set.level.clamp_min(0.0)
@@ -216,13 +215,12 @@ class Enlarged:
 
 
 def _on_the_ray(d: Tensor, energy: Tensor, level: Tensor) -> Tensor:
-    """`√(level / V) d`, and 0 where `V` or `level` is 0 or their ratio is no normal number."""
-    ratio = level / torch.where(energy > 0, energy, 1.0)
-    info = torch.finfo(ratio.dtype)
-    usable = (ratio >= info.tiny) & (ratio <= info.max) & (energy > 0)
+    """`√(level / V) d`, and 0 where `V` or `level` is 0."""
+    usable = (energy > 0) & (level > 0) & (energy < torch.inf)
     # an energy that divides nothing has a derivative of 0, not 0 times infinity
-    ratio = torch.where(usable, level, 1.0) / torch.where(usable, energy, 1.0)
-    return torch.where(usable.unsqueeze(-1), ratio.sqrt().unsqueeze(-1) * d, 0.0)
+    radius = torch.where(usable, level, 1.0).sqrt().unsqueeze(-1)
+    gauge = torch.where(usable, energy, 1.0).sqrt().unsqueeze(-1)
+    return torch.where(usable.unsqueeze(-1), radius * (d / gauge), 0.0)
 
 
 def _broadcast(y: Tensor, set: QuadraticSet) -> tuple[Tensor, QuadraticSet, Tensor, Tensor]:

@@ -9,11 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn._linalg import branchless
 from constrained_nn.errors import SetTypeError
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._parts import Parts
-from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
-from constrained_nn.sets import ConstraintSet, Intersection, Polyhedron, Product, ProjectableSet
+from constrained_nn.layers._quarantine import detached, same_dtype
+from constrained_nn.sets import (
+    AffineSubspace,
+    Box,
+    ConstraintSet,
+    Halfspace,
+    Intersection,
+    IntervalSet,
+    Polyhedron,
+    Product,
+    ProjectableSet,
+    Simplex,
+)
+from constrained_nn.sets._base import tensors_of
 from constrained_nn.solvers import (
     Solution,
     Status,
@@ -23,6 +36,12 @@ from constrained_nn.solvers import (
 )
 from constrained_nn.solvers._splitting_rows import RowFactor
 
+# Closed forms that miss their set only where it is empty, apart from crossed bounds.
+_MAY_BE_EMPTY = (AffineSubspace, Halfspace, Simplex)
+# Projections of the result; each gains the digits of one float, so that these are enough from 1e30 on.
+_REFINEMENTS = 6
+# Entries up to so many units of rounding of the largest may be 0.
+_CLEAR = 1e4
 ConvexSet = ProjectableSet | Polyhedron | Intersection | Product
 
 
@@ -108,20 +127,14 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
-        batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
-        healthy = healthy.expand(batch)
         if factor is not None and factor.rows.dtype != torch.float64:
             factor = None  # rounded on the way: the search needs all digits
-        solution = self._project(y, set, factor)
-        status = torch.where(healthy, solution.status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = torch.where(healthy, solution.violation, torch.inf)
-        return replace(solution, status=status, violation=violation)
+        return self._project(y, set, factor)
 
     def _project(self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None) -> Solution:
         """Projection of finite data, by the cheapest way that is exact."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
-            return _audited(y, _closed_form(y, set.project(y)), set)
+            return _audited(_closed_form(y, set), set)
         if isinstance(set, Product):
             blocks = zip(set.split(y), set.sets, strict=True)
             return _joined([self._project(part, member) for part, member in blocks])  # pyright: ignore
@@ -132,10 +145,11 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
                     f"EuclideanProjection: expected linear constraints with smoothing, got "
                     f"{type(parts.curved[0][1]).__name__}. Leave smoothing out for it."
                 )
-            return _audited(y, self._curved(y, set), set)
+            return _audited(self._curved(y, set), set)
         if parts.stacked is None and self.smoothing is None:
             assert parts.box is not None
-            return _audited(y, _closed_form(y, torch.clamp(y, *parts.box)), set)
+            box = Box(*parts.box)
+            return _audited(_closed_form(y, box), box)
         rows = parts.stacked or (y.new_zeros(0, set.dim), y.new_zeros(0), y.new_zeros(0))
         options = {"max_steps": self.max_steps, "smoothing": self.smoothing}
         return project_polyhedron(y, *rows, box=parts.box, factor=factor, **options)
@@ -145,29 +159,94 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         terms = Parts(set.dim).add(wide).terms(wide_y)
         plain = Parts(set.dim).add(detached(wide)).terms(wide_y)
         solution = project_intersection(wide_y, terms, plain, max_steps=self.max_steps)
-        return replace(solution, value=solution.value.to(y.dtype), violation=solution.violation.to(y.dtype))
+        value = _cleared(solution.value.to(y.dtype), set)
+        return replace(solution, value=value, violation=solution.violation.to(y.dtype))
 
 
-def _closed_form(y: Tensor, value: Tensor) -> Solution:
-    batch = y.shape[:-1]
-    status = torch.zeros(batch, dtype=torch.int8, device=y.device)
-    return Solution(value, status, status.to(torch.int32), y.new_zeros(batch))
+def _closed_form(y: Tensor, set: ProjectableSet) -> Solution:
+    """The projection, and where rounding of a far `y` hides the set from it, the projection of the result.
 
-
-def _audited(y: Tensor, solution: Solution, set: ConstraintSet) -> Solution:
-    """The violation of what is returned; a result that misses its own set shows that the set is empty.
-
-    Rounding is relative to the terms of the rows at `y` and at the result (which is 0 at the apex of a cone).
+    Rounding of the result is in the unit of the result. The derivative is that of the first projection.
     """
-    rtol = 1e-9 if solution.value.dtype == torch.float64 else 1e-4
+    value, plain = set.project(y), detached(set)
+    for _ in range(_REFINEMENTS):
+        with torch.no_grad():
+            point = value.detach()  # forward mode knows no `no_grad`
+            held = _holds(point, plain)
+            if not branchless(value) and bool(held.all()):
+                break
+            better = torch.where(held.unsqueeze(-1), point, plain.project(point))
+        value = value + (better - point)
+        if branchless(value):
+            break
+    batch = value.shape[:-1]
+    status = torch.zeros(batch, dtype=torch.int8, device=y.device)
+    return Solution(value, status, status.to(torch.int32), value.new_zeros(batch))
+
+
+def _cleared(value: Tensor, set: ConvexSet) -> Tensor:
+    """The value with rounding taken out where that is what keeps it from the set: beyond bounds, and around 0."""
+    plain, point = detached(set), value.detach()
+    with torch.no_grad():
+        if not branchless(value) and bool(_holds(point, plain).all()):
+            return value
+        box = Parts(set.dim).add(plain).box
+        inside = point if box is None else torch.clamp(point, *box)
+        rounding = _CLEAR * torch.finfo(point.dtype).eps * inside.abs().amax(-1, keepdim=True)
+        snapped = torch.where(inside.abs() <= rounding, 0.0, inside)
+        better = point
+        for candidate in (snapped, inside, point):
+            better = torch.where(_holds(candidate, plain).unsqueeze(-1), candidate, better)
+    return value + (better - point)
+
+
+def _audited(solution: Solution, set: ConstraintSet) -> Solution:
+    """The verdict on what is returned, in its own unit.
+
+    A closed form that misses its set shows that the set is empty, if it can be; else precision is missing.
+    """
     with torch.no_grad():
         plain, value = detached(set), solution.value.detach()
-        scale = torch.maximum(plain.scale(y.detach()), plain.scale(value))
-        held = (plain.residual(value).abs() <= rtol * scale).all(-1)
-        violation = plain.violation(value)
-    missed = ~held & (solution.status == int(Status.OK))
-    status = torch.where(missed, int(Status.INFEASIBLE), solution.status).to(torch.int8)
+        missed = ~_holds(value, plain) & (solution.status == int(Status.OK))
+        empty, violation = _is_empty(plain), plain.violation(value)
+        if isinstance(
+            plain, AffineSubspace
+        ):  # far away no equation contradicts another by more than rounding
+            missed = missed | ~_holds(plain.project(torch.zeros_like(value)), plain)
+    verdict = Status.INFEASIBLE if isinstance(set, _MAY_BE_EMPTY) else Status.MISSED
+    status = torch.where(missed, int(verdict), solution.status)
+    status = torch.where(empty, int(Status.INFEASIBLE), status).to(torch.int8)
     return replace(solution, status=status, violation=violation)
+
+
+def _holds(value: Tensor, set: ConstraintSet) -> Tensor:
+    """Whether every residual is rounding of its terms at `value`; NaN and infinity are not.
+
+    Below the smallest normal number rounding is absolute.
+    """
+    info = torch.finfo(value.dtype)
+    rtol = 1e-9 if value.dtype == torch.float64 else 1e-4
+    residual, scale = set.residual(value).abs(), set.scale(value)
+    underflow = 4 * set.dim * info.tiny * info.eps
+    return ((residual <= rtol * scale + underflow) & (scale < torch.inf)).all(-1) & value.isfinite().all(-1)
+
+
+def _contradicts_itself(value: Tensor, set: AffineSubspace) -> Tensor:
+    """Equations that contradict each other by less than rounding of a far point: looked at from the origin."""
+    doubtful = (set.residual(value).abs() > 1e-9 * set.b.abs()).any(-1)
+    if not branchless(value) and not bool(doubtful.any()):
+        return doubtful
+    return doubtful & ~_holds(set.project(torch.zeros_like(value)), set)
+
+
+def _is_empty(set: ConstraintSet) -> Tensor:
+    """Whether two bounds of a row are crossed, by however little: no point satisfies such a row."""
+    if isinstance(set, IntervalSet):
+        return (set.lower > set.upper).any(-1)
+    empty = torch.zeros((), dtype=torch.bool, device=next(iter(tensors_of(set))).device)
+    for member in getattr(set, "sets", ()):
+        empty = empty | _is_empty(member)
+    return empty
 
 
 def _joined(blocks: list[Solution]) -> Solution:

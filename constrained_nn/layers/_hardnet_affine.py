@@ -17,6 +17,9 @@ from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import FoundBy, Solution, Status, project_polyhedron
 
 _PARALLEL = Parallel()
+# A proposal up to so many times the result leaves it all digits that the audit asks for; and the units of
+# rounding of the proposal that may be left of an entry that is 0.
+_NEAR, _CLEAR = 1e4, 64
 LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
 
 
@@ -52,8 +55,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     keeps its value. It is the Euclidean projection for one row, for orthogonal rows and for equalities only;
     otherwise it is oblique, with a Jacobian as large as `cond(A)`.
 
-    Guarantee: rows of full rank are satisfied to `1e-9 |A||y|` in float64 and `1e-4 |A||y|` in float32, checked on
-    the value that is returned. Where the rank condition fails (dependent, opposite or near-parallel rows, more
+    Guarantee: rows of full rank are satisfied to `1e-9` in float64 and `1e-4` in float32 of `|A||x| + |bound|`, checked
+    on the value that is returned. Where the rank condition fails (dependent, opposite or near-parallel rows, more
     rows than outputs) the element is the exact Euclidean projection (`found_by`: `ACTIVE_SET`). Crossed bounds and
     empty sets are flagged `INFEASIBLE`. Piecewise affine in `y`; at a bound the derivative is that of the
     inside (the row counts as satisfied). The derivative of a fallback element is that of the projection onto
@@ -152,7 +155,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         if rows.A.shape[-2] <= rows.A.shape[-1]:
             qr = self._factor(rows.A) if factor is None else factor.qr
             value = closed_form(y, rows, qr)
-            violation, satisfied = _audit(value, rows)
+            value, violation, satisfied = _audit(value, y, rows)
             if bool((satisfied & qr.independent.all(-1)).all()):
                 status, steps = _no_steps(batch, y.device)
                 return Solution(value, status, steps, violation, torch.zeros_like(status))
@@ -173,7 +176,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         qr = self._factor(A) if factor is None else factor.qr
         y = torch.where(finite.unsqueeze(-1), y, 0.0)
         value = closed_form(y, Polyhedron(A, lower, upper), qr)
-        violation, satisfied = _audit(value, rows)
+        value, violation, satisfied = _audit(value, y, rows)
         if factor is not None:
             satisfied = satisfied & (factor.A == A).all()
         empty = crossed.any(-1) | qr.independent.all(-1).logical_not()
@@ -198,7 +201,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         if rows.A.shape[-2] <= rows.A.shape[-1]:
             qr = self._factor(sane.A) if factor is None else factor.qr
             value = closed_form(sane_y, sane, qr)
-            violation, satisfied = _audit(value, sane)
+            value, violation, satisfied = _audit(value, sane_y, sane)
             closed = satisfied & qr.independent.all(-1).expand(batch)
         else:
             value, closed = sane_y, torch.zeros(batch, dtype=torch.bool, device=y.device)
@@ -265,13 +268,35 @@ def _rows(set: LinearSet) -> Polyhedron:
     return set if isinstance(set, Polyhedron) else Polyhedron.of(set)
 
 
-@torch.no_grad()
-def _audit(value: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor]:
-    """Violation of what is returned, and whether it is within rounding. NaN compares as not satisfied."""
-    Ay = product(rows.A, value)
-    excess = torch.maximum(Ay - rows.upper, rows.lower - Ay)
-    limit = product(rows.A.abs(), value.abs()) * feasibility_rtol(value.dtype)
-    return excess.amax(-1).clamp_min(0.0), (excess <= limit).all(-1)
+def _audit(value: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor]:
+    """The value, its violation, and whether every row is where Eq. 5 puts it, to rounding. NaN is not.
+
+    Rounding is that of `|A||x| + |bound|`, but not of an `x` that nearly dependent rows drive far beyond `y` and the
+    bounds; nor of a `y` far beyond `x`. Entries that are rounding of `y` become 0 where only that makes rows hold.
+    """
+    with torch.no_grad():
+        x, rows = value.detach(), Polyhedron(rows.A.detach(), rows.lower.detach(), rows.upper.detach())
+        Ax = product(rows.A, x)
+        excess = torch.maximum(Ax - rows.upper, rows.lower - Ax)
+        rtol, in_order = feasibility_rtol(x.dtype), (rows.lower <= rows.upper).all(-1)
+        near = y.abs().amax(-1) <= _NEAR * x.abs().amax(-1)
+        held = in_order & near & (excess <= rtol * Ax.abs()).all(-1)  # enough, and cheap
+        if not branchless(value) and bool(held.all()):
+            return value, excess.amax(-1).clamp_min(0.0), held
+        rounding = _CLEAR * torch.finfo(x.dtype).eps * y.abs().amax(-1, keepdim=True)
+        cleared = torch.where(x.abs() <= rounding, 0.0, x)
+        held, better = (_lands(point, y, rows) for point in (x, cleared))
+        x = torch.where((better & held.logical_not()).unsqueeze(-1), cleared, x)
+        held = in_order & (held | better)
+        violation = rows.violation(x)
+    return value + (x - value.detach()), violation, held
+
+
+def _lands(x: Tensor, y: Tensor, rows: Polyhedron) -> Tensor:
+    """Whether `A x` is `clamp(A y, lower, upper)`, to rounding of the smaller of `|A||x|` and `|A||y|`."""
+    target, weight = torch.clamp(product(rows.A, y), rows.lower, rows.upper), rows.A.abs()
+    size = torch.minimum(product(weight, x.abs()), product(weight, y.abs())) + target.abs()
+    return ((product(rows.A, x) - target).abs() <= feasibility_rtol(x.dtype) * size).all(-1)
 
 
 def _finite(y: Tensor, rows: Polyhedron) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from constrained_nn._linalg import nearest_between
+from constrained_nn._linalg import nearest_between, safe_norm
 from constrained_nn.errors import SetTypeError
 from constrained_nn.sets import (
     AffineSubspace,
@@ -100,7 +100,7 @@ class Parts:
             terms.append(Term(eye, _clamp(*box)))
         if (stacked := self.stacked) is not None:
             A, lower, upper = stacked
-            norm = torch.linalg.vector_norm(A.detach(), dim=-1)
+            norm = safe_norm(A.detach())
             norm = torch.where(norm > 0, norm, 1.0)
             terms.append(Term(A / norm.unsqueeze(-1), _clamp(lower / norm, upper / norm)))
         for start, set in self.curved:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from constrained_nn._linalg import (
     matvec,
+    normalize,
     project_ellipsoid,
     project_simplex,
     rmatvec,
@@ -68,19 +69,17 @@ class Ball(CenteredSet):
         return safe_norm(y - self.center).unsqueeze(-1)
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
-        d = y - self.center
-        norm = safe_norm(d).unsqueeze(-1)
-        return (d / torch.where(norm > 0, norm, 1.0)).unsqueeze(-2)
+        return normalize(y - self.center)[0].unsqueeze(-2)
 
     def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> Ball:
         return Ball(self.center, (self.radius - margin.squeeze(-1)).clamp_min(0.0))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         d = y - self.center
-        norm, radius = safe_norm(d).unsqueeze(-1), self.radius.clamp_min(0.0).unsqueeze(-1)
-        outside = norm > radius
-        shrunk = self.center + d * (radius / torch.where(outside, norm, 1.0))
-        return torch.where(outside, shrunk, y)
+        radius = self.radius.clamp_min(0.0).unsqueeze(-1)
+        inside = safe_norm(d.detach()).unsqueeze(-1) <= radius.detach()
+        direction, _ = normalize(torch.where(inside, 0.0, d))
+        return torch.where(inside, y, self.center + direction * radius)
 
 
 @constraint_set

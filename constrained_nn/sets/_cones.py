@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import psd_project, safe_norm, smat, svec, symmetric_eigenvalues
+from constrained_nn._linalg import normalize, psd_project, safe_norm, smat, svec, symmetric_eigenvalues
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
     IntervalSet,
@@ -83,9 +83,7 @@ class SecondOrderCone(IntervalSet, ProjectableSet):
         return (safe_norm(d[..., 1:]) - self.slope * d[..., 0]).unsqueeze(-1)
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch 1 n"]:
-        z = (y - self.apex)[..., 1:]
-        norm = safe_norm(z).unsqueeze(-1)
-        outward = z / torch.where(norm > 0, norm, 1.0)
+        outward, _ = normalize((y - self.apex)[..., 1:])
         axis = -self.slope.unsqueeze(-1).expand(*outward.shape[:-1], 1)
         return torch.cat([axis, outward.expand(*axis.shape[:-1], self.dim - 1)], -1).unsqueeze(-2)
 
@@ -99,8 +97,10 @@ class SecondOrderCone(IntervalSet, ProjectableSet):
         t, z, slope = d[..., :1], d[..., 1:], self.slope.unsqueeze(-1)
         norm = safe_norm(z).unsqueeze(-1)
         outside, polar = norm > slope * t, slope * norm <= -t
+        # the branch that is not taken is computed from harmless numbers, so that its derivatives stay finite
+        direction, norm = normalize(torch.where(outside & polar.logical_not(), z, 0.0))
         height = (slope * norm + t) / (slope * slope + 1.0)
-        ray = torch.cat([height, z * (slope * height / torch.where(outside, norm, 1.0))], -1)
+        ray = torch.cat([height, direction * (slope * height)], -1)
         # NaN passes through the first branch, never through the second
         return torch.where(outside, self.apex + torch.where(polar, 0.0, ray), y)
 
@@ -170,7 +170,7 @@ class PSDCone(ProjectableSet):
         return symmetric_eigenvalues(smat(y - self.apex)).clamp_max(0.0)
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-        size = torch.linalg.vector_norm(y, dim=-1) + torch.linalg.vector_norm(self.apex, dim=-1)
+        size = safe_norm(y) + safe_norm(self.apex)
         return size.unsqueeze(-1).expand(*size.shape, self.order)
 
     def shrink(self, margin: Float[Tensor, "*#batch m"]) -> PSDCone:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn._linalg import power_of_two
 from constrained_nn.sets._base import (
     IntervalSet,
     ProjectableSet,
@@ -75,6 +76,14 @@ class Halfspace(IntervalSet, ProjectableSet):
         return Halfspace(self.normal, self.offset - margin.squeeze(-1))
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
-        excess = torch.relu(self.value(y) - self.upper)
-        squared = (self.normal * self.normal).sum(-1, keepdim=True)
-        return y - self.normal * (excess / torch.where(squared > 0, squared, 1.0))
+        # a normal of about 1, whose square neither overflows nor vanishes
+        size = power_of_two(self.normal.detach().abs().amax(-1, keepdim=True))
+        normal, offset = self.normal / size, self.upper / size
+        squared = (normal * normal).sum(-1, keepdim=True)
+        inverse = normal / torch.where(squared > 0, squared, 1.0)
+        excess = (normal * y).sum(-1, keepdim=True) - offset
+        outside = excess > 0
+        x = y - inverse * torch.where(outside, excess, 0.0)
+        with torch.no_grad():  # rounding of a far point; the derivative is there already
+            missing = (normal * x).sum(-1, keepdim=True).detach() - offset.detach()
+        return torch.where(outside, x - inverse.detach() * missing, x)

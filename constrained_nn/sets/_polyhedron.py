@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import matvec, min_norm_solve
+from constrained_nn._linalg import matvec, min_norm_solve, power_of_two, safe_norm, thin_qr
 from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
     IntervalSet,
@@ -131,14 +131,14 @@ class Polyhedron(IntervalSet):
                 f"differ between elements cannot be merged; EuclideanProjection takes them as they are."
             )
         rtol = 8 * torch.finfo(self.A.dtype).eps if rtol is None else rtol
-        norm = torch.linalg.vector_norm(self.A, dim=-1)
+        norm = safe_norm(self.A)
         unit = self.A / torch.where(norm > 0, norm, 1.0).unsqueeze(-1)
         groups: list[list[tuple[int, float]]] = []  # (row, factor): row_i = factor * row_of_group
         for i in range(self.A.shape[0]):
             for group in groups:
                 first = group[0][0]
                 sign = 1.0 if float(unit[first] @ unit[i]) >= 0 else -1.0
-                if float(torch.linalg.vector_norm(unit[i] - sign * unit[first])) <= rtol and norm[i] > 0:
+                if float(safe_norm(unit[i] - sign * unit[first])) <= rtol and norm[i] > 0:
                     group.append((i, sign * float(norm[i] / norm[first])))
                     break
             else:
@@ -211,4 +211,10 @@ class AffineSubspace(IntervalSet, ProjectableSet):
         return self.A
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
-        return y + min_norm_solve(self.A, self.b - matvec(self.A, y))
+        size = power_of_two(self.A.detach().abs().amax(-1))
+        A, b = self.A / size.unsqueeze(-1), self.b / size
+        factor = thin_qr(A.detach())
+        x = y + min_norm_solve(A, b - matvec(A, y), factor)
+        with torch.no_grad():  # rounding of a far point; the derivative is there already
+            refinement = min_norm_solve(A.detach(), (b - matvec(A, x)).detach(), factor)
+        return x + refinement

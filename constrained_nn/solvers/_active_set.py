@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from constrained_nn._linalg import branchless, matvec, rmatvec
+from constrained_nn._linalg import matvec, rmatvec
 
 RUNNING, SOLVED, EMPTY, STUCK = 0, 1, 2, 3
 
@@ -54,6 +54,10 @@ class ActiveSet:
     steps: Tensor
     best: Tensor
     least: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self))
 
     def take(self, index: Tensor) -> ActiveSet:
         return ActiveSet(*(getattr(self, f.name)[index] for f in fields(self)))
@@ -102,10 +106,6 @@ def sweep(
         check_every: Steps between looks at who has finished (each look synchronises a GPU).
     """
     whole = start(y, rows.shape[-2], guess)
-    if branchless(y, rows):
-        for _ in range(max_steps):
-            whole = _step(whole, y, rows, lower, upper, rtol)
-        return whole
     index, part = None, whole
     data = (y, rows, lower, upper)
     for done_steps in range(max_steps):
@@ -120,7 +120,7 @@ def sweep(
                 index = keep if index is None else index[keep]
                 part = part.take(keep)
                 data = tuple(t if t is rows and rows.ndim == 2 else t[keep] for t in data)
-        part = _step(part, *data, rtol)
+        part = step(part, *data, rtol)
     return _merge(whole, index, part)
 
 
@@ -131,7 +131,7 @@ def _merge(whole: ActiveSet, index: Tensor | None, part: ActiveSet) -> ActiveSet
     return whole
 
 
-def _step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, rtol: float) -> ActiveSet:
+def step(state: ActiveSet, y: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, rtol: float) -> ActiveSet:
     """One step of every element that still runs."""
     running = state.outcome == RUNNING
     equality = lower == upper

@@ -19,13 +19,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn._linalg import branchless, matvec, rmatvec
+from constrained_nn._linalg import matvec, power_of_two, rmatvec, safe_norm
+from constrained_nn.solvers._loops import anyone, may_look, repeat
 from constrained_nn.solvers._solution import Solution, Status
 
 _FIRST_PENALTY, _LAST_PENALTY = 10.0, 1e8
 # Fractions of a Newton step that are tried, all at once.
 _FRACTIONS = (1.0, 0.5, 0.2, 0.05)
-_POLISH_STEPS, _LEAST_STEPS = 3, 12
+_STEPS, _POLISH_STEPS, _LEAST_STEPS = 80, 3, 12
+# By how much one round draws a far proposal near, and rounds from the largest float to the smallest.
+_NEARER, _ROUNDS, _FAR = 2.0**-10, 250, 1e4
 # Optimality conditions of a result, relative to the size of the points; the search hands over earlier.
 _KKT_RTOL, _SEARCH_RTOL = 1e-9, 1e-7
 # Added to the Gram matrix of the rows: dependent active constraints leave their multipliers undetermined.
@@ -57,35 +60,103 @@ def project_intersection(
         y: Point `(*batch, n)`, finite.
         terms: The constraints; rows of unit norm are solved best.
         detached: The same constraints without derivatives.
-        max_steps: Newton steps before an element is flagged `MAX_STEPS`; default 80, or 24 where control flow must
-            not depend on values.
+        max_steps: Newton steps before an element is flagged `MAX_STEPS`; default 80.
 
     Returns:
         `OK`; `INFEASIBLE` if a separating multiplier proves that no point of the set lies within a million times
         the size of the data, with the least-violation point; `MAX_STEPS` with the best point found.
     """
-    fixed_trip = branchless(y, *(t.rows for t in detached))
-    steps_allowed = max_steps or (24 if fixed_trip and not torch.compiler.is_compiling() else 80)
     with torch.no_grad():
-        problem = _Problem(y.detach(), detached)
-        x, w, _, _, empty, steps = _search(problem, steps_allowed)
-        w, kkt, inverse = _polish(problem, w)
-        solved = (kkt <= _KKT_RTOL * problem.size) & ~empty
-        if fixed_trip or not bool(solved.all()):
-            nearest, proved = _least_violation(problem, x)
-            empty = (empty | proved) & ~solved
-            x = torch.where(empty.unsqueeze(-1), nearest, x)
-        inverse = torch.where(solved[..., None, None], inverse, 0.0).detach()
-        w, x = w.detach(), x.detach()
-        solved = solved.detach()
-    L = _stacked(terms)
+        size = power_of_two(_Problem(y.detach(), detached).size).unsqueeze(-1)
+    y, terms, plain = y / size, _in_unit(terms, size), _in_unit(detached, size)
+    found = _solve(_Problem(y.detach(), plain), max_steps or _STEPS)
+    L, w = _stacked(terms), found.w
     for _ in range(2):
-        w = w + matvec(inverse, _optimality(terms, L, y, w))
-    value = torch.where(solved.unsqueeze(-1), y - rmatvec(L, torch.where(solved.unsqueeze(-1), w, 0.0)), x)
-    status = torch.where(empty, int(Status.INFEASIBLE), int(Status.MAX_STEPS))
-    status = torch.where(solved, int(Status.OK), status).to(torch.int8)
+        w = w + matvec(found.inverse, _optimality(terms, L, y, w))
+    solved = found.solved.unsqueeze(-1)
+    value = y - rmatvec(L, torch.where(solved, w, 0.0))
+    value = torch.where(found.drawn.unsqueeze(-1), found.x + (value - value.detach()), value)
+    value = torch.where(solved, value, found.x) * size
+    status = torch.where(found.empty, int(Status.INFEASIBLE), int(Status.MAX_STEPS))
+    status = torch.where(found.solved, int(Status.OK), status).to(torch.int8)
     gap = _distance(detached, _stacked(detached), value.detach())
-    return Solution(value, status, steps.to(torch.int32), gap, duals=w.detach())
+    return Solution(value, status, found.steps.to(torch.int32), gap, duals=w.detach() * size)
+
+
+def _in_unit(terms: Sequence[Term], size: Tensor) -> list[Term]:
+    """The same constraints for points divided by `size`, a power of two."""
+    return [Term(t.rows, lambda r, project=t.project: project(r * size) / size) for t in terms]
+
+
+class _Found(NamedTuple):
+    """Point and multipliers of each element, and which elements are solved, empty or were drawn near."""
+
+    x: Tensor
+    w: Tensor
+    inverse: Tensor
+    solved: Tensor
+    empty: Tensor
+    drawn: Tensor
+    steps: Tensor
+
+
+@torch.no_grad()
+def _solve(problem: _Problem, steps_allowed: int) -> _Found:
+    """Search and polish, for a proposal far away on its own ray until rounding is that of the result.
+
+    `P(x + t (y − x)) = x` for `x = P(y)` and every `t >= 0`.
+    """
+    y, start = problem.y, problem
+    everyone = torch.ones_like(problem.size, dtype=torch.bool)
+    x, w, _, _, empty, steps = _search(problem, steps_allowed, everyone)
+    w, kkt, inverse = _polish(problem, w)
+    solved = (kkt <= _KKT_RTOL * problem.size) & ~empty
+    best, nearer, drawn, w_near = y - rmatvec(problem.L, w), torch.ones_like(problem.size), ~everyone, w
+    for _ in range(_ROUNDS if may_look(y) else 0):
+        best, held = _settled(problem, best, w_near)
+        target = best + (nearer * _NEARER).unsqueeze(-1) * (y - best)
+        # beyond this the search itself may fail for the unit of the proposal
+        astray = solved | (_norm(problem.y) > _FAR * _norm(best))
+        far = astray & ~empty & ~held & (_norm(target) <= 0.25 * _norm(problem.y))
+        if not anyone(far):
+            break
+        drawn, nearer = drawn | far, torch.where(far, nearer * _NEARER, nearer)
+        problem = _Problem(torch.where(far.unsqueeze(-1), target, problem.y), problem.terms)
+        part = _search(problem, steps_allowed, far)
+        polished, kkt, _ = _polish(problem, part.w)
+        w_near = torch.where(far.unsqueeze(-1), polished, w_near)
+        solved = torch.where(far, (kkt <= _KKT_RTOL * problem.size) & ~part.empty, solved)
+        empty, steps = empty | (far & part.empty), steps + part.steps
+        best = torch.where(far.unsqueeze(-1), problem.y - rmatvec(problem.L, w_near), best)
+        x = torch.where(far.unsqueeze(-1), part.x, x)
+        w = torch.where(far.unsqueeze(-1), w_near / nearer.unsqueeze(-1), w)
+    if may_look(y) and anyone(drawn):
+        w, kkt, inverse = _polish(start, w)
+        solved = solved & (~drawn | (kkt <= _KKT_RTOL * start.size))
+    if not may_look(y) or anyone(~solved):
+        nearest, proved = _least_violation(problem, x)
+        empty = (empty | proved) & ~solved
+        x = torch.where(empty.unsqueeze(-1), nearest, x)
+    inverse = torch.where(solved[..., None, None], inverse, 0.0)
+    x = torch.where(solved.unsqueeze(-1), best, x)
+    return _Found(*(t.detach() for t in (x, w, inverse, solved, empty, drawn, steps)))
+
+
+def _settled(problem: _Problem, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """`x`, or 0 where it is rounding of 0, and whether `L x = P(L x + w)` to rounding of the point, not of `w`."""
+    held, zero = _holds(problem, x, w), torch.zeros_like(x)
+    better = ~held & (_norm(x) <= _KKT_RTOL * _norm(problem.y)) & _holds(problem, zero, w)
+    return torch.where(better.unsqueeze(-1), zero, x), held | better
+
+
+def _holds(problem: _Problem, x: Tensor, w: Tensor) -> Tensor:
+    Lx = matvec(problem.L, x)
+    foot = _project(problem.terms, Lx + w)
+    return _norm(Lx - foot) <= _KKT_RTOL * torch.maximum(_norm(Lx), _norm(foot))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1)
 
 
 class _Problem:
@@ -96,7 +167,7 @@ class _Problem:
         Ly = matvec(self.L, y)
         self.gram = self.L.transpose(-2, -1) @ self.L
         sizes = [y, Ly, _project(terms, Ly)]
-        size = torch.stack([torch.linalg.vector_norm(t, dim=-1) for t in sizes]).amax(0)
+        size = torch.stack([safe_norm(t) for t in sizes]).amax(0)
         self.size = torch.where(size > 0, size, 1.0)
         self.eye = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
         fractions = torch.tensor(_FRACTIONS, dtype=y.dtype, device=y.device)
@@ -148,13 +219,15 @@ class _State(NamedTuple):
     steps: Tensor
 
 
-def _search(problem: _Problem, steps_allowed: int) -> _State:
-    """Augmented Lagrangian method; a finished element is frozen."""
-    flags = torch.ones_like(problem.size, dtype=torch.bool)
+def _search(problem: _Problem, steps_allowed: int, running: Tensor) -> _State:
+    """Augmented Lagrangian method on the elements that are `running`; a finished element is frozen."""
     penalty = torch.full_like(problem.size, _FIRST_PENALTY)
     w = torch.zeros_like(matvec(problem.L, problem.y))
-    start = _State(problem.y.clone(), w, penalty, flags, ~flags, torch.zeros_like(penalty))
-    return _State(*_repeat(lambda *state: _step(problem, _State(*state)), start, steps_allowed, running=3))
+    start = _State(
+        problem.y.clone(), w, penalty, running.clone(), ~(running | True), torch.zeros_like(penalty)
+    )
+    step = lambda *state: _step(problem, _State(*state))  # noqa: E731
+    return _State(*repeat(step, start, steps_allowed, lambda *state: state[3]))
 
 
 def _step(problem: _Problem, state: _State) -> _State:
@@ -196,31 +269,6 @@ def _step(problem: _Problem, state: _State) -> _State:
     return _State(x, w, penalty, running, empty, steps)
 
 
-def _repeat(step: Callable, state: tuple[Tensor, ...], times: int, *, running: int) -> tuple[Tensor, ...]:
-    """`step` until no element of `state[running]` is left, or `times` times.
-
-    One loop node under `torch.compile`, and always `times` times under `torch.func` and with fake tensors.
-    """
-    if torch.compiler.is_compiling():
-        from torch._higher_order_ops.while_loop import while_loop
-
-        counter = torch.zeros((), dtype=torch.int64, device=state[0].device)
-
-        def goes_on(k: Tensor, *state: Tensor) -> Tensor:
-            return (k < times) & state[running].any()
-
-        def body(k: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-            return (k + 1, *(t.clone() for t in step(*state)))
-
-        return while_loop(goes_on, body, (counter, *state))[1:]
-    may_stop = not branchless(*state)
-    for k in range(times):
-        if may_stop and k % 2 == 1 and not bool(state[running].any()):
-            break
-        state = step(*state)
-    return state
-
-
 def _least_violation(problem: _Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     """Minimizer of the distance `½|L x − P(L x)|²` near `x`, and whether its residual proves the set empty."""
     L = problem.L
@@ -240,7 +288,7 @@ def _least_violation(problem: _Problem, x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.where(better.unsqueeze(-1), moved, x), running & better
 
     running = torch.ones_like(problem.size, dtype=torch.bool)
-    x, _ = _repeat(step, (x, running), _LEAST_STEPS, running=1)
+    x, _ = repeat(step, (x, running), _LEAST_STEPS, lambda *state: state[1])
     Lx = matvec(L, x)
     foot = _project(problem.terms, Lx)
     return x, _proves_empty(problem, foot, Lx - foot)
@@ -278,5 +326,5 @@ def _polish(problem: _Problem, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return torch.where(better.unsqueeze(-1), trial, w), torch.minimum(size, size_trial), better
 
     size = torch.linalg.vector_norm(_optimality(terms, L, problem.y, w), dim=-1)
-    w, size, _ = _repeat(step, (w, size, size > 0), _POLISH_STEPS, running=2)
+    w, size, _ = repeat(step, (w, size, size > 0), _POLISH_STEPS, lambda *state: state[2])
     return w, size, matrix(w)

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg import branchless, matvec
-from constrained_nn.solvers._active_set import EMPTY, ROUNDING, RUNNING, SOLVED, sweep
-from constrained_nn.solvers._farkas import least_violation, proves_empty
+from constrained_nn._linalg import branchless, recording
+from constrained_nn.solvers import _careful as careful
+from constrained_nn.solvers._active_set import ROUNDING
+from constrained_nn.solvers._careful import AUDIT_RTOL, Limits, Result, attach, in_units, rows_hold
 from constrained_nn.solvers._guess import fixed_search, reduce, search
 from constrained_nn.solvers._implicit import (
     ActiveProjection,
-    on_active_rows,
     row_values,
     scatter_rows,
     transpose_times,
@@ -25,12 +25,8 @@ from constrained_nn.solvers._smoothed import with_smoothed_derivative
 from constrained_nn.solvers._solution import Solution, Status
 from constrained_nn.solvers._splitting_rows import RowFactor, row_factor, times, with_identity
 
-# A row counts as satisfied while it is searched for, relative to ‖x‖ + |bound| of the unit row.
-_SEARCH_RTOL = 1e-12
-# A row of the returned point is satisfied, relative to |A||x| + |bound|: checked after the fact.
-_AUDIT_RTOL = 1e-9
-# With a fixed number of steps: up to this many rows or columns the sweep alone is shorter; its steps elsewhere.
-_SMALL, _FIXED_SWEEPS = 4, 5
+# While tracing: up to this many rows or columns the sweep alone is shorter than a guess and the sweep.
+_SMALL = 4
 # Memory that one chunk of a batch may take.
 _CHUNK_BYTES = 12 * 2**20
 
@@ -104,36 +100,34 @@ def project_polyhedron(
         return t.expand(*batch, *t.shape[t.ndim - core :]).reshape(size, *t.shape[t.ndim - core :])
 
     rows = A.to(wide) if A.ndim == 2 else flat(A, 2)
-    data = [flat(y, 1), *(flat(t, 1) for t in sides)]
+    point, low, up = flat(y, 1), flat(lower, 1), flat(upper, 1)
     guess = None
     if warm_start is not None and warm_start.duals is not None:
         guess = flat(warm_start.duals.detach(), 1)
-    fixed = branchless(y, A, lower, upper)
-    if not fixed and A.ndim == 2 and factor is None and size:
-        factor = factor_polyhedron(A, _common_equality(lower, upper), box=box is not None)
-    limits = _Limits(max_steps, check_every, fixed)
-
-    chunk = size if fixed else _chunk(m if box is None else m + n, n, shared=A.ndim == 2)
-    if size <= chunk:
-        parts = [_project(data, rows, guess, factor, limits)]
+    if box is not None:
+        low, up = torch.cat([low, flat(box[0], 1)], -1), torch.cat([up, flat(box[1], 1)], -1)
+        guess = None if guess is None else torch.cat([guess, torch.zeros_like(point)], -1)
+    problem = _Problem(point, rows, low, up, box is not None)
+    limits = Limits(max_steps, check_every, branchless(y, A, lower, upper))
+    if torch._C._are_functorch_transforms_active() and not recording():
+        found = _project_mapped(problem, guess, limits)
+    elif limits.fixed:
+        found = _careful(problem, guess, None, limits)
     else:
-        chunk = -(-size // -(-size // chunk))  # equal parts
-        pieces = [t.split(chunk) for t in data]
-        matrices = rows.split(chunk) if rows.ndim == 3 else [rows] * len(pieces[0])
-        guesses = guess.split(chunk) if guess is not None else [None] * len(pieces[0])
-        parts = [
-            _project(list(piece), matrix, g, factor, limits)
-            for *piece, matrix, g in zip(*pieces, matrices, guesses, strict=True)
-        ]
-    value, status, steps, violation, multipliers = (
-        column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)
-    )
+        if A.ndim == 2 and factor is None and size:
+            factor = factor_polyhedron(A, _common_equality(lower, upper), box=box is not None)
+        found = _in_chunks(problem, guess, factor, limits)
+    largest = torch.finfo(y.dtype).max
+    value = found.value if y.dtype == wide else found.value.clamp(-largest, largest).to(y.dtype)
+    # a point beyond the largest number of a narrow dtype is no solution in it
+    fits = (found.value.detach().abs() <= largest).all(-1)
+    status = torch.where(fits | (found.status != int(Status.OK)), found.status, int(Status.MISSED))
     return Solution(
-        value.to(y.dtype).reshape(*batch, n),
+        value.reshape(*batch, n),
         status.to(torch.int8).reshape(batch),
-        steps.to(torch.int32).reshape(batch),
-        violation.to(y.dtype).reshape(batch),
-        duals=multipliers.to(y.dtype).reshape(*batch, m),
+        found.steps.to(torch.int32).reshape(batch),
+        found.violation.to(y.dtype).reshape(batch),
+        duals=found.multipliers.narrow(-1, 0, m).to(y.dtype).reshape(*batch, m),
     )
 
 
@@ -159,20 +153,22 @@ def _smoothed(y, A, lower, upper, box, width: float, options: dict[str, Any]) ->
     return replace(solution, value=value)
 
 
-class _Limits(NamedTuple):
-    max_steps: int | None
-    check_every: int
-    fixed: bool
+class _Problem(NamedTuple):
+    """A flat batch in float64: rows `[A; I]` if `box`, else `A`, which may be shared."""
 
+    y: Tensor
+    A: Tensor
+    lower: Tensor
+    upper: Tensor
+    box: bool
 
-class _Part(NamedTuple):
-    """Result for one chunk: `Solution` without its shape."""
+    @property
+    def rows(self) -> Tensor:
+        return with_identity(self.A) if self.box else self.A
 
-    value: Tensor
-    status: Tensor
-    steps: Tensor
-    violation: Tensor
-    multipliers: Tensor
+    def detach(self) -> _Problem:
+        y, A, lower, upper = (t.detach() for t in self[:4])
+        return _Problem(y, A, lower, upper, self.box)
 
 
 def _common_equality(lower: Tensor, upper: Tensor) -> Tensor | None:
@@ -189,203 +185,217 @@ def _chunk(m: int, n: int, *, shared: bool) -> int:
     return max(64, _CHUNK_BYTES // (8 * numbers))
 
 
-def _project(
-    data: list[Tensor], A: Tensor, guess: Tensor | None, factor: RowFactor | None, limits: _Limits
-) -> _Part:
-    """Projection of one flat float64 chunk; `data` is `y, lower, upper[, box lower, box upper]`."""
-    y, lower, upper, *box = data
-    if box:
-        lower, upper = torch.cat([lower, box[0]], -1), torch.cat([upper, box[1]], -1)
-        guess = None if guess is None else torch.cat([guess, torch.zeros_like(y)], -1)
-    if limits.fixed or not bool(_plausible(y, A, lower, upper)):
-        return _careful(y, A, lower, upper, bool(box), guess, factor, limits)
-    return _search(y, A, lower, upper, bool(box), guess, factor, limits)
+def _in_chunks(problem: _Problem, guess: Tensor | None, factor: RowFactor | None, limits: Limits) -> Result:
+    """Projection of a batch whose values may be looked at, in parts that fit into the cache."""
+    y, A, lower, upper, box = problem
+    size, chunk = y.shape[0], _chunk(lower.shape[-1], y.shape[-1], shared=A.ndim == 2)
+    if size <= chunk:
+        return _project(problem, guess, factor, limits)
+    chunk = -(-size // -(-size // chunk))  # equal parts
+    pieces = [t.split(chunk) for t in (y, lower, upper)]
+    matrices = A.split(chunk) if A.ndim == 3 else [A] * len(pieces[0])
+    guesses = guess.split(chunk) if guess is not None else [None] * len(pieces[0])
+    parts = [
+        _project(_Problem(y, matrix, lower, upper, box), hint, factor, limits)
+        for y, lower, upper, matrix, hint in zip(*pieces, matrices, guesses, strict=True)
+    ]
+    return Result(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _careful(y, A, lower, upper, box: bool, guess, factor, limits: _Limits) -> _Part:
-    """Bad elements replaced before any kernel, and flagged."""
+def _project(problem: _Problem, guess: Tensor | None, factor: RowFactor | None, limits: Limits) -> Result:
+    if bool(_plausible(*problem[:4])):
+        return _search(problem, guess, factor, limits)
+    return _careful(problem, guess, factor, limits)
+
+
+def _clean(problem: _Problem) -> tuple[_Problem, Tensor]:
+    """The problem with harmless numbers in bad elements, and which elements are good."""
+    y, A, lower, upper, box = problem
     finite = _finite(y, A, lower, upper)
     each = finite.unsqueeze(-1)
-    y = torch.where(each, y, 0.0)
-    lower, upper = torch.where(each, lower, -torch.inf), torch.where(each, upper, torch.inf)
-    if A.ndim == 3:
-        A = torch.where(each.unsqueeze(-1), A, 0.0)
-    else:
-        A = torch.where(A.isfinite(), A, 0.0)
-        factor = None
+    good = each.unsqueeze(-1) if A.ndim == 3 else A.isfinite()
+    free = (torch.where(each, lower, -torch.inf), torch.where(each, upper, torch.inf))
+    return _Problem(torch.where(each, y, 0.0), torch.where(good, A, 0.0), *free, box), finite
+
+
+def _careful(problem: _Problem, guess: Tensor | None, factor: RowFactor | None, limits: Limits) -> Result:
+    """Bad elements replaced before any kernel, and flagged."""
+    shared = problem.A.ndim == 2
+    problem, finite = _clean(problem)
     if limits.fixed:
-        rows = with_identity(A) if box else A
-        if guess is None and limits.max_steps is None and min(rows.shape[-2:]) > _SMALL:
-            guess = _fixed_guess(y, A, lower, upper, box)
-            limits = limits._replace(max_steps=_FIXED_SWEEPS)
-        value, status, steps, multipliers = _solve(y, rows, lower, upper, guess, limits)
-        violation = _violation(row_values(value.detach(), A.detach(), box), lower.detach(), upper.detach())
-        part = _Part(value, status, steps, violation, multipliers.narrow(-1, 0, A.shape[-2]))
+        if guess is None and limits.max_steps is None and min(problem.rows.shape[-2:]) > _SMALL:
+            guess = _fixed_guess(problem.detach())
+        found = careful.project(problem.y, problem.rows, problem.lower, problem.upper, guess, limits)
     else:
-        if A.ndim == 2:
-            factor = row_factor(A.detach(), None, box=box)
-        part = _search(y, A, lower, upper, box, guess, factor, limits)
-    return part._replace(
-        status=torch.where(finite, part.status, int(Status.NONFINITE_INPUT)),
-        violation=torch.where(finite, part.violation, torch.inf),
+        if shared:
+            factor = row_factor(problem.A.detach(), None, box=problem.box)
+        found = _search(problem, guess, factor, limits)
+    return _flagged(found, finite)
+
+
+def _flagged(found: Result, finite: Tensor) -> Result:
+    return found._replace(
+        status=torch.where(finite, found.status, int(Status.NONFINITE_INPUT)),
+        violation=torch.where(finite, found.violation, torch.inf),
     )
 
 
-def _fixed_guess(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, box: bool) -> Tensor:
+@torch.no_grad()
+def _fixed_guess(problem: _Problem) -> Tensor:
     """Signed rows to start the sweep with, found without a look at a value."""
-    with torch.no_grad():
-        y, A, lower, upper = (t.detach() for t in (y, A, lower, upper))
-        equal = lower == upper
-        equal = equal.all(0) if A.ndim == 2 else equal
-        return fixed_search(reduce(row_factor(A, equal, box=box, eliminate=False), y, lower, upper))
+    y, A, lower, upper, box = problem
+    equal = lower == upper
+    equal = equal.all(0) if A.ndim == 2 else equal
+    return fixed_search(reduce(row_factor(A, equal, box=box, eliminate=False), y, lower, upper))
 
 
-def _search(y, A, lower, upper, box: bool, guess, factor: RowFactor | None, limits: _Limits) -> _Part:
+def _project_mapped(problem: _Problem, guess: Tensor | None, limits: Limits) -> Result:
+    """Projection under `torch.func`: the search sees plain tensors, and looks at values as it does elsewhere."""
+    problem, finite = _clean(problem)
+    y, A, lower, upper, box = problem.detach()
+    hint = torch.zeros_like(lower) if guess is None else guess
+    options = (box, guess is not None, limits.max_steps, limits.check_every)
+    found = Result(*_MappedSearch.apply(y, A, lower, upper, hint, *options))  # pyright: ignore
+    units = in_units(problem.y, problem.rows, problem.lower, problem.upper)
+    value = attach(units, found.value / units.size, found.active != 0, found.active > 0)
+    solved = (found.status == int(Status.OK)).unsqueeze(-1)
+    return _flagged(found._replace(value=torch.where(solved, value, found.value)), finite)
+
+
+class _MappedSearch(torch.autograd.Function):
+    """`_in_chunks` without derivatives; under `vmap` the mapped elements are more elements of the batch."""
+
+    @staticmethod
+    def forward(y, A, lower, upper, guess, box, guessed, max_steps, check_every):
+        limits = Limits(max_steps, check_every, branchless(y, A, lower, upper))
+        problem, hint = _Problem(y, A, lower, upper, box), guess if guessed else None
+        with torch.no_grad():
+            if limits.fixed:  # fake tensors
+                return tuple(_careful(problem, hint, None, limits))
+            factor = None
+            if A.ndim == 2 and y.shape[0]:
+                factor = row_factor(A, _common_equality(lower, upper), box=box)
+            return tuple(_in_chunks(problem, hint, factor, limits))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def vmap(info, in_dims, y, A, lower, upper, guess, *options):
+        def lift(t: Tensor, dim: int | None) -> Tensor:
+            t = t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+            return t.flatten(0, 1)
+
+        size = y.shape[0] if in_dims[0] is None else y.movedim(in_dims[0], 0).shape[1]
+        if in_dims[1] is not None:
+            A = A.movedim(in_dims[1], 0)
+            A = A.unsqueeze(1).expand(-1, size, -1, -1) if A.ndim == 3 else A
+            A = A.flatten(0, 1)
+        elif A.ndim == 3:
+            A = lift(A, None)
+        flat = [lift(t, d) for t, d in zip((lower, upper, guess), in_dims[2:5], strict=True)]
+        found = _MappedSearch.apply(lift(y, in_dims[0]), A, *flat, *options)
+        found = tuple(t.unflatten(0, (info.batch_size, size)) for t in found)  # pyright: ignore
+        return found, (0,) * len(found)
+
+    @staticmethod
+    def backward(ctx, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (None,) * 9
+
+    @staticmethod
+    def jvp(ctx, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (None,) * len(Result._fields)
+
+
+def _search(problem: _Problem, guess: Tensor | None, factor: RowFactor | None, limits: Limits) -> Result:
     """Splitting and exact solves for all elements; the sweep for those that neither certifies."""
-    m, n = A.shape[-2:]
-    b = y.shape[0]
-    if lower.shape[-1] == 0 or b == 0:
-        zeros = torch.zeros(b, dtype=torch.long, device=y.device)
-        return _Part(y.clone(), zeros, zeros, y.new_zeros(b), y.new_zeros(b, m))
-    y0, A0, low, up = (t.detach() for t in (y, A, lower, upper))
-    with torch.no_grad():
-        if factor is None:
-            equal = low == up
-            factor = row_factor(A0, equal if bool(equal.any()) else None, box=box)
-        problem = reduce(factor, y0, low, up)
-        warm = None if guess is None else guess.index_select(-1, factor.inequality)
-        multiplier, active, exact, steps = search(
-            problem, warm, math.inf if limits.max_steps is None else limits.max_steps
-        )
-        value = y0 - times(multiplier, factor.rows)
-        there = factor.norm > 0
-        multiplier = torch.where(there, multiplier / torch.where(there, factor.norm, 1.0), 0.0)
-        if factor.equality.numel():
-            missing = row_values(value, A0, box).index_select(-1, factor.equality) - low.index_select(
-                -1, factor.equality
-            )
-            value = value - missing @ factor.pinv.mT
-            multiplier = scatter_rows(factor, multiplier, y0 - value, A0, box)
-            active = torch.zeros_like(multiplier).index_copy_(-1, factor.inequality, active)
-            active.index_fill_(-1, factor.equality, 1.0)
-            equal = low.index_select(-1, factor.equality) == up.index_select(-1, factor.equality)
-            exact = exact & equal.all(-1) & _stationary(y0, value, multiplier, A0, box)
-        reached = row_values(value, A0, box)
-        excess = torch.maximum(reached - up, low - reached)
-        violation = excess.amax(-1).clamp_min(0.0)
-        norm = torch.linalg.vector_norm(A0, dim=-1) if factor.equality.numel() or box else factor.norm
-        norm = torch.cat([norm, norm.new_ones(*norm.shape[:-1], n)], -1) if box else norm
-        floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y0, dim=-1, keepdim=True)
-        certain = bool((exact & (excess <= floor).all(-1)).all())
-        if not certain:
-            exact = exact & _audit(reached, value, A0, box, floor, low, up)
-            certain = bool(exact.all())
-        status = torch.where(exact, int(Status.OK), int(Status.SINGULAR))
-    if not certain:
-        active = torch.where(exact.unsqueeze(-1), active, 0.0)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (y, A, lower, upper)):
-        value = ActiveProjection.apply(y, A, lower, upper, box, value, multiplier, active, factor)
-    if not certain:
-        some = exact.logical_not().nonzero().squeeze(-1)
-        few = A if A.ndim == 2 else A[some]
-        rows = with_identity(few) if box else few
-        hint = torch.where(active[some] != 0, multiplier[some], 0.0)
-        if limits.max_steps is not None:
-            limits = limits._replace(max_steps=max(0, limits.max_steps - int(steps.max())))
-        point, code, more, weights = _solve(y[some], rows, lower[some], upper[some], hint, limits)
-        value = value.index_put((some,), point)  # pyright: ignore
-        status, steps = status.index_put((some,), code), steps.index_put((some,), steps[some] + more)
-        multiplier = multiplier.index_put((some,), weights)
-        reached = row_values(point.detach(), few.detach(), box)
-        violation = violation.index_put((some,), _violation(reached, low[some], up[some]))
-    return _Part(value, status, steps, violation, multiplier.narrow(-1, 0, m))  # pyright: ignore
-
-
-def _violation(reached: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Largest amount by which a row is outside its bounds."""
-    if reached.shape[-1] == 0:
-        return reached.new_zeros(reached.shape[:-1])
-    return torch.maximum(reached - upper, lower - reached).amax(-1).clamp_min(0.0)
-
-
-def _solve(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor, guess: Tensor | None, limits: _Limits):
-    """Value, status, steps and multipliers of finite float64 data by the dual active-set sweep."""
-    b, (m, n) = y.shape[0], A.shape[-2:]
+    y, A, lower, upper, box = problem
+    m, b = lower.shape[-1], y.shape[0]
     if m == 0 or b == 0:
         zeros = torch.zeros(b, dtype=torch.long, device=y.device)
-        return y.clone(), zeros, zeros, y.new_zeros(b, m)
-    y0, A0, lower0, upper0 = (t.detach() for t in (y, A, lower, upper))
-    norm = torch.linalg.vector_norm(A0, dim=-1)
-    scale = torch.where(norm > 0, norm, 1.0)
-    rows, low, up = A0 / scale.unsqueeze(-1), lower0 / scale, upper0 / scale
-    # A zero row holds everywhere or nowhere: it never enters the search.
-    zero_row = norm == 0
-    crossed = low > up
-    hopeless = (zero_row & ((low > 0) | (up < 0))) | crossed
-    skip = zero_row | crossed
-    search_low, search_up = torch.where(skip, -torch.inf, low), torch.where(skip, torch.inf, up)
-    impossible = hopeless.any(-1)
+        return Result(y.clone(), zeros, zeros, y.new_zeros(b), y.new_zeros(b, m), y.new_zeros(b, m))
+    if factor is None:
+        equal = lower.detach() == upper.detach()
+        factor = row_factor(A.detach(), equal if bool(equal.any()) else None, box=box)
+    found, exact = _guess_and_audit(problem.detach(), guess, factor, limits)
+    value, status, steps, violation, multiplier, active = found
+    certain = bool(exact.all())
+    if not certain:
+        active = torch.where(exact.unsqueeze(-1), active, 0.0)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in problem[:4]):
+        value = ActiveProjection.apply(y, A, lower, upper, box, value, multiplier, active, factor)
+    result = Result(value, status, steps, violation, multiplier, active)  # pyright: ignore
+    if certain:
+        return result
+    some = exact.logical_not().nonzero().squeeze(-1)
+    few = A if A.ndim == 2 else A[some]
+    rows = with_identity(few) if box else few
+    hint = torch.where(found.active[some] != 0, multiplier[some], 0.0)
+    if limits.max_steps is not None:
+        limits = limits._replace(max_steps=max(0, limits.max_steps - int(steps.max())))
+    other = careful.project(y[some], rows, lower[some], upper[some], hint, limits)
+    other = other._replace(steps=other.steps + steps[some])
+    return Result(*(old.index_put((some,), new) for old, new in zip(result, other, strict=True)))
 
-    fixed = limits.fixed
-    limit = (
-        limits.max_steps
-        if limits.max_steps is not None
-        else (2 * min(m, n) + 6 if fixed else 10 * (m + n) + 50)
-    )
-    options = {"rtol": _SEARCH_RTOL, "max_steps": limit, "check_every": limits.check_every}
-    if guess is not None:
-        guess = guess * scale
-    state = sweep(y0, rows, search_low, search_up, guess=guess, **options)
 
-    size = torch.linalg.vector_norm(y0, dim=-1) + torch.linalg.vector_norm(state.point, dim=-1)
-    size = size + torch.where(up.isfinite(), up.abs(), 0.0).amax(-1).minimum(size)
-    signed = torch.where(state.upper_side, state.certificate.clamp_min(0), state.certificate.clamp_max(0))
-    signed = torch.where(search_low == search_up, state.certificate, signed)
-    witness = torch.where((state.outcome == EMPTY).unsqueeze(-1), signed, 0.0)
-    empty = proves_empty(witness, rows, search_low, search_up, size) | impossible
+@torch.no_grad()
+def _guess_and_audit(
+    problem: _Problem, guess: Tensor | None, factor: RowFactor, limits: Limits
+) -> tuple[Result, Tensor]:
+    """The search by splitting, and which elements satisfy the optimality conditions in the unit of the result."""
+    y, A, low, up, box = problem
+    warm = None if guess is None else guess.index_select(-1, factor.inequality)
+    budget = math.inf if limits.max_steps is None else limits.max_steps
+    multiplier, active, exact, steps = search(reduce(factor, y, low, up), warm, budget)
+    value = y - times(multiplier, factor.rows)
+    there = factor.norm > 0
+    multiplier = torch.where(there, multiplier / torch.where(there, factor.norm, 1.0), 0.0)
+    if factor.equality.numel():
+        wanted = low.index_select(-1, factor.equality)
+        missing = row_values(value, A, box).index_select(-1, factor.equality) - wanted
+        value = value - missing @ factor.pinv.mT
+        multiplier = scatter_rows(factor, multiplier, y - value, A, box)
+        active = torch.zeros_like(multiplier).index_copy_(-1, factor.inequality, active)
+        active.index_fill_(-1, factor.equality, 1.0)
+        exact = exact & (wanted == up.index_select(-1, factor.equality)).all(-1)
+        exact = exact & _stationary(y, value, multiplier, A, box)
+    if box:  # rounding alone, and exact where a bound is 0
+        n = y.shape[-1]
+        value = torch.clamp(value, low[..., -n:], up[..., -n:])
+    exact = exact & (low <= up).all(-1)
+    reached = row_values(value, A, box)
+    excess = torch.maximum(reached - up, low - reached)
+    # |A||x| >= |A x|: enough for most rows, and cheap
+    off = torch.where(active != 0, excess.abs(), excess)
+    if not bool((exact & (off <= AUDIT_RTOL * reached.abs()).all(-1)).all()):
+        held = rows_hold(reached, row_values(value.abs(), A.abs(), box), low, up, active)
+        if not bool((held | exact.logical_not()).all()):
+            value, held = _snapped(value, held, problem, active)
+            reached = row_values(value, A, box)
+            excess = torch.maximum(reached - up, low - reached)
+        # a row that holds to rounding of a far point alone shows no empty set
+        thin = (excess > AUDIT_RTOL * torch.minimum(low.abs(), up.abs())).any(-1)
+        exact = exact & held & (thin & ((low > 0) | (up < 0)).any(-1)).logical_not()
+    status = torch.where(exact, int(Status.OK), int(Status.SINGULAR))
+    violation = excess.amax(-1).clamp_min(0.0)
+    return Result(value, status, steps, violation, multiplier, active), exact
 
-    value = on_active_rows(y, A, lower, upper, state.active, state.upper_side)
-    x = value.detach()
-    floor = 4 * ROUNDING * norm * torch.linalg.vector_norm(y0, dim=-1, keepdim=True)
-    satisfied = _audit(matvec(A0, x), x, A0, False, floor, lower0, upper0)
-    solved = (state.outcome == SOLVED) & impossible.logical_not()
-    status = torch.where(state.outcome == RUNNING, int(Status.MAX_STEPS), int(Status.SINGULAR))
-    status = torch.where(solved & satisfied, int(Status.OK), status)
-    status = torch.where(empty, int(Status.INFEASIBLE), status)
-    multipliers, steps = torch.where(state.active, state.multiplier, 0.0) / scale, state.steps
 
-    failed = status != int(Status.OK)
-    # a guess of nearly dependent rows can lead astray: from an empty set once more
-    astray = failed & empty.logical_not() & (state.outcome != RUNNING)
-    if guess is not None and not fixed and bool(astray.any()):
-        some = astray.nonzero().squeeze(-1)
-        part = A if A.ndim == 2 else A[some]
-        point, code, more, weights = _solve(y[some], part, lower[some], upper[some], None, limits)
-        value, status = value.index_put((some,), point), status.index_put((some,), code)
-        multipliers, steps = multipliers.index_put((some,), weights), steps.index_add(0, some, more)
-        failed = failed & astray.logical_not()
-    if fixed:
-        value = torch.where(failed.unsqueeze(-1), state.best, value)
-    elif bool(failed.any()):
-        some = failed.nonzero().squeeze(-1)
-        part = rows if rows.ndim == 2 else rows[some]
-        point = least_violation(y0[some], part, low[some], up[some], **options)
-        value = value.index_put((some,), point)
-    return value, status, steps, multipliers
+def _snapped(value: Tensor, held: Tensor, problem: _Problem, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries that are rounding of `y` set to 0 where only that makes the rows hold."""
+    y, A, low, up, box = problem
+    rounding = ROUNDING * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    other = torch.where(value.abs() <= rounding, 0.0, value)
+    reached, size = row_values(other, A, box), row_values(other.abs(), A.abs(), box)
+    better = held.logical_not() & rows_hold(reached, size, low, up, active)
+    return torch.where(better.unsqueeze(-1), other, value), held | better
 
 
 def _stationary(y: Tensor, x: Tensor, multiplier: Tensor, A: Tensor, box: bool) -> Tensor:
     """Whether `y − x` is the rows' sum with these weights, to 1e-9 of the points."""
     off = torch.linalg.vector_norm(y - x - transpose_times(multiplier, A, box), dim=-1)
-    return off <= _AUDIT_RTOL * (torch.linalg.vector_norm(y, dim=-1) + torch.linalg.vector_norm(x, dim=-1))
-
-
-def _audit(reached, x, A, box: bool, floor, lower, upper) -> Tensor:
-    """Whether every row holds to `1e-9 (|A||x| + |bound|)` and rounding of `y` (`floor`); NaN does not."""
-    size = row_values(x.abs(), A.abs(), box)
-    ok = (reached - upper <= _AUDIT_RTOL * (size + upper.abs()) + floor) | (upper == torch.inf)
-    ok = ok & ((lower - reached <= _AUDIT_RTOL * (size + lower.abs()) + floor) | (lower == -torch.inf))
-    return ok.all(-1)
+    return off <= AUDIT_RTOL * (torch.linalg.vector_norm(y, dim=-1) + torch.linalg.vector_norm(x, dim=-1))
 
 
 def _plausible(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch.func import jacrev, jvp, vmap
 
 from constrained_nn.solvers import Status, factor_polyhedron, project_polyhedron
+from constrained_nn.solvers import _careful as careful
 from tests.fake_cuda import fake_cuda
 from tests.numerics.random_polyhedra import check_random
 from tests.oracles import nearest_in_polyhedron
@@ -290,7 +291,7 @@ def test_fixed_steps_that_fail_return_the_least_violated_point(generator):
     scale = torch.linalg.vector_norm(A, dim=-1)
 
     def run(steps):
-        return vmap(lambda *a: project_polyhedron(*a, max_steps=steps))(3 * y, A, lower, upper)
+        return careful.project(3 * y, A, lower, upper, None, careful.Limits(steps, 1, fixed=True))
 
     def worst(x):
         value = (rows @ x.unsqueeze(-1)).squeeze(-1)
@@ -300,7 +301,7 @@ def test_fixed_steps_that_fail_return_the_least_violated_point(generator):
     for steps in range(1, 12):
         solution = run(steps)
         now = worst(solution.value)
-        late = ~solution.ok[1:]
+        late = solution.status[1:] != Status.OK
         assert (now[late] <= previous[late] + 1e-12).all()
         previous, failures = now, failures + int(late.sum())
         assert solution.status[0] == Status.INFEASIBLE
