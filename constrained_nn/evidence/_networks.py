@@ -163,7 +163,7 @@ def _independent(layer: HardNetAffine, rows: Polyhedron) -> bool:
     if rows.A.ndim != 2 or rows.A.shape[0] > rows.A.shape[1]:
         return False
     factor = layer.factor(rows)
-    return factor is not None and bool(factor.independent.all())
+    return factor is not None and bool(factor.qr.independent.all())
 
 
 @emit_module.register
