@@ -220,6 +220,8 @@ class Scenarios:
             ValueError: The file is missing, damaged, or not a scenario table.
         """
         try:
+            if not Path(path).is_file():  # a pipe would be waited for
+                raise OSError("no regular file")
             with np.load(path, allow_pickle=False) as data:
                 header = json.loads(str(data["header"]))
                 if header["schema"] != "control-envs/scenarios/1":

@@ -140,7 +140,8 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         missed = (solution.status == int(Status.OK)) & ~verdict.held
         status = torch.where(missed, int(Status.MISSED), solution.status)
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = torch.where(healthy, verdict.violation, torch.inf)
+        known = healthy & ~verdict.violation.isnan()
+        violation = torch.where(known, verdict.violation, torch.inf)
         narrow = torch.float32 if is_half(value) else value.dtype
         return replace(solution, value=value, status=status, violation=violation.to(narrow))
 

@@ -159,7 +159,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             value, violation, satisfied = _audit(value, y, rows)
             if bool((satisfied & qr.independent.all(-1)).all()):
                 status, steps = _no_steps(batch, y.device)
-                return Solution(value, status, steps, violation, torch.zeros_like(status))
+                closed = torch.zeros_like(status)
+                return Solution(value, status, steps, violation, closed, _condition(qr, batch))
         return self._careful(y, rows, factor)
 
     def _factor(self, A: Tensor) -> ThinQR:
@@ -181,44 +182,43 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         return _at_once(value + rest, status)
 
     def _careful(self, y: Tensor, rows: Polyhedron, factor: FactoredRows | None) -> Solution:
-        """Closed form where it applies, projection elsewhere; bad elements replaced before any kernel."""
-        batch = y.shape[:-1]
-        finite = _finite(y, rows)
-        sane_y = torch.where(finite.unsqueeze(-1), y, 0.0)
-        sane = rows
-        if branchless(y, rows.A) or not bool(finite.all()):
-            sane = Polyhedron(
-                torch.where(finite[..., None, None], rows.A, 0.0),
-                torch.where(finite.unsqueeze(-1), rows.lower, -torch.inf),
-                torch.where(finite.unsqueeze(-1), rows.upper, torch.inf),
-            )
-            factor = None
+        """Closed form where it applies, projection elsewhere."""
+        batch, traced = y.shape[:-1], branchless(y, rows.A)
         status, steps = _no_steps(batch, y.device)
         if rows.A.shape[-2] <= rows.A.shape[-1]:
-            qr = self._factor(sane.A) if factor is None else factor.qr
-            value = closed_form(sane_y, sane, qr)
-            value, violation, satisfied = _audit(value, sane_y, sane)
-            closed = satisfied & qr.independent.all(-1).expand(batch)
+            qr = self._factor(rows.A) if factor is None or traced else factor.qr
+            value = closed_form(y, rows, qr)
+            value, violation, satisfied = _audit(value, y, rows)
+            rest = ~(satisfied & qr.independent.all(-1).expand(batch))
+            condition = _condition(qr, batch)
         else:
-            value, closed = sane_y, torch.zeros(batch, dtype=torch.bool, device=y.device)
-            violation = sane.violation(sane_y.detach())
-        rest = ~closed & finite
-        if branchless(y, rows.A):  # which elements need it is not known while tracing: project all of them
-            solution = project_polyhedron(sane_y, sane.A, sane.lower, sane.upper)
+            value, rest = y, torch.ones(batch, dtype=torch.bool, device=y.device)
+            violation = rows.violation(y.detach())
+            condition = torch.ones_like(violation)
+        if traced:  # which elements need it is not known while tracing: project all of them
+            solution = project_polyhedron(y, rows.A, rows.lower, rows.upper)
             merge = torch.where
-        elif bool(rest.any()):
-            solution = project_polyhedron(*_pick(rest, sane_y, sane))
-            merge = _scatter
         else:
-            solution = None
-        if solution is not None:
-            value = merge(rest.unsqueeze(-1), solution.value, value)
-            status = merge(rest, solution.status, status)
-            steps = merge(rest, solution.steps, steps)
-            violation = merge(rest, solution.violation, violation)
-        status = torch.where(finite, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
+            solution = project_polyhedron(*_pick(rest, y, rows))
+            merge = _scatter
+        value = merge(rest.unsqueeze(-1), solution.value, value)
+        status = merge(rest, solution.status, status)
+        steps = merge(rest, solution.steps, steps)
+        violation = merge(rest, solution.violation, violation)
         found_by = torch.where(rest, int(FoundBy.ACTIVE_SET), int(FoundBy.CLOSED_FORM)).to(torch.int8)
-        return Solution(value, status, steps, torch.where(finite, violation, torch.inf), found_by)
+        condition = torch.where(rest, 1.0, condition)  # the projection enlarges nothing
+        return Solution(value, status, steps, violation, found_by, condition)
+
+
+@torch.no_grad()
+def _condition(qr: ThinQR, batch: torch.Size) -> Tensor:
+    """By how much the closed form may enlarge a step of `y` `(*batch)`, from the sines of the angles between rows.
+
+    A row's distance to the span of the rows above, by its norm, is `|R_jj| / |R_j|`.
+    """
+    sine = qr.R.diagonal(dim1=-2, dim2=-1).abs() / torch.linalg.vector_norm(qr.R, dim=-2)
+    least = torch.where(qr.independent, sine, 0.0).amin(-1)
+    return (1.0 / least).expand(batch)
 
 
 def _clamped(y: Tensor, set: LinearSet) -> Solution:
@@ -285,12 +285,6 @@ def _lands(x: Tensor, y: Tensor, rows: Polyhedron) -> Tensor:
     target, weight = torch.clamp(product(rows.A, y), rows.lower, rows.upper), rows.A.abs()
     size = torch.minimum(product(weight, x.abs()), product(weight, y.abs())) + target.abs()
     return ((product(rows.A, x) - target).abs() <= feasibility_rtol(x.dtype) * size).all(-1)
-
-
-def _finite(y: Tensor, rows: Polyhedron) -> Tensor:
-    """Elements without NaN, with finite `y` and `A`, and no bound at the wrong infinity."""
-    bounds = (rows.lower < torch.inf) & (rows.upper > -torch.inf)
-    return y.isfinite().all(-1) & rows.A.isfinite().all(-1).all(-1) & bounds.all(-1)
 
 
 def _no_steps(batch: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:

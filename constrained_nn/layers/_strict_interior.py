@@ -153,7 +153,7 @@ def _slack(x: Tensor, rows: Polyhedron, unit: float) -> tuple[Tensor, Tensor, Te
     slack = torch.minimum(rows.upper - value, value - rows.lower)
     bound = torch.where(rows.upper - value <= value - rows.lower, rows.upper, rows.lower)
     size = size + torch.where(bound.isfinite(), bound, 0.0).abs()
-    doubt = 2 * (n + 2) * wide * size
+    doubt = 2 * (n + 2) * (wide * size + _underflow(x, rows.A))
     holds = torch.where(
         equality, slack.abs() + doubt <= 4 * n * unit * size + doubt * (unit == wide), slack >= doubt
     )
@@ -162,6 +162,15 @@ def _slack(x: Tensor, rows: Polyhedron, unit: float) -> tuple[Tensor, Tensor, Te
     unit_row = single & (rows.A.abs().sum(-1) == 1.0)
     holds = torch.where(unit_row & ~equality, (value <= rows.upper) & (value >= rows.lower), holds)
     return slack, doubt + unit * size, holds.all(-1)
+
+
+def _underflow(x: Tensor, A: Tensor) -> Tensor:
+    """What a product below the smallest normal number may be off by; 0 for rows that have none."""
+    tiny = torch.finfo(torch.float64).tiny
+    if not x.shape[-1]:
+        return A.new_zeros(())
+    a, least = (torch.where(t != 0, t.abs(), torch.inf).amin(-1) for t in (A, x))
+    return torch.where(a * least.unsqueeze(-1) < tiny, tiny, 0.0)
 
 
 def _pulled_back(x: Tensor, rows: Polyhedron, factor: InteriorPoint | None) -> tuple[Tensor, Tensor]:

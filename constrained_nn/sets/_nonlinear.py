@@ -65,7 +65,8 @@ class NonlinearSet(IntervalSet):
                 f"as SmoothFunction(function, size)."
             )
         if self.context is None and isinstance(self.lower, Tensor):
-            object.__setattr__(self, "context", self.lower.new_zeros(0))
+            # a context of nothing, with the batch of the bounds, which vmap maps over
+            object.__setattr__(self, "context", self.lower.new_zeros(*self.lower.shape[:-1], 0))
         if not are_tensors(self.lower, self.upper, self.context):
             return
         for name, tensor in (("lower", self.lower), ("upper", self.upper), ("context", self.context)):

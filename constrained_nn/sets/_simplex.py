@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn._linalg import project_simplex
+from constrained_nn.errors import ShapeError
 from constrained_nn.sets._base import (
     IntervalSet,
     ProjectableSet,
@@ -49,6 +50,11 @@ class Simplex(IntervalSet, ProjectableSet):
         if are_tensors(self.floor, self.total):
             advice = "Give it one entry for each component of y; zeros for the usual simplex."
             check_point("Simplex", "floor", self.floor, advice, total=self.total)
+            if self.floor.shape[-1] == 0:
+                raise ShapeError(
+                    "Simplex: expected floor of shape (*batch, n) with n >= 1, got one without components. Nothing "
+                    "adds up to the total; leave the set out."
+                )
 
     @property
     def dim(self) -> int:

@@ -228,6 +228,19 @@ def test_shapes_that_multiply_the_batch_are_refused() -> None:
     ).value.shape == (8, 1, 2)
 
 
+def test_condition_tells_how_far_the_closed_form_reaches() -> None:
+    A = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1e-3, 0.0]], dtype=torch.float64)
+    solution = HardNetAffine().solve(
+        torch.zeros(3, dtype=torch.float64), Polyhedron(A, upper=-torch.ones(2).double())
+    )
+    assert solution.condition is not None
+    assert 0.9e3 <= float(solution.condition) <= 1.1e3
+    rows = Polyhedron(torch.eye(2, 3), upper=torch.zeros(2))
+    alone = HardNetAffine().solve(torch.ones(4, 3), rows)
+    assert alone.condition is not None
+    assert alone.condition.tolist() == [1.0] * 4
+
+
 def test_field_of_unknown_shape_is_refused() -> None:
     with pytest.raises(TypeError, match="annotation"):
 

@@ -174,3 +174,12 @@ def test_subspaces_have_only_equalities(generator) -> None:
     solution = StrictInterior(EuclideanProjection()).solve(y, AffineSubspace(A, b))
     assert solution.ok.all()
     check_rows(solution.value, A, b, b)
+
+
+def test_products_that_underflow_prove_nothing() -> None:
+    """`1e-200 x <= 0` for x = 1e-200: the product is 0 in floating point and positive in truth."""
+    row = Polyhedron(torch.full((1, 2), 1e-200).double(), upper=torch.zeros(1).double())
+    y = torch.full((2,), 1e-200).double()
+    solution = StrictInterior(EuclideanProjection()).solve(y, row)
+    exact = sum(Fraction(1e-200) * Fraction(v) for v in solution.value.tolist())
+    assert not solution.ok or exact <= 0
