@@ -11,7 +11,7 @@ from torch import Tensor
 
 from constrained_nn._linalg import branchless
 from constrained_nn.layers._quarantine import same_dtype
-from constrained_nn.sets import ConstraintSet
+from constrained_nn.sets import ConstraintSet, IntervalSet
 from constrained_nn.sets._base import is_half, tensors_of
 
 # Largest residual of a row, relative to the size of its terms at the value that is returned. Values of 16 bits are
@@ -24,10 +24,11 @@ _SHARE = 1.0 - 1e-6
 
 
 class Verdict(NamedTuple):
-    """Whether each element holds, and its largest violation in row units."""
+    """Whether each element holds, its largest violation in row units, and whether all of them are known to hold."""
 
     held: Bool[Tensor, "*batch"]
     violation: Float[Tensor, "*batch"]
+    certain: bool = False
 
 
 @runtime_checkable
@@ -53,7 +54,7 @@ def widen(value: Tensor, set: ConstraintSet) -> tuple[Tensor, ConstraintSet]:
 class Relative:
     """Every row to `rtol scale(value)`: 1e-9 in float64, 1e-4 in float32.
 
-    To 16 roundings of the largest component on top, and to the smallest normal number at zero.
+    To `16 + n` roundings of the largest of the `n` components on top, and to the smallest normal number at zero.
 
     In bfloat16 and float16 inequality rows hold to 1e-9, and equality rows to `4 n u scale(value)`, which rounding of
     a value of `n` components with unit of rounding `u` cannot beat.
@@ -61,6 +62,8 @@ class Relative:
 
     def __call__(self, value: Tensor, set: Any) -> Verdict:
         wide, plain = widen(value, set)
+        if (verdict := _at_a_glance(wide, plain, RTOL[value.dtype] * _SHARE)) is not None:
+            return verdict
         residual = plain.residual(wide).abs()
         info = torch.finfo(value.dtype)
         rtol: Any = RTOL[value.dtype] * _SHARE
@@ -74,7 +77,8 @@ class Relative:
         if branchless(value) or not bool(held.all()):
             # a component that is next to nothing carries the rounding of those that it was computed with
             even = wide.abs().amax(-1, keepdim=True).expand_as(wide) if wide.shape[-1] else wide
-            allowance = allowance + _ROUNDINGS * torch.finfo(computed(set)).eps * plain.scale(even)
+            roundings = (_ROUNDINGS + wide.shape[-1]) * torch.finfo(computed(set)).eps
+            allowance = allowance + roundings * plain.scale(even)
             held = (residual <= allowance) & (allowance < torch.inf)
         return Verdict(held.all(-1) & wide.isfinite().all(-1), largest(residual))
 
@@ -97,6 +101,19 @@ class Absolute:
             allowance = 64.0 * torch.finfo(value.dtype).eps * plain.scale(wide)
             held = held | ((residual <= allowance) & (allowance < torch.inf))
         return Verdict(held.all(-1) & wide.isfinite().all(-1), largest(residual))
+
+
+def _at_a_glance(value: Tensor, set: ConstraintSet, rtol: float) -> Verdict | None:
+    """The verdict where all rows hold to a share of `|A x|`, which is less than `|A||x|` and sooner computed."""
+    if not isinstance(set, IntervalSet) or branchless(value) or not set.lower.shape[-1]:
+        return None
+    reached = set.value(value)
+    excess = torch.maximum(reached - set.upper, set.lower - reached)
+    held = (excess <= rtol * reached.abs()).all(-1)
+    if not bool(held.all()) or not bool((set.lower <= set.upper).all()):
+        return None
+    violation = excess.amax(-1).clamp_min(0.0)
+    return Verdict(held, violation, certain=True)
 
 
 def computed(set: ConstraintSet) -> torch.dtype:

@@ -16,7 +16,7 @@ from constrained_nn._plain_state import PlainState
 from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.layers._audit import Relative, Tolerance, Verdict
 from constrained_nn.layers._policies import FailurePolicy, LeastViolation, Nan, Raise
-from constrained_nn.layers._quarantine import detached, quarantine, same_dtype
+from constrained_nn.layers._quarantine import quarantine, same_dtype
 from constrained_nn.layers._rounding import Rounded, round_into
 from constrained_nn.layers._tracers import refuse_torchscript, refuse_tracers
 from constrained_nn.sets import ConstraintSet
@@ -98,8 +98,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         solution = _complete(self.enforce(x, clean, factor), batch)
         value = solution.value.to(y.dtype)
         with torch.no_grad():
-            plain = detached(clean)
-            verdict = self.tolerance(value.detach(), plain)
+            verdict = self.tolerance(value.detach(), clean)
         if is_half(y) and not self.rounds:
             again = lambda shrunk: self.enforce(x, shrunk, None)  # noqa: E731
             value, verdict = round_into(again, clean, self.tolerance, solution, Rounded(value, verdict))
@@ -135,14 +134,20 @@ class ProjectionLayer(PlainState, Generic[SetT]):
             widest = torch.promote_types(widest, t.dtype)
         return torch.float64 if is_half(y) else widest
 
-    def _report(self, solution: Solution, value: Tensor, verdict: Verdict, healthy: Tensor) -> Solution:
+    def _report(
+        self, solution: Solution, value: Tensor, verdict: Verdict, healthy: Tensor | None
+    ) -> Solution:
         """Status and violation of the value that is returned."""
+        narrow = torch.float32 if is_half(value) else value.dtype
+        if verdict.certain and healthy is None:
+            return replace(solution, value=value, violation=verdict.violation.to(narrow))
+        if healthy is None:
+            healthy = torch.ones_like(verdict.held)
         missed = (solution.status == int(Status.OK)) & ~verdict.held
         status = torch.where(missed, int(Status.MISSED), solution.status)
         status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
         known = healthy & ~verdict.violation.isnan()
         violation = torch.where(known, verdict.violation, torch.inf)
-        narrow = torch.float32 if is_half(value) else value.dtype
         return replace(solution, value=value, status=status, violation=violation.to(narrow))
 
     def _check(self, y: Tensor, set: SetT) -> torch.Size:

@@ -13,7 +13,7 @@ from torch import Tensor
 from constrained_nn._linalg import branchless, normalize
 from constrained_nn.layers._audit import RTOL, Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
-from constrained_nn.layers._quarantine import detached, quarantine
+from constrained_nn.layers._quarantine import detached
 from constrained_nn.sets import ConstraintSet, Ellipsoid, SpectralEllipsoid, WeightedEllipsoid
 from constrained_nn.solvers import Solution, Status
 
@@ -63,11 +63,11 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     guarantee: ClassVar[str] = "to rounding, closed form; nearest in the norm of the ellipsoid"
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
-        y, set, healthy, energy = _broadcast(y, set)
+        y, energy = _with_energy(y, set)
         level = set.level.clamp_min(0.0)
         inside = (energy <= level).unsqueeze(-1)
         value = torch.where(inside, y, _on_the_ray(y - set.center, energy, level) + set.center)
-        return _judged(value, set, healthy, 1.0)
+        return _judge(value, set, 1.0)
 
 
 @runtime_checkable
@@ -193,11 +193,11 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
         return (1.0 + 1.0 / (2.0 * kappa + 2.0 * (2.0 * kappa).sqrt())).square()
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
-        y, set, healthy, energy = _broadcast(y, set)
+        y, energy = _with_energy(y, set)
         gamma = self.gate.gate(energy, set.level, self.sharpness).unsqueeze(-1)
         target = self.target(y, energy, set)
         value = target + gamma * (y - target)
-        return _judged(value, set, healthy, self.excess(set.level.detach()))
+        return _judge(value, set, self.excess(set.level.detach()))
 
 
 @dataclass(frozen=True)
@@ -223,23 +223,21 @@ def _on_the_ray(d: Tensor, energy: Tensor, level: Tensor) -> Tensor:
     return torch.where(usable.unsqueeze(-1), radius * (d / gauge), 0.0)
 
 
-def _broadcast(y: Tensor, set: QuadraticSet) -> tuple[Tensor, QuadraticSet, Tensor, Tensor]:
-    """The point in the common batch with its energy, and harmless numbers in elements that are not finite.
+def _with_energy(y: Tensor, set: QuadraticSet) -> tuple[Tensor, Tensor]:
+    """The point and its energy.
 
     A point whose energy is beyond the largest float becomes the center, which is where its ray ends to rounding: the
     derivatives of the energy are not finite there, and would spoil those of every other element in a shared `Q`.
     """
-    batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
-    y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
     energy = set.value(y)
     near = energy.detach().isfinite()
     if branchless(y, energy) or not bool(near.all()):
         y = torch.where(near, y, set.center)
         energy = set.value(y)
-    return y, set, healthy.expand(batch), energy.squeeze(-1)
+    return y, energy.squeeze(-1)
 
 
-def _judged(value: Tensor, set: QuadraticSet, healthy: Tensor, excess: float | Tensor) -> Solution:
+def _judge(value: Tensor, set: QuadraticSet, excess: float | Tensor) -> Solution:
     """Status and violation of what is returned."""
     rtol = 1e-9 if value.dtype == torch.float64 else 1e-4
     with torch.no_grad():
@@ -248,7 +246,6 @@ def _judged(value: Tensor, set: QuadraticSet, healthy: Tensor, excess: float | T
         bound = plain.level.clamp_min(0.0) * excess
         held = energy - bound <= rtol * bound  # not 1 + rtol, which an exporter may round to 1
         status = torch.where(held, int(Status.OK), int(Status.SINGULAR))
-        status = torch.where(plain.level < 0, int(Status.INFEASIBLE), status)
-        status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = torch.where(healthy, (energy - plain.level).clamp_min(0.0), torch.inf)
+        status = torch.where(plain.level < 0, int(Status.INFEASIBLE), status).to(torch.int8)
+        violation = (energy - plain.level).clamp_min(0.0)
     return Solution(value, status, torch.zeros_like(status, dtype=torch.int32), violation)

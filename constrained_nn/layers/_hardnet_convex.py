@@ -13,10 +13,8 @@ from constrained_nn.layers._audit import Relative, Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._convex_program import ProgramSet
 from constrained_nn.layers._euclidean import EuclideanProjection
-from constrained_nn.layers._quarantine import quarantine
 from constrained_nn.layers._tracers import refuse_transforms
 from constrained_nn.sets import ConstraintSet
-from constrained_nn.sets._base import check_batch
 from constrained_nn.solvers import Solution, Status
 
 
@@ -75,8 +73,7 @@ class HardNetConvex(ProjectionLayer[Any]):
         if (rows := set.polyhedron(y)) is not None:
             return self._projection.enforce(y, rows, None)
         refuse_transforms("HardNetConvex", y)
-        batch = check_batch("HardNetConvex", y=y.shape[:-1], set=set.batch_shape)
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
+        batch = y.shape[:-1]
         points, values = y.reshape(-1, set.dim), set.flat(batch)
         value = torch.full_like(points, torch.nan)
         held = torch.zeros(batch, dtype=torch.bool, device=y.device)
@@ -97,11 +94,9 @@ class HardNetConvex(ProjectionLayer[Any]):
         if not bool(held.all()):
             value = torch.where(held.unsqueeze(-1), value, y.detach())
             violation = set.violation(value)
-            empty = set.program.are_empty(values, (~held & healthy.expand(batch)).flatten())
+            empty = set.program.are_empty(values, ~held.flatten())
             status = torch.where(empty.to(y.device).reshape(batch), int(Status.INFEASIBLE), status)
-        status = torch.where(healthy.expand(batch), status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = torch.where(healthy.expand(batch), violation, torch.inf)
-        return Solution(value, status, torch.zeros_like(status, dtype=torch.int32), violation)
+        return Solution(value, status.to(torch.int8), torch.zeros_like(status, dtype=torch.int32), violation)
 
 
 @dataclass(frozen=True)

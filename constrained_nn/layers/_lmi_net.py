@@ -13,9 +13,9 @@ from constrained_nn._linalg import MatrixMap, branchless, symmetric_eigh
 from constrained_nn.layers._audit import Verdict, widen
 from constrained_nn.layers._base import ProjectionLayer
 from constrained_nn.layers._lmi_adjoints import KKT, FixedPoint, LMIAdjoint
-from constrained_nn.layers._quarantine import quarantine, same_dtype
+from constrained_nn.layers._quarantine import same_dtype
 from constrained_nn.sets import LMI, ConstraintSet
-from constrained_nn.solvers import LMISolution, Status, project_lmi
+from constrained_nn.solvers import LMISolution, project_lmi
 from constrained_nn.solvers import _lmi_adjoint as adjoints
 from constrained_nn.solvers._lmi import Found, Settings, error_of, found_by, status_of
 from constrained_nn.solvers._lmi_problem import Eigen, Problem
@@ -126,9 +126,7 @@ class LMINet(ProjectionLayer[LMI]):
         self, y: Float[Tensor, "*batch m"], set: LMI, factor: LMISolution | None = None
     ) -> LMISolution:
         dtype = y.dtype
-        batch = torch.broadcast_shapes(y.shape[:-1], set.batch_shape)
-        y, set, healthy = quarantine(y.expand(*batch, y.shape[-1]), set)
-        healthy = healthy.expand(batch)
+        batch = y.shape[:-1]
         wide = set if dtype == torch.float64 else same_dtype(set, torch.float64)
         target = y.double().reshape(-1, set.dim)
         data = [t for block in wide.blocks for t in _flat(block.map, batch)]
@@ -139,19 +137,18 @@ class LMINet(ProjectionLayer[LMI]):
         value = self._value(problem, found, target, data)
         value = value.reshape(*batch, set.dim).to(dtype)
         status = status_of(found).reshape(batch)
-        status = torch.where(healthy, status, int(Status.NONFINITE_INPUT)).to(torch.int8)
-        violation = _violation(set, value, found.proved.reshape(batch) & healthy)
+        violation = _violation(set, value, found.proved.reshape(batch))
         duals = torch.cat([x.flatten(-2) for x in problem.unscaled(found.Z)], -1)
         return LMISolution(
             value,
             status,
             found.steps.reshape(batch).to(torch.int32),
-            torch.where(healthy, violation, torch.inf),
+            violation,
             found_by=found_by(found).reshape(batch),
             duals=duals.reshape(*batch, duals.shape[-1]),
             margin=found.margin.amin(-1).reshape(batch),
             increment=found.increment.reshape(batch),
-            error=torch.where(healthy, error_of(problem, found, dtype).reshape(batch), torch.inf),
+            error=error_of(problem, found, dtype).reshape(batch),
         )
 
     def _settings(self, dtype: torch.dtype) -> Settings:

@@ -15,15 +15,15 @@ _FREE = {"lower": -torch.inf, "upper": torch.inf, "offset": torch.inf}
 
 def quarantine(
     y: Float[Tensor, "*batch n"], set: SetT
-) -> tuple[Float[Tensor, "*batch n"], SetT, Bool[Tensor, "*batch"]]:
-    """`y` and the set with harmless numbers in bad elements, and which elements are healthy.
+) -> tuple[Float[Tensor, "*batch n"], SetT, Bool[Tensor, "*batch"] | None]:
+    """`y` and the set with harmless numbers in bad elements, and which elements are healthy; `None` for all.
 
     A tensor with a bad entry becomes 0 in that element, in value and in derivative; so does `y` there. A set without
     one is returned as it is, unless control flow may not read values.
     """
     traced = branchless(y, *tensors_of(set))
     if not traced and _plausible(y, set):
-        return y, set, torch.ones(y.shape[:-1], dtype=torch.bool, device=y.device)
+        return y, set, None
     flags = [y.isfinite().all(-1)]
 
     def judge(t: Tensor, name: str, core: int) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from constrained_nn._linalg import branchless
 from constrained_nn.layers._audit import Tolerance, Verdict
-from constrained_nn.layers._quarantine import detached
 from constrained_nn.solvers import Solution, Status
 
 # Distances from the faces that are tried, in roundings of the value: the first is enough wherever the set is as thick.
@@ -44,7 +43,6 @@ def round_into(
         rounded: Its value, rounded to nearest.
     """
     value, verdict = rounded
-    plain = detached(set)
     dtype, info = value.dtype, torch.finfo(value.dtype)
     for roundings in _MARGINS:
         missed = ~verdict.held & (solution.status == int(Status.OK))
@@ -52,13 +50,13 @@ def round_into(
             break
         with torch.no_grad():
             # the smallest normal number on top, for the absolute error of denormal results
-            size = plain.scale(solution.value.detach().abs() + info.tiny)
+            size = set.scale(solution.value.detach().abs() + info.tiny)
             margin = torch.where(missed.unsqueeze(-1), roundings * info.eps / 2 * size, 0.0)
         found = enforce(set.shrink(margin))
         again = (found if isinstance(found, Tensor) else found.value).to(dtype)
         with torch.no_grad():
-            second = tolerance(again.detach(), plain)
+            second = tolerance(again.detach(), set)
         better = missed & second.held
         value = torch.where(better.unsqueeze(-1), again, value)
-        verdict = Verdict(*(torch.where(better, new, old) for new, old in zip(second, verdict, strict=True)))
+        verdict = Verdict(verdict.held | better, torch.where(better, second.violation, verdict.violation))
     return Rounded(value, verdict)

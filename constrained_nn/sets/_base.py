@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils import _pytree
 
-from constrained_nn._linalg import nearest_between, without_autocast
+from constrained_nn._linalg import matvec, nearest_between, without_autocast
 from constrained_nn.errors import ShapeError
 
 SetT = TypeVar("SetT", bound="ConstraintSet")
@@ -238,7 +238,7 @@ class IntervalSet(ConstraintSet):
         value = self.value(y)
         bound = torch.where(value < self.lower, self.lower, self.upper)
         bound = torch.where(bound.isfinite(), bound, 0.0).abs()
-        return (self.jacobian(y).abs() @ y.abs().unsqueeze(-1)).squeeze(-1) + bound
+        return matvec(self.jacobian(y).abs(), y.abs()) + bound
 
     def validate(self) -> None:
         super().validate()

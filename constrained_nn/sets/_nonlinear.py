@@ -99,7 +99,8 @@ class NonlinearSet(IntervalSet):
         return value
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m n"]:
-        return self.rows.jacobian(*self._together(y), self.lower.shape[-1])
+        # a function with constants in float64 gives those for any y
+        return self.rows.jacobian(*self._together(y), self.lower.shape[-1]).to(y.dtype)
 
     def shrink(self, margin: Float[Tensor, "*#batch m"]) -> NonlinearSet:
         return NonlinearSet(self.rows, *shrink_bounds(self.lower, self.upper, margin), self.context)

@@ -369,10 +369,11 @@ def _guess_and_audit(
             other = project_each(y[some], few, low[some], up[some], box=box, max_steps=limits.max_steps)
             for whole, part in zip((value, multiplier, active, steps, exact, empty), other, strict=True):
                 whole[some] = part.to(whole.dtype)
-    if box:  # rounding alone, and exact where a bound is 0
+    if box:  # rounding alone: a bound that is next to nothing is met to its last digit
         n = y.shape[-1]
-        inside = torch.clamp(value, low[..., -n:], up[..., -n:])
-        value = torch.where(empty.unsqueeze(-1), value, inside)
+        least, most, side = low[..., -n:], up[..., -n:], active[..., -n:]
+        at_bound = torch.where(side > 0, most, torch.where(side < 0, least, value))
+        value = torch.where(empty.unsqueeze(-1), value, torch.clamp(at_bound, least, most))
     exact = exact & (low <= up).all(-1)
     reached = row_values(value, A, box)
     excess = torch.maximum(reached - up, low - reached)

@@ -169,7 +169,7 @@ ROWS = [
     BadCall("LMI", ShapeError, lambda: LMI.lyapunov(torch.eye(3)[0]), "A of shape (*batch, n, n), got (3,)"),
     BadCall("LMI", SetTypeError, lambda: LMI(torch.eye(2), torch.zeros(2, 2, 2)), "got Tensor at position 0"),  # pyright: ignore
     BadCall(
-        "LMI",
+        "LMI.dense",
         ValueError,
         lambda: LMI.dense(torch.eye(2), torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 9.0], [0.0, 0.0]]])),
         "entries (0, 1) and (1, 0) of F[1] that differ by 9",
@@ -183,7 +183,10 @@ ROWS = [
         "constant symmetric",
     ),
     BadCall(
-        "LMI", ShapeError, lambda: LMI.dense(torch.eye(2), torch.eye(2)[0]), "(*batch, m, n, n) with n = 2"
+        "LMI.dense",
+        ShapeError,
+        lambda: LMI.dense(torch.eye(2), torch.eye(2)[0]),
+        "(*batch, m, n, n) with n = 2",
     ),
     BadCall(
         "LMI",
