@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,7 @@ class Enforced:
 torch.export.register_dataclass(Enforced, serialized_type_name="constrained_nn.Enforced")
 
 
+@runtime_checkable
 class Returns(Protocol):
     """What the forward of a network returns of a raw output, its set and the layer."""
 

@@ -195,9 +195,21 @@ def _is_thin(x: Tensor, data: _Data) -> Tensor:
     A set that contains 0 is not empty.
     """
     reached = matvec(data.rows, x)
-    over = reached - data.upper > AUDIT_RTOL * data.upper.abs()
-    under = data.lower - reached > AUDIT_RTOL * data.lower.abs()
-    return (over | under).any(-1) & ((data.lower > 0) | (data.upper < 0)).any(-1)
+    excess = torch.maximum(reached - data.upper, data.lower - reached)
+    return beyond_bounds(excess, data.lower, data.upper, 1.0)
+
+
+def beyond_bounds(excess: Tensor, lower: Tensor, upper: Tensor, norm: Tensor | float) -> Tensor:
+    """Whether a row is missed by more than rounding of the largest bound of a set that does not contain 0 `(b,)`.
+
+    Args:
+        excess: Amounts by which rows are missed `(b, m)`.
+        norm: Sizes of the rows `(*b, m)`, which give excess and bounds one unit.
+    """
+    sides = torch.stack([torch.where(side.isfinite(), side.abs(), 0.0) for side in (lower, upper)]).amax(0)
+    largest = (sides / norm).amax(-1, keepdim=True)
+    missed = (excess / norm > AUDIT_RTOL * largest).any(-1)
+    return missed & ((lower > 0) | (upper < 0)).any(-1)
 
 
 @torch.no_grad()
@@ -318,7 +330,8 @@ def _settle_rows(state: ActiveSet, rounding: Tensor, data: _Data) -> tuple[Tenso
 
     def holds(x: Tensor) -> Tensor:
         reached, size = matvec(data.rows, x), matvec(data.rows.abs(), x.abs())
-        return rows_hold(reached, size, data.lower, data.upper, _signed(state))
+        rounding = roundings(x.shape[-1]) * matvec(data.rows.abs(), evened(x))
+        return rows_hold(reached, size, rounding, data.lower, data.upper, _signed(state))
 
     x = state.point
     snapped = torch.where(x.abs() <= rounding, 0.0, x)
@@ -327,16 +340,30 @@ def _settle_rows(state: ActiveSet, rounding: Tensor, data: _Data) -> tuple[Tenso
     return torch.where(better.unsqueeze(-1), snapped, x), held | better
 
 
-def rows_hold(reached: Tensor, size: Tensor, lower: Tensor, upper: Tensor, active: Tensor) -> Tensor:
+def roundings(n: int) -> float:
+    """Roundings of the largest component that a row of `n` terms may be off by."""
+    return (16 + n) * torch.finfo(torch.float64).eps
+
+
+def evened(x: Tensor) -> Tensor:
+    """A point all of whose components are as large as the largest of `x`."""
+    return x.abs().amax(-1, keepdim=True).expand_as(x) if x.shape[-1] else x
+
+
+def rows_hold(
+    reached: Tensor, size: Tensor, rounding: Tensor, lower: Tensor, upper: Tensor, active: Tensor
+) -> Tensor:
     """Whether every row holds to `1e-9 (|A||x| + |bound|)`, and the active ones with equality; NaN does not.
 
     Args:
         reached: `A x` `(b, m)`.
         size: `|A||x|` `(b, m)`.
+        rounding: What a row may be off by on top, where its own terms are next to nothing `(b, m)`.
         active: +1 for a row that is active at its upper bound, −1 at its lower, else 0 `(b, m)`.
     """
     over, under = reached - upper, lower - reached
-    allowed_over, allowed_under = AUDIT_RTOL * (size + upper.abs()), AUDIT_RTOL * (size + lower.abs())
+    allowed_over = AUDIT_RTOL * (size + upper.abs()) + rounding
+    allowed_under = AUDIT_RTOL * (size + lower.abs()) + rounding
     held = ((over <= allowed_over) | (upper == torch.inf)) & (
         (under <= allowed_under) | (lower == -torch.inf)
     )

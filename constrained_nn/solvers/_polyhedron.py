@@ -13,7 +13,17 @@ from torch import Tensor
 from constrained_nn._linalg import branchless, recording
 from constrained_nn.solvers import _careful as careful
 from constrained_nn.solvers._active_set import ROUNDING
-from constrained_nn.solvers._careful import AUDIT_RTOL, Limits, Result, attach, in_units, rows_hold
+from constrained_nn.solvers._careful import (
+    AUDIT_RTOL,
+    Limits,
+    Result,
+    attach,
+    beyond_bounds,
+    evened,
+    in_units,
+    roundings,
+    rows_hold,
+)
 from constrained_nn.solvers._guess import fixed_search, reduce, search
 from constrained_nn.solvers._implicit import (
     ActiveProjection,
@@ -380,14 +390,13 @@ def _guess_and_audit(
     # |A||x| >= |A x|: enough for most rows, and cheap
     off = torch.where(active != 0, excess.abs(), excess)
     if not bool((exact & (off <= AUDIT_RTOL * reached.abs()).all(-1)).all()):
-        held = rows_hold(reached, row_values(value.abs(), A.abs(), box), low, up, active)
+        held = _holds(value, reached, problem, active)
         if not bool((held | exact.logical_not()).all()):
             value, held = _snapped(value, held, problem, active)
             reached = row_values(value, A, box)
             excess = torch.maximum(reached - up, low - reached)
         # a row that holds to rounding of a far point alone shows no empty set
-        thin = (excess > AUDIT_RTOL * torch.minimum(low.abs(), up.abs())).any(-1)
-        exact = exact & held & (thin & ((low > 0) | (up < 0)).any(-1)).logical_not()
+        exact = exact & held & beyond_bounds(excess, low, up, _row_sizes(A, box)).logical_not()
     status = torch.where(exact, int(Status.OK), int(Status.SINGULAR))
     status = torch.where(empty, int(Status.INFEASIBLE), status)
     violation = excess.amax(-1).clamp_min(0.0)
@@ -417,13 +426,26 @@ def _search_batch(
     return value, multiplier, active, steps, exact
 
 
+def _holds(x: Tensor, reached: Tensor, problem: _Problem, active: Tensor) -> Tensor:
+    """`rows_hold` at `x`, whose rows have the values `reached`."""
+    _, A, low, up, box = problem
+    size, even = row_values(x.abs(), A.abs(), box), row_values(evened(x), A.abs(), box)
+    return rows_hold(reached, size, roundings(x.shape[-1]) * even, low, up, active)
+
+
+def _row_sizes(A: Tensor, box: bool) -> Tensor:
+    """Largest entry of each row, 1 for a zero row and for bounds."""
+    size = A.abs().amax(-1)
+    size = torch.where(size > 0, size, 1.0)
+    return torch.cat([size, size.new_ones(*size.shape[:-1], A.shape[-1])], -1) if box else size
+
+
 def _snapped(value: Tensor, held: Tensor, problem: _Problem, active: Tensor) -> tuple[Tensor, Tensor]:
     """Entries that are rounding of `y` set to 0 where only that makes the rows hold."""
-    y, A, low, up, box = problem
+    y, A, *_, box = problem
     rounding = ROUNDING * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
     other = torch.where(value.abs() <= rounding, 0.0, value)
-    reached, size = row_values(other, A, box), row_values(other.abs(), A.abs(), box)
-    better = held.logical_not() & rows_hold(reached, size, low, up, active)
+    better = held.logical_not() & _holds(other, row_values(other, A, box), problem, active)
     return torch.where(better.unsqueeze(-1), other, value), held | better
 
 

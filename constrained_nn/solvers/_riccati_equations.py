@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -113,7 +113,7 @@ class RiccatiEquation(ABC):
     def doubled(self) -> tuple[Array, Array]:
         """Solution by structure-preserving doubling, and its steps."""
 
-    def map(self, function: Callable[[Array], Array]) -> Self:
+    def map(self: EquationT, function: Callable[[Array], Array]) -> EquationT:
         """The equation of other matrices."""
         given = (getattr(self, f.name) for f in fields(self))
         return type(self)(*(None if M is None else function(M) for M in given))
@@ -129,7 +129,7 @@ class RiccatiEquation(ABC):
     def times_E(self, M: Array) -> Array:
         return M if self.E is None else M @ self.E
 
-    def standard(self) -> Self:
+    def standard(self: EquationT) -> EquationT:
         """The equation in `y = E x` without cross weight, by `u = v − R⁻¹ Nᵀ x`; it has the same solution."""
         A, Q = self.A, self.Q
         if self.N is not None:
@@ -140,7 +140,7 @@ class RiccatiEquation(ABC):
             Q = symmetric(solve(self.E.mT, solve(self.E.mT, Q).mT))
         return type(self)(A, self.B, Q, self.R)
 
-    def balanced(self) -> tuple[Self, Units]:
+    def balanced(self: EquationT) -> tuple[EquationT, Units]:
         """The equation in units in which its matrices are of one size, and these units."""
         xp, fixed = namespace(self.A), self.standard()
         S, pace = fixed.spread(), None
