@@ -98,7 +98,7 @@ class Intersection(ConstraintSet):
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return _expanded([m.scale(y) for m in self.sets])
 
-    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*batch m"]:
+    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
         return _expanded([m.equality(y) for m in self.sets])
 
     def shrink(self, margin: Float[Tensor, "*batch m"]) -> Intersection:
@@ -164,7 +164,7 @@ class Product(ConstraintSet):
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         return _expanded([m.scale(part) for m, part in zip(self.sets, self.split(y), strict=True)])
 
-    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*batch m"]:
+    def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
         return _expanded([m.equality(part) for m, part in zip(self.sets, self.split(y), strict=True)])
 
     def shrink(self, margin: Float[Tensor, "*batch m"]) -> Product:

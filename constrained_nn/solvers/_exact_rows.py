@@ -165,7 +165,7 @@ def solve_on(
     following = np.where(wrong, 0.0, side)
     following = np.where(late & (side == 0), np.sign(outside), following)
     weight = np.where((weight * side < 0) & (lower < upper), 0.0, weight)
-    return ExactPoint(x, weight, side, exact), following
+    return ExactPoint(x, weight, side, bool(exact)), following
 
 
 def farkas_ray(weight: Array, rows: RowMatrix, lower: Array, upper: Array, size: float) -> Array | None:

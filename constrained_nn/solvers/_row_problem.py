@@ -47,7 +47,7 @@ def equality_of(problem: Problem, like: Tensor) -> Bool[Tensor, "batch m"]:
     return (problem.lower == problem.upper).expand_as(like)
 
 
-def into_box(problem: Problem, y: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+def into_box(problem: Problem, y: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
     """`y` within the bounds of the variables, with the derivative of the side that holds."""
     return y if problem.box is None else nearest_between(y, *problem.box)
 

@@ -85,4 +85,6 @@ class TrainConfig:
         if unknown or missing:
             what = f"unknown {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
             raise ValueError(f"TrainConfig: expected the entries {sorted(names)}, got {what}.")
+        if isinstance(data.get("hidden"), list):  # as JSON gives it
+            data = {**data, "hidden": tuple(data["hidden"])}
         return cls(**data)

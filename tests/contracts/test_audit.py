@@ -201,6 +201,7 @@ def test_overflow_at_the_last_rounding_is_flagged(layer) -> None:
     assert not solution.ok
 
 
+@pytest.mark.untyped  # wrong on purpose
 def test_numbers_lists_and_arrays_become_tensors() -> None:
     assert Ball(torch.zeros(2, dtype=torch.float64), 1).radius.dtype == torch.float64
     assert Box([0, 0], [1.0, 2.0]).upper.tolist() == [1.0, 2.0]

@@ -145,6 +145,7 @@ def test_no_rows_and_no_outputs(metric) -> None:
         assert layer.condition_number(nothing).isinf()
 
 
+@pytest.mark.untyped
 def test_vmap_over_a_one_sided_polyhedron(generator: torch.Generator) -> None:
     y, A, bound = randn(generator, 6, 4), randn(generator, 6, 2, 4), randn(generator, 6, 2)
     layer = HardNetAffine()

@@ -414,6 +414,7 @@ def test_batch_without_elements() -> None:
     assert LMINet().solve(torch.ones(0, 3).double(), LMI.lyapunov(A)).value.shape == (0, 3)
 
 
+@pytest.mark.untyped
 def test_row_units_and_vmap_change_no_status() -> None:
     """`F` times 10^k is the same set; every tensor batched, and a fixed number of steps, solve the same."""
     set = systems.ellipsoid(*systems.stable_systems("train", 30, 7))
