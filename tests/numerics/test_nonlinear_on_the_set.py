@@ -99,6 +99,7 @@ def test_inequality_that_holds_is_left_alone() -> None:
     assert torch.equal(found, torch.eye(2).double())
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("adjoint", [Retraced(), Taped()], ids=lambda a: type(a).__name__)
 def test_derivatives_at_bounds_of_variables(adjoint) -> None:
     """Variables that steps take to their bounds move with them; those that leave the bounds are free."""
