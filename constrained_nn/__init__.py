@@ -20,7 +20,7 @@ _EXPORTS = {
     "ConvexProgram": "layers",
     "DenseEnergy": "certificates",
     "DiagonalEnergy": "certificates",
-    "ECO": "layers",
+    "ECO": "models",
     "Ellipsoid": "sets",
     "Euclidean": "layers",
     "EuclideanProjection": "layers",
@@ -86,7 +86,6 @@ if TYPE_CHECKING:
         NeuralEnergy,
     )
     from constrained_nn.layers import (
-        ECO,
         BlendedProjection,
         Completion,
         Constrained,
@@ -107,6 +106,7 @@ if TYPE_CHECKING:
         Report,
         StrictInterior,
     )
+    from constrained_nn.models import ECO
     from constrained_nn.sets import (
         LMI,
         AffineSubspace,

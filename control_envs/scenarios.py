@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from control_envs.disturbances import Distribution, Disturbance
-from control_envs.tasks._base import Task
+from control_envs.tasks import Task
 
 Parameters = Mapping[str, float | Distribution]
 _CHANNELS = ("disturbances", "input_disturbances", "measurement_disturbances")

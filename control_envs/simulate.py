@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from control_envs._array import namespace
-from control_envs._integrators import RK4, Euler, Integrator
+from control_envs.arrays import namespace
 from control_envs.dynamics import Dynamics
 from control_envs.errors import NonFiniteError, ShapeError
+from control_envs.integrators import RK4, Euler, Integrator
 
 __all__ = ["RK4", "Euler", "InputLimitedSubsteps", "Integrator", "SubStep", "Trajectory", "rollout"]
 
@@ -151,7 +151,7 @@ def rollout(
         xp,
     )
     if stateful:
-        from control_envs._stateful import run_stateful
+        from control_envs.stateful import run_stateful
 
         return run_stateful(simulation, x0, z0, dt, horizon, t0, reference, hold)
     return simulation.run(x0, dt, horizon, substeps, t0)

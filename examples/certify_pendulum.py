@@ -32,8 +32,7 @@ from constrained_nn.evidence import (
     write,
 )
 from constrained_nn.plotting import plot_cover
-from constrained_nn.verify import check_claims, decode, decode_one
-from constrained_nn.verify._cover import leaves
+from constrained_nn.verify import check_claims, decode, decode_one, leaves
 from control_envs.simulate import rollout
 from control_envs.tasks import PendulumTask
 

@@ -16,7 +16,7 @@ import torch
 
 from constrained_nn import LMINet
 from constrained_nn.evidence import save_decisions
-from constrained_nn.experiments.lmi_hover import Hover
+from constrained_nn.experiments.tables.lmi import Hover
 
 
 def main() -> None:

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from constrained_nn.experiments.learning_to_optimize import EXPERIMENT, published_program
+from constrained_nn.experiments import load
+from constrained_nn.experiments.tables.hardnet import published_program
 from constrained_nn.plotting import new_figure
 
+EXPERIMENT = load("learning-to-optimize")
 METHODS = {"none": "NN", "soft": "Soft", "dc3": "DC3", "hardnet": "HardNet-Aff"}
 
 

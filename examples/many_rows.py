@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from constrained_nn import HardNetAffine
-from constrained_nn.experiments.many_rows import EXPERIMENT
+from constrained_nn.experiments import load
 from constrained_nn.plotting import new_figure
 
 METHODS = {"none": "NN", "soft": "Soft", "dc3": "DC3", "hardnet": "HardNet-Aff with fallback"}
@@ -24,7 +24,7 @@ METHODS = {"none": "NN", "soft": "Soft", "dc3": "DC3", "hardnet": "HardNet-Aff w
 
 def main(epochs: int, seed: int, figure: Path | None) -> None:
     torch.set_num_threads(1)
-    task = replace(EXPERIMENT, epochs=epochs)
+    task = replace(load("many-rows"), epochs=epochs)
     x, goal = task.data(500, seed=101)
     rows = task.set(x)
     points = {}
@@ -65,7 +65,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=EXPERIMENT.epochs)
+    parser.add_argument("--epochs", type=int, default=load("many-rows").epochs)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--figure", type=Path, default=None, help="file of the figure, such as rows.png")
     parser.add_argument("--fast", action="store_true", help="one epoch")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from constrained_nn.experiments._planners import HORIZON, HardNetPlanner
+from constrained_nn.experiments.tables.hardnet_plus_plus import HORIZON, HardNetPlanner
 from constrained_nn.plotting import plot_plans
-from constrained_nn.training._unicycle_plan import PlanSolver, draw_starts, plan_cost, plan_map, plan_set
-from control_envs.envs.rendering import record
+from constrained_nn.training.supervised import PlanSolver, draw_starts, plan_cost, plan_map, plan_set
+from control_envs.envs import record
 from control_envs.simulate import rollout
 from control_envs.tasks import make_task
 

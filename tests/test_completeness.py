@@ -39,6 +39,7 @@ MODULES = (
     "constrained_nn.layers",
     "constrained_nn.certificates",
     "constrained_nn.control",
+    "constrained_nn.models",
     "constrained_nn.training",
     "constrained_nn.evidence",
     "constrained_nn.statistics",
@@ -76,6 +77,7 @@ def concrete(module: str) -> list[type]:
         and not inspect.isabstract(kind)
         and ABC not in kind.__bases__
         and not getattr(kind, "_is_protocol", False)
+        and (base is not object or hasattr(kind, "condition") or hasattr(kind, "value"))
     ]
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.once  # in other processes
 
 PACKAGES = ("constrained_nn", "control_envs")
+ROOT = Path(__file__).parents[1]
 
 
 def run(code: str) -> str:
@@ -90,3 +95,101 @@ for k, (a, b) in enumerate(zip(before, after)):
 """
         )
     )
+
+
+# --- doors ---------------------------------------------------------------------------------------
+
+
+def imports_of(text: str) -> Iterator[tuple[str, str]]:
+    """`(module, name)` of everything that a text imports from our two packages."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+            yield from ((node.module or "", alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in PACKAGES:
+                    yield alias.name, ""
+
+
+def is_package(module: str) -> bool:
+    return (ROOT / Path(*module.split(".")) / "__init__.py").exists()
+
+
+def is_module(module: str) -> bool:
+    return (ROOT / Path(*module.split("."))).with_suffix(".py").exists()
+
+
+def behind(module: str, name: str) -> str | None:
+    """The room behind whose door an import reaches, if it does.
+
+    A room is a package, its door the package itself. Modules right under the two top packages
+    (`constrained_nn.errors`, `control_envs.simulate`) are public, and so have no door.
+    """
+    if is_package(module):
+        door, inner = module, f"{module}.{name}"
+        if not is_module(inner) or is_package(inner) or door in PACKAGES or name in listed(door):
+            return None
+        return door
+    door = module.rpartition(".")[0]
+    return None if door in PACKAGES else door
+
+
+def listed(door: str) -> set[str]:
+    text = (ROOT / Path(*door.split(".")) / "__init__.py").read_text()
+    lists = re.search(r"^__all__ = \[(.*?)\]", text, re.M | re.S)
+    return set(re.findall(r'"(\w+)"', lists.group(1))) if lists else set()
+
+
+def past_doors(path: Path) -> set[tuple[str, str]]:
+    """`(room, what was imported)` for the imports of one file that pass the door of a room it is not in."""
+    here = path.relative_to(ROOT).with_suffix("").parts
+    mine = ".".join(here[:-1] if here[-1] == "__init__" else here)
+    found = set()
+    for module, name in imports_of(path.read_text()):
+        door = behind(module, name)
+        inside = door is not None and f"{mine}.".startswith(f"{door}.")
+        if door is not None and not inside:
+            found.add((door, f"{module}.{name}"))
+    return found
+
+
+def test_rooms_meet_only_at_their_doors() -> None:
+    files = [file for top in (*PACKAGES, "examples") for file in sorted((ROOT / top).rglob("*.py"))]
+    past = {str(file.relative_to(ROOT)): past_doors(file) for file in files}
+    assert not {file: names for file, names in past.items() if names}
+
+
+# Commands, benchmarks and published tables are found by name: there each module is its own door.
+BY_NAME = ("constrained_nn.cli", "constrained_nn.bench", "constrained_nn.experiments.tables")
+
+
+def test_tests_look_behind_the_doors_of_one_room() -> None:
+    """A kernel's own tests may import its modules; a test that needs two rooms uses their doors."""
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        doors = {door for door, _ in past_doors(file) if not door.startswith(BY_NAME)}
+        rooms = {".".join(door.split(".")[:2]) for door in doors}
+        assert len(rooms) <= 1, f"{file.relative_to(ROOT)} looks behind several doors: {past_doors(file)}"
+
+
+def test_the_doors_are_where_the_documents_enter() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for page in pages:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+            past = {(door, name) for door, name in map(_reach, imports_of(block)) if door}
+            assert not past, f"{page.name}: {past}"
+
+
+def _reach(imported: tuple[str, str]) -> tuple[str | None, str]:
+    return behind(*imported), ".".join(imported)
+
+
+def test_every_room_says_what_it_shows() -> None:
+    """A door has a docstring and a sorted list; and a name stands in it only if it can be imported."""
+    from importlib import import_module
+
+    for top in PACKAGES:
+        for door in sorted((ROOT / top).rglob("__init__.py")):
+            module = import_module(".".join(door.relative_to(ROOT).parent.parts))
+            assert (module.__doc__ or "").strip(), f"{door.relative_to(ROOT)} has no docstring"
+            for name in getattr(module, "__all__", []):
+                assert hasattr(module, name), f"{module.__name__} lists {name} and does not have it"

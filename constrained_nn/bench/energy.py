@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, Threads, prepare_torch
+from constrained_nn.options import Device, Threads, prepare_torch
 
 BAR = 0.05  # share of the operator's forward time that the layer may add
 _GRID, _MODES, _CHUNK, _COMPONENTS = 64, 20, 20_000, 16
@@ -30,8 +30,7 @@ def command(
     prepare_torch(device, threads)
     from rich.console import Console
 
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.files import commit, machine, versions, write_json
 
     costs = [cost(width, batch, repeats, device) for width in (32, 128) for batch in (1, 8)]
     pairs = (("float64", "float64"), ("float32", "float64"), ("float32", "float32"))
@@ -55,7 +54,7 @@ def cost(width: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
     import torch
 
     from constrained_nn.certificates import DiagonalEnergy
-    from constrained_nn.layers import ECO
+    from constrained_nn.models import ECO
     from constrained_nn.operators import FNO
 
     generator = torch.Generator().manual_seed(0)
@@ -105,7 +104,7 @@ def violations(name: str, condition: str, steps: int) -> dict[str, Any]:
     import torch
 
     from constrained_nn.certificates import DiagonalEnergy
-    from constrained_nn.layers import ECO
+    from constrained_nn.models import ECO
 
     dtype, n, alpha = getattr(torch, name), _COMPONENTS, 0.99
     generator = torch.Generator().manual_seed(0)

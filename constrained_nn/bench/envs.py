@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, Threads, prepare_torch
 from constrained_nn.bench.rollout import _clock, _time
+from constrained_nn.options import Device, Threads, prepare_torch
 
 BARS = {"single": 8_000, "vector": 2_000_000}
 
@@ -33,8 +33,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.files import commit, machine, versions, write_json
 
     records = [single(task, min(10 * steps, 2000), repeats)]
     for dtype in ("float64", "float32"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, Threads, prepare_torch
+from constrained_nn.options import Device, Threads, prepare_torch
 
 # How many times faster than SCS with a problem built each time, and than Clarabel with compiled parameters.
 BARS = {"ellipsoid": (30.0, 5.0), "controller": (10.0, 3.0)}
@@ -33,8 +33,7 @@ def command(
     prepare_torch(device, threads)
     from rich.console import Console
 
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.files import commit, machine, versions, write_json
 
     records = [measure(name, batch, samples, repeats, device) for name in BARS]
     for record in records:
@@ -50,7 +49,7 @@ def measure(name: str, batch: int, samples: int, repeats: int, device: str) -> d
     import numpy as np
     import torch
 
-    from constrained_nn.experiments import _lmi as common
+    from constrained_nn.experiments.tables.lmi import problems as common
     from constrained_nn.layers import LeastViolation, LMINet
 
     data, set, dim, conic, goal = _problem(name, max(batch, samples))
@@ -120,7 +119,7 @@ def measure(name: str, batch: int, samples: int, repeats: int, device: str) -> d
 
 def _problem(name: str, count: int) -> tuple[Any, ...]:
     """Data, set and dimension, the conic problem by its objective, and the published objective."""
-    from constrained_nn.experiments import _lmi as common
+    from constrained_nn.experiments.tables.lmi import problems as common
 
     if name == "ellipsoid":
         return (

@@ -46,8 +46,7 @@ def run(
     batch: int = BATCH, published_batch: int = 125, published_iterations: int = 50, out: Path | None = None
 ) -> dict[str, Any]:
     """Measure ours on `batch` plans and the published layer on a part of them."""
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.files import commit, machine, versions, write_json
 
     ours = {name: _measured(name, batch, 0) for name in ("retraced", "implicit")}
     part = _measured("published", published_batch, published_iterations)
@@ -74,9 +73,16 @@ def run(
 
 
 def _measured(name: str, batch: int, iterations: int) -> dict[str, float]:
-    from constrained_nn.bench._planning_layers import MARK
+    from constrained_nn.bench.rivals import MARK
 
-    call = [sys.executable, "-m", "constrained_nn.bench._planning_layers", name, str(batch), str(iterations)]
+    call = [
+        sys.executable,
+        "-m",
+        "constrained_nn.bench.rivals.planning_layers",
+        name,
+        str(batch),
+        str(iterations),
+    ]
     done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, **_ONE_THREAD})
     found = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if not found:

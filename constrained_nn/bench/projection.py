@@ -74,10 +74,8 @@ def run(
     Raises:
         ValueError: A peer or workload has no such name, or a peer is not installed.
     """
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
-    from constrained_nn.bench._peers import MODULES
-    from constrained_nn.bench._workloads import NAMES
+    from constrained_nn.bench.rivals import MODULES, NAMES
+    from constrained_nn.files import commit, machine, versions, write_json
 
     peers = [p for p, module in MODULES.items() if find_spec(module)] if peers is None else peers
     workloads = list(NAMES) if workloads is None else workloads
@@ -111,8 +109,8 @@ def _measured(peer: str, workload: str, batch: int, device: str, timeout: float)
     """The record of one peer on one workload, from a process of its own."""
     ours = device if peer.startswith("constrained_nn") else "cpu"
     here = {"peer": peer, "workload": workload, "batch": batch, "device": ours}
-    call = [sys.executable, "-m", "constrained_nn.bench._measure", peer, workload, str(batch), ours]
-    from constrained_nn.bench._measure import MARK
+    call = [sys.executable, "-m", "constrained_nn.bench.measure", peer, workload, str(batch), ours]
+    from constrained_nn.bench.measure import MARK
 
     try:
         done = subprocess.run(
@@ -130,7 +128,7 @@ def _measured(peer: str, workload: str, batch: int, device: str, timeout: float)
 def _peer_versions(peers: list[str]) -> dict[str, str]:
     from importlib.metadata import packages_distributions, version
 
-    from constrained_nn.bench._peers import MODULES
+    from constrained_nn.bench.rivals import MODULES
 
     owners = packages_distributions()
     modules = {MODULES[p] for p in peers} - {"torch"}

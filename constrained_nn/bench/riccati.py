@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from constrained_nn._options import Device, Threads, prepare_torch
+from constrained_nn.options import Device, Threads, prepare_torch
 
 # Bars: CPU seconds of 1,024 continuous equations with n = 6, m = 2; residual; error of the gradient.
 BAR_SECONDS, BAR_RESIDUAL, BAR_GRADIENT = 0.1, 1e-10, 1e-7
@@ -36,8 +36,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.files import commit, machine, versions, write_json
 
     records = [measure(kind, batch, states, inputs, repeats, device) for kind in ("care", "dare")]
     grid = Table(title=f"{batch} equations, n = {states}, m = {inputs}, CPU ms of {threads} thread(s)")

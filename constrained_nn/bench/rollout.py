@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, Threads, prepare_torch
+from constrained_nn.options import Device, Threads, prepare_torch
 
 BARS = {"float64": 1.3, "float32": 2.0}
 
@@ -32,8 +32,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from constrained_nn._files import write_json
-    from constrained_nn._provenance import commit, machine, versions
+    from constrained_nn.files import commit, machine, versions, write_json
 
     records = [measure(dtype, states, repeats, run, device) for dtype in BARS]
     table = Table(
@@ -63,7 +62,7 @@ def measure(dtype: str, states: int, repeats: int, run: Path | None, device: str
     import torch
 
     from constrained_nn.training import TrainConfig, load_run, simulate
-    from constrained_nn.training._run import new_run
+    from constrained_nn.training.closed_loop import new_run
 
     if run is None:
         config = TrainConfig("unicycle-obstacles", "hardnet", dtype=dtype)  # pyright: ignore

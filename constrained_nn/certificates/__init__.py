@@ -1,14 +1,21 @@
 """Certificate functions: state -> constraint set."""
 
-from constrained_nn.certificates._barrier import ControlBarrier
-from constrained_nn.certificates._energy import DenseEnergy, DiagonalEnergy, EnergyFunction, LowRankEnergy
-from constrained_nn.certificates._energy_fields import FourierEnergy, NeuralEnergy
-from constrained_nn.certificates._energy_report import energy_report
-from constrained_nn.certificates._lyapunov import LyapunovFunction, QuadraticLyapunov
-from constrained_nn.certificates._neural_lyapunov import BiLipschitzLyapunov, NeuralLyapunov
-from constrained_nn.certificates._sampled_barrier import SampledBarrier
+from constrained_nn.certificates.barrier import ControlBarrier
+from constrained_nn.certificates.energy import (
+    DenseEnergy,
+    DiagonalEnergy,
+    EnergyFunction,
+    FourierEnergy,
+    LowRankEnergy,
+    NeuralEnergy,
+    energy_report,
+)
+from constrained_nn.certificates.lyapunov import AngleEmbedding, LyapunovFunction, QuadraticLyapunov
+from constrained_nn.certificates.neural_lyapunov import BiLipschitzLyapunov, NeuralLyapunov
+from constrained_nn.certificates.sampled_barrier import SampledBarrier
 
 __all__ = [
+    "AngleEmbedding",
     "BiLipschitzLyapunov",
     "ControlBarrier",
     "DenseEnergy",

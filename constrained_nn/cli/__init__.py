@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import typer
 
-from constrained_nn.cli._shell import UNDECIDED, Command, Shell, one_line
+from constrained_nn.cli.shell import UNDECIDED, Command, Shell, one_line
 
 COMMANDS = (
     "demo", "train", "simulate", "compare", "certify", "check", "report", "reproduce", "study", "list",

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._numbers import MOST_WORKERS
-from constrained_nn._options import Seed, Threads, prepare_torch
-from constrained_nn.cli._shell import REFUTED, fail
+from constrained_nn.cli.shell import REFUTED, fail
+from constrained_nn.options import Seed, Threads, prepare_torch
+from constrained_nn.settings import MOST_WORKERS
 
 MOST_RUNS = 10_000_000
 
@@ -65,7 +65,7 @@ def command(
     a crash, or inconclusive.
     """
     from constrained_nn.evidence import certify, fresh_starts, write
-    from constrained_nn.evidence._records import record_in
+    from constrained_nn.evidence.claims import record_in
 
     if not run.is_dir():
         fail(f"{run}: expected the folder of a training run, or one with a record that is to be proved.")
@@ -141,10 +141,10 @@ def _refuse(context: typer.Context, grade: Grade, names: tuple[str, ...], what: 
 
 def _recorded(path: Path, out: Path | None, seconds: float, jobs: int) -> dict[str, Any]:
     """The certificate of a record, written."""
-    from constrained_nn.cli._progress import cover_progress
+    from constrained_nn.cli.shell import cover_progress
     from constrained_nn.evidence import write
-    from constrained_nn.evidence._falsify import Counterexample
-    from constrained_nn.evidence._records import RECORDS, Effort
+    from constrained_nn.evidence.claims import RECORDS, Effort
+    from constrained_nn.evidence.search import Counterexample
 
     try:
         with cover_progress() as report:
@@ -177,7 +177,7 @@ def _point(certificate: dict[str, Any], path: Path) -> None:
 
 def _repeat(path: Path, start: list[float]) -> None:
     """A counterexample in hexadecimal and decimal, and the command that repeats it, where there is one."""
-    from constrained_nn.evidence._records import REPEATS
+    from constrained_nn.evidence.claims import REPEATS
     from constrained_nn.verify import encode
 
     typer.echo(f"at {encode(start)}, that is {' '.join(map(repr, start))}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli._limited import limit_memory, run_limited, unlimited_memory
+from constrained_nn.cli.shell import limit_memory, run_limited, unlimited_memory
 
 # what a certificate of 64 MiB needs, several times over
 Seconds = Annotated[float, typer.Option(help="Time budget; a check that needs longer is killed: no verdict.")]
@@ -97,7 +97,7 @@ def _replay(certificate: dict[str, Any], run: Path, memory: int) -> tuple[list[A
 
     from constrained_nn.cli.certify import load_subject
     from constrained_nn.evidence import replay
-    from constrained_nn.evidence._loops import replay_loop
+    from constrained_nn.evidence.claims import replay_loop
 
     torch.set_num_threads(1)
     limit_memory(memory)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn._options import Threads, prepare_torch
+from constrained_nn.options import Threads, prepare_torch
 
 
 def command(
@@ -19,9 +19,8 @@ def command(
 ) -> None:
     """Compare runs of one task on the same start states: a table, and figures if asked."""
     prepare_torch("cpu", threads)
-    from constrained_nn._files import write_atomically
-    from constrained_nn.cli._shell import fail
-    from constrained_nn.cli._table import COLUMNS, metrics_table
+    from constrained_nn.cli.shell import COLUMNS, fail, metrics_table
+    from constrained_nn.files import write_atomically
     from constrained_nn.training import evaluate, load_run
 
     loaded = {str(path): load_run(path) for path in runs}

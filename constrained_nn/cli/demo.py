@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn._numbers import MOST_WORKERS
-from constrained_nn._options import Quiet, Seed
-from constrained_nn.cli._shell import fail
+from constrained_nn.cli.shell import fail
+from constrained_nn.options import Quiet, Seed
+from constrained_nn.settings import MOST_WORKERS
 
 LEARNED = {"hardnet": 400, "none": 300, "soft": 300, "dc3": 200}  # method -> gradient steps
 # without it the soft penalty ends in a poor local optimum, and the comparison would be unfair
@@ -33,9 +33,8 @@ def command(
     an animation. It deletes nothing: a folder that holds anything is refused, that of an earlier demo goes on with
     --resume.
     """
-    from constrained_nn._files import write_values
-    from constrained_nn.cli._progress import training_progress
-    from constrained_nn.cli._table import metrics_table
+    from constrained_nn.cli.shell import metrics_table, training_progress
+    from constrained_nn.files import write_values
     from constrained_nn.plotting import animate_trajectories, plot_trajectories
     from constrained_nn.training import TrainConfig, evaluate, load_run, train_many
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn.cli._shell import fail
+from constrained_nn.cli.shell import fail
 
 KINDS = ("tasks", "methods", "experiments", "benchmarks")
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn.cli._limited import run_limited
-from constrained_nn.cli._shell import fail
 from constrained_nn.cli.check import LARGEST, MEMORY, SECONDS, Largest, Memory, Seconds
+from constrained_nn.cli.shell import fail, run_limited
 
 
 def command(
@@ -42,8 +41,8 @@ def command(
 
 def write_report(file: str, target: str, max_megabytes: int) -> tuple[list[str], int]:
     """Check, and write the page; lines to print and exit code."""
-    from constrained_nn._files import write_atomically
-    from constrained_nn.cli._report_page import page
+    from constrained_nn.cli.pages import page
+    from constrained_nn.files import write_atomically
     from constrained_nn.verify import check_claims, conclusion, read
 
     certificate = read(file, max_bytes=max_megabytes * 2**20)

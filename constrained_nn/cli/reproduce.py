@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from constrained_nn._options import Device, Threads, prepare_torch
-from constrained_nn.cli._shell import INTERRUPTED, REFUTED, UNDECIDED, fail, parse_integers
+from constrained_nn.cli.shell import INTERRUPTED, REFUTED, UNDECIDED, fail, parse_integers
+from constrained_nn.options import Device, Threads, prepare_torch
 
 
 def command(
@@ -70,9 +70,8 @@ def command(
 
 
 def _one(experiment, resume, fresh, reference, earlier, seeds, rows, fast, out, runs) -> int:
-    from constrained_nn._files import write_atomically, write_values
-    from constrained_nn.experiments._reproduce import reproduce
-    from constrained_nn.experiments._table import markdown
+    from constrained_nn.experiments.runner import markdown, reproduce
+    from constrained_nn.files import write_atomically, write_values
 
     options = [f"--seeds {seeds}"] * bool(seeds) + [f"--rows {rows}"] * bool(rows) + ["--fast"] * fast
     options += dict.fromkeys(f"--earlier {file.name}" for file in earlier)

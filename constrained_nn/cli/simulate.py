@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, RunFolder, Seed, Threads, prepare_torch
-from constrained_nn.cli._shell import fail
+from constrained_nn.cli.shell import fail
+from constrained_nn.options import Device, RunFolder, Seed, Threads, prepare_torch
 
 
 def command(
@@ -40,7 +40,7 @@ def command(
     import numpy as np
     import torch
 
-    from constrained_nn.cli._table import metrics_table
+    from constrained_nn.cli.shell import metrics_table
     from constrained_nn.training import evaluate, load_run
 
     if starts not in ("test", "fresh"):
@@ -70,7 +70,7 @@ def command(
 
 def _repeats(folder: Path, start: str | None) -> bool:
     """Print what becomes of a counterexample in a folder with a record; False for a folder without."""
-    from constrained_nn.evidence._records import REPEATS, record_in
+    from constrained_nn.evidence.claims import REPEATS, record_in
 
     record = record_in(folder)
     if record is None or record.name not in REPEATS:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from constrained_nn._numbers import MOST_WORKERS
-from constrained_nn.cli._shell import INTERRUPTED, UNDECIDED, fail
+from constrained_nn.cli.shell import INTERRUPTED, UNDECIDED, fail
+from constrained_nn.settings import MOST_WORKERS
 
 
 def command(
@@ -32,8 +32,7 @@ def command(
     are finished; 2: bad input, or a cell failed, is unfinished, or holds runs that diverged; 130: interrupted.
     """
     from constrained_nn.errors import FileFormatError
-    from constrained_nn.experiments._study_rows import RowsSpec
-    from constrained_nn.experiments._study_spec import read_study
+    from constrained_nn.experiments.study import RowsSpec, read_study
 
     try:
         spec = read_study(file)
@@ -57,8 +56,7 @@ def command(
 
 def _methods(spec: Any, folder: Path, jobs: int, file: Path) -> tuple[bool, list[str], bool]:
     """Whether it was interrupted, what became of every cell, and whether every mean is complete."""
-    from constrained_nn.experiments._study import outcomes, run_study
-    from constrained_nn.experiments._study_report import markdown, write_report
+    from constrained_nn.experiments.study import markdown, outcomes, run_study, write_report
 
     interrupted = jobs > 0 and _interrupted(lambda: run_study(spec, folder, jobs=jobs, report=typer.echo))
     done = outcomes(spec, folder)
@@ -70,8 +68,8 @@ def _methods(spec: Any, folder: Path, jobs: int, file: Path) -> tuple[bool, list
 
 def _rows(spec: Any, folder: Path, jobs: int, file: Path) -> tuple[bool, list[str], bool]:
     """The same for a study of the rows of an experiment."""
-    from constrained_nn.experiments._study_rows import run_rows, write_rows
-    from constrained_nn.experiments._table import markdown
+    from constrained_nn.experiments.runner import markdown
+    from constrained_nn.experiments.study import run_rows, write_rows
 
     interrupted = jobs > 0 and _interrupted(lambda: run_rows(spec, folder, jobs=jobs, report=typer.echo))
     result, written = write_rows(spec, folder, f"constrained-nn study {file}")

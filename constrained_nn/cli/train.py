@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn._options import Device, Quiet, Seed, Threads, prepare_torch
-from constrained_nn.cli._shell import fail
+from constrained_nn.cli.shell import fail
+from constrained_nn.options import Device, Quiet, Seed, Threads, prepare_torch
 
 
 def command(
@@ -51,7 +51,7 @@ def command(
     --resume and ends with the same numbers.
     """
     prepare_torch(device, threads)
-    from constrained_nn.cli._table import metrics_table
+    from constrained_nn.cli.shell import metrics_table
     from constrained_nn.training import TrainConfig, make_method, read_result, train
     from control_envs.tasks import make_task
 
@@ -74,7 +74,7 @@ def command(
     )
     out = out or Path("runs") / f"{task}-{method}-{seed}"
     writer = _writer(out) if tensorboard else None
-    from constrained_nn.cli._progress import training_progress
+    from constrained_nn.cli.shell import training_progress
 
     with training_progress({method: steps}, quiet=quiet) as update:
         train(

@@ -1,23 +1,23 @@
 """Controllers."""
 
-from constrained_nn.control._adaptation import (
+from constrained_nn.control.adaptive import (
     AdaptationLaw,
+    AdaptiveController,
+    ConstantFeature,
     DeadZone,
     Gradient,
     MirrorPotential,
     NoAdaptation,
+    PositiveDefinite,
     ProjectionToBall,
     SigmaModification,
+    TanhFeatures,
 )
-from constrained_nn.control._adaptive import AdaptiveController
-from constrained_nn.control._anchored import AffineModel, AnchoredController, AnchoredModel
-from constrained_nn.control._base import Controller, DynamicController, FunctionController, ResidualController
-from constrained_nn.control._cascade import CascadeGains, SaturatedCascade, flat_state
-from constrained_nn.control._coils import CoILS, DiscreteCoILS, StableDynamics
-from constrained_nn.control._features import ConstantFeature, TanhFeatures
-from constrained_nn.control._gains import PositiveDefinite
-from constrained_nn.control._safety_filter import SafetyFilter
-from constrained_nn.control._state_dependent_lqr import (
+from constrained_nn.control.anchored import AffineModel, AnchoredController, AnchoredModel
+from constrained_nn.control.base import Controller, DynamicController, FunctionController, ResidualController
+from constrained_nn.control.cascade import CascadeGains, SaturatedCascade, flat_state
+from constrained_nn.control.safety_filter import SafetyFilter
+from constrained_nn.control.state_dependent_lqr import (
     Factorization,
     Feedback,
     Linearization,
@@ -33,11 +33,9 @@ __all__ = [
     "AnchoredController",
     "AnchoredModel",
     "CascadeGains",
-    "CoILS",
     "ConstantFeature",
     "Controller",
     "DeadZone",
-    "DiscreteCoILS",
     "DynamicController",
     "Factorization",
     "Feedback",
@@ -54,7 +52,6 @@ __all__ = [
     "SafetyFilter",
     "SaturatedCascade",
     "SigmaModification",
-    "StableDynamics",
     "StateDependentLQR",
     "TanhFeatures",
     "flat_state",

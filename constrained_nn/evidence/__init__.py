@@ -1,30 +1,38 @@
 """What produces a claim: recorded runs, fresh samples, and the file that `verify` checks."""
 
-from constrained_nn.evidence._barrier import certify_barrier, save_barrier
-from constrained_nn.evidence._certify import certify, write
-from constrained_nn.evidence._energy import certify_evolution, save_evolution
-from constrained_nn.evidence._falsify import (
-    Worst,
-    falsify,
-    falsify_barrier,
-    falsify_closed_loop,
-    falsify_rows,
+from constrained_nn.evidence.claims import (
+    ClosedLoop,
+    certify_barrier,
+    certify_decisions,
+    certify_evolution,
+    certify_loop,
+    certify_model,
+    certify_outputs,
+    load_decisions,
+    load_loop,
+    quadratic_value,
+    save_barrier,
+    save_decisions,
+    save_evolution,
+    save_loop,
+    save_model,
+    save_network,
+    suggest_level,
 )
-from constrained_nn.evidence._lmi import certify_decisions, load_decisions, save_decisions
-from constrained_nn.evidence._loops import certify_loop, load_loop, save_loop
-from constrained_nn.evidence._lyapunov import ClosedLoop, quadratic_value, suggest_level
-from constrained_nn.evidence._model_decrease import certify_model, save_model
-from constrained_nn.evidence._networks import trace_module
-from constrained_nn.evidence._outputs import certify_outputs, save_network
-from constrained_nn.evidence._record import record
-from constrained_nn.evidence._replay import replay
-from constrained_nn.evidence._sample import Sample, fresh_starts, sample
-from constrained_nn.evidence._subject import Subject
-from constrained_nn.evidence._trace import trace, trace_derivative, trace_step
-from constrained_nn.evidence._true_system import TrueSystem, bound_true_system
-from constrained_nn.evidence._true_system_sampled import sample_true_system
+from constrained_nn.evidence.runs import Sample, Subject, certify, fresh_starts, record, replay, sample, write
+from constrained_nn.evidence.search import Worst, falsify, falsify_barrier, falsify_closed_loop, falsify_rows
+from constrained_nn.evidence.tracing import (
+    Builder,
+    emit_module,
+    trace,
+    trace_derivative,
+    trace_module,
+    trace_step,
+)
+from constrained_nn.evidence.true_system import TrueSystem, bound_true_system, sample_true_system
 
 __all__ = [
+    "Builder",
     "ClosedLoop",
     "Sample",
     "Subject",
@@ -38,6 +46,7 @@ __all__ = [
     "certify_loop",
     "certify_model",
     "certify_outputs",
+    "emit_module",
     "falsify",
     "falsify_barrier",
     "falsify_closed_loop",

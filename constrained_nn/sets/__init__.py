@@ -1,17 +1,32 @@
 """Constraint sets: what a constraint is."""
 
-from constrained_nn.sets._ball import Ball, Ellipsoid, L1Ball
-from constrained_nn.sets._base import ConstraintSet, IntervalSet, ProjectableSet, constraint_set
-from constrained_nn.sets._box import Box
-from constrained_nn.sets._composite import Intersection, Product
-from constrained_nn.sets._cones import PSDCone, SecondOrderCone
-from constrained_nn.sets._ellipsoids import SpectralEllipsoid, WeightedEllipsoid
-from constrained_nn.sets._halfspace import Halfspace
-from constrained_nn.sets._lmi import LMI, LMIBlock
-from constrained_nn.sets._nonlinear import NonlinearSet
-from constrained_nn.sets._polyhedron import AffineSubspace, Polyhedron
-from constrained_nn.sets._simplex import Simplex
-from constrained_nn.sets._smooth import SmoothFunction, SmoothMap, StageJacobian, TrajectoryMap
+from constrained_nn.sets.ball import Ball, Ellipsoid, L1Ball
+from constrained_nn.sets.base import (
+    ConstraintSet,
+    IntervalSet,
+    ProjectableSet,
+    SetT,
+    check_batch,
+    constraint_set,
+    is_half,
+    map_tensors,
+    tensors_of,
+)
+from constrained_nn.sets.box import Box
+from constrained_nn.sets.composite import Intersection, Product
+from constrained_nn.sets.cones import PSDCone, SecondOrderCone
+from constrained_nn.sets.ellipsoids import SpectralEllipsoid, WeightedEllipsoid
+from constrained_nn.sets.halfspace import Halfspace
+from constrained_nn.sets.lmi import LMI, LMIBlock
+from constrained_nn.sets.nonlinear import (
+    NonlinearSet,
+    SmoothFunction,
+    SmoothMap,
+    StageJacobian,
+    TrajectoryMap,
+)
+from constrained_nn.sets.polyhedron import AffineSubspace, Polyhedron
+from constrained_nn.sets.simplex import Simplex
 
 __all__ = [
     "LMI",
@@ -31,6 +46,7 @@ __all__ = [
     "Product",
     "ProjectableSet",
     "SecondOrderCone",
+    "SetT",
     "Simplex",
     "SmoothFunction",
     "SmoothMap",
@@ -38,5 +54,9 @@ __all__ = [
     "StageJacobian",
     "TrajectoryMap",
     "WeightedEllipsoid",
+    "check_batch",
     "constraint_set",
+    "is_half",
+    "map_tensors",
+    "tensors_of",
 ]

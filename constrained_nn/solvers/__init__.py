@@ -1,26 +1,29 @@
 """Numerical kernels that know no sets, and the `Solution` that they return."""
 
-from constrained_nn.solvers._gauss_newton import ConstantDamping, Damping, GaussNewton, ResidualDamping
-from constrained_nn.solvers._intersection import Term, project_intersection
-from constrained_nn.solvers._lmi import LMISolution, project_lmi
-from constrained_nn.solvers._lyapunov import (
+from constrained_nn.solvers.equations import (
+    MatrixSolution,
+    RiccatiSolution,
     solve_discrete_lyapunov,
     solve_discrete_sylvester,
     solve_lyapunov,
     solve_sylvester,
 )
-from constrained_nn.solvers._matrix_solution import MatrixSolution, RiccatiSolution
-from constrained_nn.solvers._polyhedron import factor_polyhedron, project_polyhedron
-from constrained_nn.solvers._riccati import solve_care, solve_dare
-from constrained_nn.solvers._solution import FoundBy, Solution, Status
+from constrained_nn.solvers.equations.riccati import solve_care, solve_dare
+from constrained_nn.solvers.gauss_newton import ConstantDamping, Damping, GaussNewton, ResidualDamping
+from constrained_nn.solvers.intersection import Term, project_intersection
+from constrained_nn.solvers.lmi import LMISolution, project_lmi
+from constrained_nn.solvers.polyhedron import factor_polyhedron, project_polyhedron
+from constrained_nn.solvers.solution import STATUS_CODES, FoundBy, PerElement, Solution, Status
 
 __all__ = [
+    "STATUS_CODES",
     "ConstantDamping",
     "Damping",
     "FoundBy",
     "GaussNewton",
     "LMISolution",
     "MatrixSolution",
+    "PerElement",
     "ResidualDamping",
     "RiccatiSolution",
     "Solution",

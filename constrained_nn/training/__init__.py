@@ -1,38 +1,55 @@
 """Training loops, the methods that they compare, and runs on disk."""
 
-from constrained_nn.training._config import TrainConfig
-from constrained_nn.training._dc3 import DC3Controller
-from constrained_nn.training._descend import History, descend
-from constrained_nn.training._dynamics import (
+from constrained_nn.training.checkpoint import copy_weights
+from constrained_nn.training.closed_loop import (
+    METHODS,
+    DC3Controller,
+    Evaluation,
+    Method,
+    Run,
+    TrainConfig,
+    barrier_of,
+    evaluate,
+    load_run,
+    make_backbone,
+    make_method,
+    measure,
+    read_config,
+    read_result,
+    simulate,
+    train,
+    train_many,
+)
+from constrained_nn.training.descent import History, descend
+from constrained_nn.training.dynamics import (
     Samples,
     WorstStates,
     dynamics_loss,
     fit_dynamics,
     sample_dynamics,
 )
-from constrained_nn.training._ensemble import ForceData, ForceEnsemble, fit_ensemble, force_data
-from constrained_nn.training._evaluate import Evaluation, evaluate, measure, simulate
-from constrained_nn.training._meta import LearnedPlant, MetaConfig, meta_train
-from constrained_nn.training._methods import (
-    METHODS,
-    Method,
-    barrier_of,
-    make_backbone,
-    make_method,
+from constrained_nn.training.meta import (
+    ForceData,
+    ForceEnsemble,
+    LearnedPlant,
+    MetaConfig,
+    StackedAffine,
+    StackedMLP,
+    StackedSamples,
+    StateFeatures,
+    fit_ensemble,
+    fit_ridge_features,
+    force_data,
+    meta_train,
 )
-from constrained_nn.training._operators import (
+from constrained_nn.training.operators import (
     Sobolev,
     SoftDissipativity,
     fit_operator,
     mean_square,
     multistep_loss,
 )
-from constrained_nn.training._parallel import train_many
-from constrained_nn.training._ridge import fit_ridge_features
-from constrained_nn.training._run import Run, load_run, read_config, read_result
-from constrained_nn.training._stacked import StackedAffine, StackedMLP, StackedSamples, StateFeatures
-from constrained_nn.training._supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
-from constrained_nn.training._train import train
+from constrained_nn.training.supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
 
 __all__ = [
     "METHODS",
@@ -60,6 +77,7 @@ __all__ = [
     "TrainConfig",
     "WorstStates",
     "barrier_of",
+    "copy_weights",
     "descend",
     "dynamics_loss",
     "evaluate",

@@ -1,22 +1,17 @@
 """The checker: stands alone, and derives everything from the file."""
 
-from constrained_nn.verify._check import Finding, Outcome, check, check_claims, conclusion
-from constrained_nn.verify._format import (
-    MAX_BYTES,
-    SCHEMA,
-    VERSION,
-    decode,
-    decode_one,
-    digest,
-    encode,
-    read,
-)
-from constrained_nn.verify._sampled import clopper_pearson
+from constrained_nn.verify.checker import Finding, Outcome, check, check_claims, conclusion
+from constrained_nn.verify.claim import ClaimModule
+from constrained_nn.verify.claims import clopper_pearson
+from constrained_nn.verify.cover import MOST_DEPTH, leaves, middle, replaced
+from constrained_nn.verify.file import MAX_BYTES, SCHEMA, VERSION, decode, decode_one, digest, encode, read
 
 __all__ = [
     "MAX_BYTES",
+    "MOST_DEPTH",
     "SCHEMA",
     "VERSION",
+    "ClaimModule",
     "Finding",
     "Outcome",
     "check",
@@ -27,5 +22,8 @@ __all__ = [
     "decode_one",
     "digest",
     "encode",
+    "leaves",
+    "middle",
     "read",
+    "replaced",
 ]

@@ -1,7 +1,7 @@
 """Plants: one file each, physics written once."""
 
-from control_envs._array import namespace, stack
-from control_envs.dynamics._base import ControlAffine, Dynamics, Mechanical, Quantity
+from control_envs.arrays import namespace, stack
+from control_envs.dynamics.base import ControlAffine, Dynamics, Mechanical, Quantity, circle
 from control_envs.dynamics.car import Car
 from control_envs.dynamics.cart_pole import CartPole
 from control_envs.dynamics.double_integrator import DoubleIntegrator
@@ -13,7 +13,7 @@ from control_envs.dynamics.n_link_pendulum import NLinkPendulum
 from control_envs.dynamics.path_following import PathFollowing
 from control_envs.dynamics.pendulum import Pendulum
 from control_envs.dynamics.planar_birotor import PlanarBirotor
-from control_envs.dynamics.planar_rotorcraft import PlanarRotorcraft
+from control_envs.dynamics.planar_rotorcraft import PlanarRotorcraft, air_velocity
 from control_envs.dynamics.pvtol import PVTOL
 from control_envs.dynamics.quadrotor import Quadrotor
 from control_envs.dynamics.spacecraft import Spacecraft
@@ -43,6 +43,8 @@ __all__ = [
     "Spacecraft",
     "Unicycle",
     "VanDerPol",
+    "air_velocity",
+    "circle",
     "namespace",
     "stack",
     "symmetric_family",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from control_envs._array import constant, namespace
-from control_envs.dynamics._base import Array, Mechanical, Quantity
+from control_envs.arrays import constant, namespace
+from control_envs.dynamics.base import Array, Mechanical, Quantity
 
 
 @dataclass(frozen=True)

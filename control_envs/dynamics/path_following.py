@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from control_envs._array import namespace, stack
-from control_envs.dynamics._base import Array, Dynamics, Quantity, arrow, circle
+from control_envs.arrays import namespace, stack
+from control_envs.dynamics.base import Array, Dynamics, Quantity, arrow, circle
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from control_envs._array import constant, namespace
-from control_envs.dynamics._base import Array, ControlAffine, Quantity, arrow
+from control_envs.arrays import constant, namespace
+from control_envs.dynamics.base import Array, ControlAffine, Quantity, arrow
 
 _ACTUATION = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 

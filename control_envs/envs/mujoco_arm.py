@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from control_envs.envs._interface import ACTION_ATOL
+from control_envs.envs.interface import ACTION_ATOL
 from control_envs.errors import ActionError, EpisodeError, MissingExtraError, NonFiniteError
 
 _MODEL = Path(__file__).parent / "models" / "arm7.xml"

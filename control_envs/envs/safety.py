@@ -14,7 +14,7 @@ import torch
 from gymnasium.vector import VectorEnv, VectorWrapper
 from torch import Tensor
 
-from control_envs._array import constant
+from control_envs.arrays import constant
 from control_envs.errors import InfeasibleActionError
 
 OnInfeasible = Literal["raise", "brake", "least_violation"]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from control_envs.disturbances import Disturbance
 from control_envs.dynamics import Dynamics
-from control_envs.envs._episodes import Episodes
-from control_envs.envs._interface import ACTION_ATOL, Interface
+from control_envs.envs.episodes import Episodes
+from control_envs.envs.interface import ACTION_ATOL, Interface
 from control_envs.errors import ActionError, EpisodeError, NonFiniteError
 from control_envs.scenarios import Parameters, Scenarios
 from control_envs.tasks import Task

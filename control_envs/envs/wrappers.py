@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from control_envs._array import constant, namespace
+from control_envs.arrays import constant, namespace
 from control_envs.errors import ShapeError
 
 Array = Any

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from control_envs._array import namespace
-from control_envs.flows._base import Array, Flow
-from control_envs.flows._random_fields import gaussian_field
+from control_envs.arrays import namespace
+from control_envs.flows.base import Array, Flow
+from control_envs.flows.random_fields import gaussian_field
 
 
 @dataclass(frozen=True)

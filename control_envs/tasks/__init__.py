@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 
 from control_envs.errors import UnknownTaskError
-from control_envs.tasks._base import Task, TaskConstraint, embed, keep_out, limit
-from control_envs.tasks._clearance import Clearance
-from control_envs.tasks._regulation import QuadraticTask, RegulationTask
+from control_envs.tasks.base import Task, TaskConstraint, embed, keep_out, limit
 from control_envs.tasks.car import CarTask
 from control_envs.tasks.cart_pole import CartPoleTask
+from control_envs.tasks.clearance import Clearance
 from control_envs.tasks.double_integrator import DoubleIntegratorTask
-from control_envs.tasks.kinematic_unicycle import KinematicUnicycleTask
+from control_envs.tasks.kinematic_unicycle import ELLIPSE, KinematicUnicycleTask
 from control_envs.tasks.linear import LinearTask
 from control_envs.tasks.manipulator import ManipulatorTask
 from control_envs.tasks.pendulum import PendulumTask
 from control_envs.tasks.planar_birotor import PlanarBirotorTask
 from control_envs.tasks.planar_rotorcraft import PlanarRotorcraftTask, PVTOLTask
 from control_envs.tasks.quadrotor import QuadrotorTask
+from control_envs.tasks.regulation import QuadraticTask, RegulationTask
 from control_envs.tasks.spacecraft import SpacecraftTask
 from control_envs.tasks.unicycle_obstacles import EllipseBarrier, UnicycleObstacles
 from control_envs.tasks.van_der_pol import VanDerPolTask
@@ -56,6 +56,7 @@ def make_task(name: str) -> Task:
 
 
 __all__ = [
+    "ELLIPSE",
     "TASKS",
     "CarTask",
     "CartPoleTask",

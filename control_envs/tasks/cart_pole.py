@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from control_envs.dynamics import CartPole
-from control_envs.tasks._base import limit
-from control_envs.tasks._regulation import RegulationTask
+from control_envs.tasks.base import limit
+from control_envs.tasks.regulation import RegulationTask
 
 
 class CartPoleTask(RegulationTask):

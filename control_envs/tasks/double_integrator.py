@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from control_envs._array import stack
+from control_envs.arrays import stack
 from control_envs.dynamics import DoubleIntegrator
-from control_envs.tasks._base import Array, limit
-from control_envs.tasks._clearance import Clearance
-from control_envs.tasks._regulation import RegulationTask
+from control_envs.tasks.base import Array, limit
+from control_envs.tasks.clearance import Clearance
+from control_envs.tasks.regulation import RegulationTask
 
 WALLS = (-3.0, 0.1)  # [m]
 SPEED = 0.7  # [m/s]

@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from control_envs._array import constant, namespace, stack
-from control_envs.dynamics import KinematicUnicycle
-from control_envs.dynamics._base import circle
+from control_envs.arrays import constant, namespace, stack
+from control_envs.dynamics import KinematicUnicycle, circle
 from control_envs.simulate import Euler
-from control_envs.tasks._base import Array, TaskConstraint
-from control_envs.tasks._clearance import Clearance
-from control_envs.tasks._regulation import QuadraticTask
+from control_envs.tasks.base import Array, TaskConstraint
+from control_envs.tasks.clearance import Clearance
+from control_envs.tasks.regulation import QuadraticTask
 
 ELLIPSE = (0.51020408, 0.90702948)  # pᵀ diag(...) p >= 1; semi-axes 1.4 m and 1.05 m
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from control_envs.disturbances import Gust
 from control_envs.dynamics import LinearSystem
-from control_envs.tasks._base import limit
-from control_envs.tasks._regulation import RegulationTask
+from control_envs.tasks.base import limit
+from control_envs.tasks.regulation import RegulationTask
 
 
 class LinearTask(RegulationTask):

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from control_envs.dynamics import Manipulator
-from control_envs.tasks._base import Array, TaskConstraint, limit
-from control_envs.tasks._regulation import RegulationTask
+from control_envs.tasks.base import Array, TaskConstraint, limit
+from control_envs.tasks.regulation import RegulationTask
 
 _ARM = Manipulator(lengths=(0.5, 0.5), masses=(1.0, 1.0))
 CEILING = 0.6

@@ -8,8 +8,8 @@ import numpy as np
 
 from control_envs.disturbances import Drawn, ScaledBeta
 from control_envs.dynamics import PVTOL, PlanarRotorcraft
-from control_envs.tasks._base import limit
-from control_envs.tasks._regulation import RegulationTask
+from control_envs.tasks.base import limit
+from control_envs.tasks.regulation import RegulationTask
 
 
 class _Hover(RegulationTask):

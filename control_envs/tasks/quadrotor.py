@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from control_envs._array import constant, namespace, stack
+from control_envs.arrays import constant, namespace, stack
 from control_envs.disturbances import Gust
 from control_envs.dynamics import Quadrotor
-from control_envs.tasks._base import Array, keep_out, limit
-from control_envs.tasks._regulation import QuadraticTask
+from control_envs.tasks.base import Array, keep_out, limit
+from control_envs.tasks.regulation import QuadraticTask
 
 
 class QuadrotorTask(QuadraticTask):

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from control_envs._array import constant, namespace
-from control_envs.dynamics import Unicycle
-from control_envs.dynamics._base import circle
+from control_envs.arrays import constant, namespace
+from control_envs.dynamics import Unicycle, circle
 from control_envs.simulate import Euler, InputLimitedSubsteps
-from control_envs.tasks._base import Array, Task, TaskConstraint
+from control_envs.tasks.base import Array, Task, TaskConstraint
 
 COST = np.array([100.0, 100.0, 0.0, 0.1, 0.1, 0.1, 0.1])  # weights of (x, u) squared, per second
 

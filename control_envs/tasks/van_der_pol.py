@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from control_envs.dynamics import VanDerPol
-from control_envs.tasks._regulation import RegulationTask
+from control_envs.tasks.regulation import RegulationTask
 
 
 class VanDerPolTask(RegulationTask):

@@ -14,7 +14,8 @@ from constrained_nn.certificates import (
     NeuralEnergy,
 )
 from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
-from constrained_nn.layers import ECO, BlendedProjection, EuclideanProjection, RayProjection
+from constrained_nn.layers import BlendedProjection, EuclideanProjection, RayProjection
+from constrained_nn.models import ECO
 from constrained_nn.sets import Ball, SpectralEllipsoid, WeightedEllipsoid
 from control_envs.dynamics import LinearSystem
 from tests.cases._rows import BadCall, Batch, CertificateCase, Edge, LayerCase, SetCase

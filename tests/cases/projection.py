@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from constrained_nn._linalg import svec
 from constrained_nn.errors import ConvergenceError, InfeasibleError, SetTypeError, ShapeError
 from constrained_nn.layers import EuclideanProjection, StrictInterior
+from constrained_nn.linalg import svec
 from constrained_nn.sets import (
     AffineSubspace,
     Ball,

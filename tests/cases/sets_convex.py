@@ -6,8 +6,8 @@ import cvxpy as cp
 import numpy as np
 import torch
 
-from constrained_nn._linalg import svec
 from constrained_nn.errors import SetTypeError, ShapeError
+from constrained_nn.linalg import svec
 from constrained_nn.sets import (
     Ball,
     Box,

@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from constrained_nn.cli._limited import run_limited
+from constrained_nn.cli.shell import run_limited
 
 pytestmark = [pytest.mark.untyped, pytest.mark.once]  # in other processes
 

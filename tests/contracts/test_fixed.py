@@ -26,7 +26,7 @@ from constrained_nn import (
     Polyhedron,
     StrictInterior,
 )
-from constrained_nn.certificates._lyapunov import AngleEmbedding
+from constrained_nn.certificates import AngleEmbedding
 from constrained_nn.control import AnchoredController
 from tests.cases.sets import INF, tensor
 

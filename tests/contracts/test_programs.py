@@ -7,12 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from constrained_nn.evidence._builder import program_of
-from constrained_nn.evidence._evaluate import evaluate
-from constrained_nn.evidence._trace import trace_derivative, trace_step
-from constrained_nn.verify._balls import precision
-from constrained_nn.verify._program import Program
-from constrained_nn.verify._vectors import Interpreter, enclose
+from constrained_nn.evidence.tracing import evaluate, program_of, trace_derivative, trace_step
+from constrained_nn.verify.arithmetic import Interpreter, Program, enclose, precision
 from control_envs.simulate import RK4, Euler
 from tests.cases import PlantCase, every
 

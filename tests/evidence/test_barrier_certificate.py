@@ -17,18 +17,15 @@ from typer.testing import CliRunner
 from constrained_nn.certificates import SampledBarrier
 from constrained_nn.cli import certify, check
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
-from constrained_nn.evidence._barrier import _Search, certify_barrier, certify_barrier_record, save_barrier
-from constrained_nn.evidence._builder import program_of
-from constrained_nn.evidence._cover import quiet
-from constrained_nn.evidence._falsify import falsify_barrier
-from constrained_nn.evidence._trace import trace, trace_derivative
+from constrained_nn.evidence.claims import certify_barrier, save_barrier
+from constrained_nn.evidence.claims.barrier import _Search, certify_barrier_record
+from constrained_nn.evidence.search import falsify_barrier, quiet
+from constrained_nn.evidence.tracing import program_of, trace, trace_derivative
 from constrained_nn.layers import HardNetAffine
-from constrained_nn.verify import Outcome, check_claims, decode, encode
-from constrained_nn.verify import _barrier as claims
-from constrained_nn.verify._balls import interval, precision
-from constrained_nn.verify._cover import leaves
-from constrained_nn.verify._held import examine, inside, outside
-from constrained_nn.verify._jets import Jet, order, run, solution
+from constrained_nn.verify import Outcome, check_claims, decode, encode, leaves
+from constrained_nn.verify.arithmetic import Jet, interval, order, precision, run, solution
+from constrained_nn.verify.claims import barrier as claims
+from constrained_nn.verify.enclosures import examine, inside, outside
 from control_envs.simulate import RK4
 from control_envs.tasks import DoubleIntegratorTask, KinematicUnicycleTask, PendulumTask
 

@@ -21,7 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from constrained_nn.cli import check as cli
-from constrained_nn.cli._limited import run_limited
+from constrained_nn.cli.shell import run_limited
 from constrained_nn.errors import ConvergenceError, FileFormatError, InfeasibleError
 from constrained_nn.evidence import replay, write
 from constrained_nn.verify import Outcome, check, check_claims, clopper_pearson, decode, digest, encode

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.certificates import DenseEnergy, DiagonalEnergy, FourierEnergy, LowRankEnergy
 from constrained_nn.errors import FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence import certify_evolution, save_evolution
-from constrained_nn.layers import ECO, EuclideanProjection, RayProjection
+from constrained_nn.files import read_tensors, write_tensors
+from constrained_nn.layers import EuclideanProjection, RayProjection
+from constrained_nn.models import ECO
 from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
-from constrained_nn.verify import _energy as bounds
+from constrained_nn.verify.claims import energy as bounds
 
 
 def randn(generator: torch.Generator, *shape: int) -> torch.Tensor:

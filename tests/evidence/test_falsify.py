@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn.evidence._falsify import (
-    closed_loop_margin,
-    falsify,
-    falsify_closed_loop,
-    falsify_rows,
-)
-from constrained_nn.evidence._subject import simulate
+from constrained_nn.evidence.runs.subject import simulate
+from constrained_nn.evidence.search import falsify, falsify_closed_loop, falsify_rows
+from constrained_nn.evidence.search.falsification import closed_loop_margin
 from tests.evidence.subjects import TASK, Filtered, Nominal, subject
 
 BOX = np.array([-2.0, -2.0]), np.array([2.0, 2.0])

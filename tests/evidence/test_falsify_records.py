@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from constrained_nn.cli import build
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import save_loop, save_network
-from constrained_nn.evidence._barrier import save_barrier
-from constrained_nn.evidence._falsify import by_differences, worst_of
-from constrained_nn.evidence._loops import load_loop
+from constrained_nn.evidence.claims import load_loop, save_barrier
+from constrained_nn.evidence.search import worst_of
+from constrained_nn.evidence.search.falsification import by_differences
 from constrained_nn.sets import Box
 from constrained_nn.verify import encode
 from control_envs.tasks import DoubleIntegratorTask

@@ -9,9 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from constrained_nn._files import write_atomically, write_json
 from constrained_nn.cli import study
-from constrained_nn.experiments import _study_report
+from constrained_nn.experiments.study import report as _study_report
+from constrained_nn.files import write_atomically, write_json
 from tests.evidence.test_study import STUDY
 
 

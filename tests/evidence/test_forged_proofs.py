@@ -13,27 +13,27 @@ import pytest
 from flint import arb
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import (
-    SCHEMA,
-    VERSION,
-    Outcome,
-    _barrier,
-    _energy_runs,
-    _lmi,
-    _lyapunov,
-    _model_decrease,
-    _outputs,
-    check_claims,
-    digest,
-    encode,
-    read,
+from constrained_nn.verify import SCHEMA, VERSION, Outcome, check_claims, digest, encode, read
+from constrained_nn.verify.arithmetic import (
+    Interpreter,
+    Jet,
+    enclose,
+    interval,
+    order,
+    parse,
+    precision,
+    reach,
+    rk4_error,
+    run,
+    solution,
 )
-from constrained_nn.verify._balls import interval, precision
-from constrained_nn.verify._held import Box, System, examine
-from constrained_nn.verify._jets import Jet, order, run, solution
-from constrained_nn.verify._program import parse
-from constrained_nn.verify._solutions import reach, rk4_error
-from constrained_nn.verify._vectors import Interpreter, enclose
+from constrained_nn.verify.claims import barrier as _barrier
+from constrained_nn.verify.claims import energy_runs as _energy_runs
+from constrained_nn.verify.claims import lmi as _lmi
+from constrained_nn.verify.claims import lyapunov as _lyapunov
+from constrained_nn.verify.claims import model_decrease as _model_decrease
+from constrained_nn.verify.claims import outputs as _outputs
+from constrained_nn.verify.enclosures import Box, System, examine
 
 ZERO = encode(0.0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import Outcome, check_claims, digest
-from constrained_nn.verify._program import parse
+from constrained_nn.verify.arithmetic import parse
 from tests.evidence.loops import clipped_mass
 from tests.evidence.test_check import NASTY, paths
 from tests.evidence.test_lyapunov import certified

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from constrained_nn.cli import certify
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import certify_decisions, load_decisions, save_decisions, write
-from constrained_nn.experiments import _lmi as systems
+from constrained_nn.experiments.tables.lmi import problems as systems
 from constrained_nn.layers import LMINet
 from constrained_nn.sets import LMI
 from constrained_nn.verify import Outcome, check, check_claims, decode, digest, encode
-from constrained_nn.verify._lmi import _smallest_pivot
+from constrained_nn.verify.claims.lmi import _smallest_pivot
 from tests.cases.lmi import stable
 
 

@@ -16,12 +16,12 @@ from flint import arb, arb_mat
 
 from constrained_nn.errors import FileFormatError, InfeasibleError
 from constrained_nn.evidence import ClosedLoop, save_loop, write
-from constrained_nn.evidence._head import about_task, head
-from constrained_nn.evidence._loops import certify_loop, load_loop
-from constrained_nn.evidence._lyapunov import claim_decrease, suggest_level
+from constrained_nn.evidence.claims import certify_loop, load_loop, suggest_level
+from constrained_nn.evidence.claims.lyapunov import claim_decrease
+from constrained_nn.evidence.head import about_task, head
 from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
-from constrained_nn.verify import _lyapunov as claims
-from constrained_nn.verify._loops import positive_definite
+from constrained_nn.verify.claims import lyapunov as claims
+from constrained_nn.verify.enclosures import positive_definite
 from control_envs.tasks import Task
 from tests.evidence.loops import clipped_mass, pendulum
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from constrained_nn.certificates import SampledBarrier
-from constrained_nn.control import CoILS
 from constrained_nn.evidence import certify_barrier, certify_model
 from constrained_nn.layers import HardNetAffine
+from constrained_nn.models import CoILS
 from constrained_nn.verify import Outcome, check_claims
 from control_envs.simulate import RK4
 from control_envs.tasks import DoubleIntegratorTask, KinematicUnicycleTask

@@ -15,20 +15,13 @@ from typer.testing import CliRunner
 
 from constrained_nn.certificates import BiLipschitzLyapunov, NeuralLyapunov, QuadraticLyapunov
 from constrained_nn.cli import build
-from constrained_nn.control import (
-    AffineModel,
-    AnchoredController,
-    AnchoredModel,
-    CoILS,
-    Controller,
-    StableDynamics,
-)
+from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel, Controller
 from constrained_nn.errors import FileFormatError, SetTypeError
 from constrained_nn.evidence import certify_model, save_model
-from constrained_nn.evidence._builder import program_of
-from constrained_nn.evidence._evaluate import evaluate
+from constrained_nn.evidence.tracing import evaluate, program_of
+from constrained_nn.models import CoILS, StableDynamics
 from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
-from constrained_nn.verify import _model_decrease as claims
+from constrained_nn.verify.claims import model_decrease as claims
 
 LOWER, UPPER, HOLE = [-1.0, -1.0], [1.0, 1.0], 0.3
 

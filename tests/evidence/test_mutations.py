@@ -15,15 +15,11 @@ import pytest
 from scipy.stats import beta
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import (  # for the forger alone; the oracle has its own mathematics
-    Outcome,
-    _rows,
-    _sampled,
-    check,
-    check_claims,
-    conclusion,
-    digest,
+from constrained_nn.verify import Outcome, check, check_claims, conclusion, digest
+from constrained_nn.verify.claims import (  # for the forger alone; the oracle has its own mathematics
+    rows as _rows,
 )
+from constrained_nn.verify.claims import sampled as _sampled
 from tests.evidence.subjects import TASK, Filtered, make, subject
 
 ALTERATIONS = 300

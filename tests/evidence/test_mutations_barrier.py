@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.evidence._barrier import certify_barrier
-from constrained_nn.evidence._evaluate import evaluate
+from constrained_nn.evidence.claims import certify_barrier
+from constrained_nn.evidence.tracing import evaluate
 from constrained_nn.verify import Outcome, check_claims, decode, decode_one, encode
-from constrained_nn.verify import _barrier as claims  # for the forger alone
-from constrained_nn.verify._program import parse
+from constrained_nn.verify.arithmetic import parse
+from constrained_nn.verify.claims import barrier as claims  # for the forger alone
 from control_envs.tasks import DoubleIntegratorTask
 from tests.evidence.mutations import alter
 

@@ -23,15 +23,15 @@ from constrained_nn.evidence import (
     save_decisions,
     save_network,
 )
-from constrained_nn.evidence._barrier import certify_barrier
-from constrained_nn.evidence._evaluate import evaluate
-from constrained_nn.experiments import _lmi as systems
+from constrained_nn.evidence.claims import certify_barrier
+from constrained_nn.evidence.tracing import evaluate
+from constrained_nn.experiments.tables.lmi import problems as systems
 from constrained_nn.layers import LMINet
 from constrained_nn.sets import Box
 from constrained_nn.verify import Outcome, check, decode, decode_one, digest, encode
-from constrained_nn.verify._check import claim_module  # for the forger alone
-from constrained_nn.verify._model_decrease import fingerprint
-from constrained_nn.verify._program import parse
+from constrained_nn.verify.arithmetic import parse
+from constrained_nn.verify.checker import claim_module  # for the forger alone
+from constrained_nn.verify.claims.model_decrease import fingerprint
 from control_envs.tasks import DoubleIntegratorTask
 from tests.evidence import test_mutations_lyapunov as lyapunov
 from tests.evidence.loops import clipped_mass

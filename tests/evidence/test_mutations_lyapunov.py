@@ -12,10 +12,10 @@ import pytest
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import ClosedLoop
-from constrained_nn.evidence._head import about_task, head
-from constrained_nn.evidence._lyapunov import claim_decrease
+from constrained_nn.evidence.claims.lyapunov import claim_decrease
+from constrained_nn.evidence.head import about_task, head
 from constrained_nn.verify import Outcome, check_claims, decode, decode_one, encode
-from constrained_nn.verify import _lyapunov as claims  # for the forger alone
+from constrained_nn.verify.claims import lyapunov as claims  # for the forger alone
 from tests.evidence.loops import clipped_mass
 from tests.evidence.mutations import alter
 

@@ -10,14 +10,11 @@ from torch import nn
 from constrained_nn.certificates import NeuralLyapunov, QuadraticLyapunov
 from constrained_nn.control import AnchoredController
 from constrained_nn.errors import SetTypeError
-from constrained_nn.evidence._builder import Builder, program_of
-from constrained_nn.evidence._closed_forms import along_ray
-from constrained_nn.evidence._evaluate import evaluate
-from constrained_nn.evidence._networks import trace_module, trace_quadratic
+from constrained_nn.evidence.tracing import Builder, evaluate, program_of, trace_module, trace_quadratic
+from constrained_nn.evidence.tracing.closed_forms import along_ray
 from constrained_nn.layers import Constrained, Euclidean, EuclideanProjection, Fixed, HardNetAffine
 from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
-from constrained_nn.verify._balls import precision
-from constrained_nn.verify._vectors import Interpreter, enclose
+from constrained_nn.verify.arithmetic import Interpreter, enclose, precision
 
 ROWS = {
     "relu": lambda: body(nn.ReLU()),

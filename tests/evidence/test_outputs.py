@@ -16,12 +16,11 @@ from typer.testing import CliRunner
 from constrained_nn.cli import build
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import certify_outputs, save_network
-from constrained_nn.evidence._builder import program_of
-from constrained_nn.evidence._evaluate import evaluate
+from constrained_nn.evidence.tracing import evaluate, program_of
 from constrained_nn.layers import Constrained, Fixed, HardNetAffine
 from constrained_nn.sets import Box, Halfspace, Polyhedron
 from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
-from constrained_nn.verify import _outputs as claims
+from constrained_nn.verify.claims import outputs as claims
 
 LOWER, UPPER = [-1.0, -0.5], [1.0, 0.5]
 

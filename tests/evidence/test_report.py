@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from constrained_nn.cli import report as cli
 from constrained_nn.evidence import write
-from constrained_nn.evidence._barrier import certify_barrier
+from constrained_nn.evidence.claims import certify_barrier
 from constrained_nn.verify import decode, digest, encode
 from control_envs.tasks import DoubleIntegratorTask
 

@@ -13,8 +13,7 @@ from constrained_nn import experiments
 from constrained_nn.cli import reproduce as cli
 from constrained_nn.errors import FileFormatError, UnknownNameError
 from constrained_nn.experiments import Column, Comparison, Experiment, Published, Row
-from constrained_nn.experiments._reproduce import reproduce
-from constrained_nn.experiments._table import markdown
+from constrained_nn.experiments.runner import markdown, reproduce
 
 
 class Walk(Experiment):
@@ -274,6 +273,8 @@ def test_command_exit_codes(shell):
 
 
 def test_unknown_experiment_suggests_the_nearest(monkeypatch):
-    monkeypatch.setattr(experiments._protocol, "available", lambda: ["safe-control"])
+    from constrained_nn.experiments.runner import protocol
+
+    monkeypatch.setattr(protocol, "available", lambda: ["safe-control"])
     with pytest.raises(UnknownNameError, match="Did you mean 'safe-control'"):
         experiments.load("save-control")

@@ -19,12 +19,11 @@ from typer.testing import CliRunner
 
 from constrained_nn.cli import study as cli
 from constrained_nn.errors import FileFormatError
-from constrained_nn.experiments._processes import run_in_processes
-from constrained_nn.experiments._statistics import interval, summarize
-from constrained_nn.experiments._study import cells, outcomes, run_study
-from constrained_nn.experiments._study_report import latex, markdown, write_report
-from constrained_nn.experiments._study_rows import RowsSpec
-from constrained_nn.experiments._study_spec import read_study
+from constrained_nn.experiments.runner import run_in_processes
+from constrained_nn.experiments.study import RowsSpec, markdown, outcomes, read_study, run_study, write_report
+from constrained_nn.experiments.study.report import latex
+from constrained_nn.experiments.study.run import cells
+from constrained_nn.experiments.study.statistics import interval, summarize
 from tests.evidence import targets
 
 STUDY = """

@@ -9,20 +9,21 @@ import torch
 from torch import nn
 
 from constrained_nn.certificates import BiLipschitzLyapunov, NeuralLyapunov, QuadraticLyapunov
-from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel, CoILS
+from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import bound_true_system, sample_true_system
-from constrained_nn.evidence._learned_ranges import (
+from constrained_nn.evidence.tracing import trace_derivative
+from constrained_nn.evidence.true_system.bound import _Judge
+from constrained_nn.evidence.true_system.learned_ranges import (
     range_of_certificate,
     range_of_model,
     range_of_network,
     range_of_policy,
 )
-from constrained_nn.evidence._ranges import Range, join, range_of_program
-from constrained_nn.evidence._trace import trace_derivative
-from constrained_nn.evidence._true_system import _Judge
-from constrained_nn.verify._program import parse
-from control_envs._array import namespace, stack
+from constrained_nn.evidence.true_system.ranges import Range, join, range_of_program
+from constrained_nn.models import CoILS
+from constrained_nn.verify.arithmetic import parse
+from control_envs.arrays import namespace, stack
 from control_envs.dynamics import PathFollowing, Pendulum, VanDerPol
 
 BOX = torch.tensor([-1.0, -1.0]).double(), torch.tensor([1.0, 1.0]).double()

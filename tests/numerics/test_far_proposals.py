@@ -24,7 +24,7 @@ from constrained_nn import (
     Simplex,
     WeightedEllipsoid,
 )
-from constrained_nn.sets._base import map_tensors
+from constrained_nn.sets import map_tensors
 from constrained_nn.solvers import Status
 
 WIDE, NARROW = torch.float64, torch.float32

@@ -22,7 +22,7 @@ from constrained_nn import (
     WeightedEllipsoid,
 )
 from constrained_nn.layers import AbsoluteGate
-from constrained_nn.sets._base import map_tensors, tensors_of
+from constrained_nn.sets import map_tensors, tensors_of
 
 LAYERS = (
     EuclideanProjection(),

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn._linalg import adjoint_at, certified_above, columns, linear_part, matrix_at
-from constrained_nn.experiments import _lmi as systems
+from constrained_nn.experiments.tables.lmi import problems as systems
 from constrained_nn.layers import FixedPoint, LeastViolation, LMINet, Unrolled
-from constrained_nn.sets import LMI, LMIBlock
-from constrained_nn.sets._base import map_tensors
+from constrained_nn.linalg import adjoint_at, certified_above, columns, linear_part, matrix_at
+from constrained_nn.sets import LMI, LMIBlock, map_tensors
 from constrained_nn.solvers import FoundBy, Status
-from constrained_nn.solvers import _lmi_problem as problems
-from constrained_nn.solvers import _lmi_search as search
+from constrained_nn.solvers.lmi import problem as problems
+from constrained_nn.solvers.lmi import search as search
 from tests.cases.lmi import block, joint, matrices, stable
 from tests.oracles import numpy
 

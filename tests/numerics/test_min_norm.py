@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from constrained_nn import AffineSubspace
-from constrained_nn._linalg import min_norm_solve, thin_qr
+from constrained_nn.linalg import min_norm_solve, thin_qr
 
 
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 4), (5, 6), (8, 8), (12, 30)])

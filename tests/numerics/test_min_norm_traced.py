@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from constrained_nn._linalg import min_norm_adjoint, min_norm_solve, thin_qr
+from constrained_nn.linalg import min_norm_adjoint, min_norm_solve, thin_qr
 
 
 @pytest.mark.untyped

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from constrained_nn._linalg import nearest_between
-from constrained_nn.layers._parts import Parts
-from constrained_nn.layers._smooth_rows import flat_rows
+from constrained_nn.layers.hardnet import flat_rows
+from constrained_nn.layers.nearest import Parts
+from constrained_nn.linalg import nearest_between
 from constrained_nn.sets import Ball, Intersection, Polyhedron
 from constrained_nn.solvers import GaussNewton, Solution, Status, project_intersection, project_polyhedron
-from constrained_nn.solvers._descend_traced import descend_traced
-from constrained_nn.solvers._gauss_newton import descend
+from constrained_nn.solvers.gauss_newton import descend, descend_traced
 
 BAD = 1
 Y = torch.tensor([[5.0, 5.0], [5.0, 0.5], [0.0, 0.0]]).double()

@@ -19,11 +19,10 @@ from constrained_nn.layers import (
     Retraced,
     Taped,
 )
-from constrained_nn.layers._smooth_rows import SetRows
+from constrained_nn.layers.hardnet.smooth_rows import SetRows
 from constrained_nn.sets import NonlinearSet, Polyhedron, SmoothFunction, TrajectoryMap
 from constrained_nn.solvers import ConstantDamping, GaussNewton, ResidualDamping, Status
-from constrained_nn.solvers._gauss_newton import descend
-from constrained_nn.solvers._linearized import DenseRows
+from constrained_nn.solvers.gauss_newton import DenseRows, descend
 from tests.cases.nonlinear import CART, DISC, WAVE, cart, keep_out, wave, wave_in_ball
 from tests.cases.sets import polyhedron
 from tests.oracles import finite_difference

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from constrained_nn.solvers import Status, project_polyhedron
-from constrained_nn.solvers._exact_rows import exact_point, least_violation_point
-from constrained_nn.solvers._one_by_one import prefer_one_by_one, project_each
-from constrained_nn.solvers._row_matrix import RowMatrix
+from constrained_nn.solvers.polyhedron.large import prefer_one_by_one, project_each
+from constrained_nn.solvers.polyhedron.large.exact_rows import exact_point, least_violation_point
+from constrained_nn.solvers.polyhedron.large.row_matrix import RowMatrix
 from tests.numerics.random_polyhedra import kkt_residual
 
 INF = np.inf

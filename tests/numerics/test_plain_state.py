@@ -9,7 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from constrained_nn import Box, EuclideanProjection, HardNetAffine
-from constrained_nn._plain_state import PlainState
+from constrained_nn.plain_state import PlainState
 from constrained_nn.solvers import Status
 
 

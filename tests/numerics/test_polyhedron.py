@@ -8,7 +8,7 @@ import torch
 from torch.func import jacrev, jvp, vmap
 
 from constrained_nn.solvers import Status, factor_polyhedron, project_polyhedron
-from constrained_nn.solvers import _careful as careful
+from constrained_nn.solvers.polyhedron import careful as careful
 from tests.fake_cuda import fake_cuda
 from tests.numerics.random_polyhedra import check_random
 from tests.oracles import nearest_in_polyhedron
@@ -187,7 +187,7 @@ def test_fixed_steps_find_the_same_points(generator, shared):
 def test_chunks_change_nothing(generator, monkeypatch):
     y, A, lower, upper = sample(generator, batch=11)
     whole = project_polyhedron(y, A, lower, upper)
-    monkeypatch.setattr("constrained_nn.solvers._polyhedron._chunk", lambda *a, **k: 3)
+    monkeypatch.setattr("constrained_nn.solvers.polyhedron.nearest._chunk", lambda *a, **k: 3)
     parts = project_polyhedron(y, A, lower, upper)
     torch.testing.assert_close(parts.value, whole.value, rtol=1e-12, atol=1e-13)
     assert (parts.status == whole.status).all()

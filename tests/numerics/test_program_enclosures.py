@@ -9,14 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.evidence._builder import Builder
-from constrained_nn.evidence._evaluate import _UNARY as POINTWISE
-from constrained_nn.evidence._evaluate import evaluate
-from constrained_nn.verify._balls import UNARY, interval, maximum, minimum, power, precision
-from constrained_nn.verify._cover import leaves
-from constrained_nn.verify._program import BINARY, Program, parse
-from constrained_nn.verify._program import UNARY as NAMES
-from constrained_nn.verify._vectors import Interpreter, Vector, apply, enclose
+from constrained_nn.evidence.tracing import POINTWISE, Builder, evaluate
+from constrained_nn.verify import leaves
+from constrained_nn.verify.arithmetic import (
+    BINARY,
+    Interpreter,
+    Program,
+    Vector,
+    apply,
+    enclose,
+    interval,
+    maximum,
+    parse,
+    precision,
+)
+from constrained_nn.verify.arithmetic import UNARY as NAMES
+from constrained_nn.verify.arithmetic.balls import UNARY, minimum, power
 
 SMOOTH = [name for name in NAMES if name not in ("sqrt", "log", "log1p", "tan", "exp", "expm1")]
 

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from constrained_nn.bench import projection
-from constrained_nn.bench._measure import measure
-from constrained_nn.bench._workloads import NAMES, reference, workload
+from constrained_nn.bench.measure import measure
+from constrained_nn.bench.rivals import NAMES, reference, workload
 from tests.oracles import nearest_point
 
 

@@ -8,14 +8,8 @@ import torch
 from torch import nn
 
 from constrained_nn.certificates import BiLipschitzLyapunov, NeuralLyapunov, QuadraticLyapunov
-from constrained_nn.control import (
-    AffineModel,
-    AnchoredController,
-    AnchoredModel,
-    CoILS,
-    DiscreteCoILS,
-    StableDynamics,
-)
+from constrained_nn.control import AffineModel, AnchoredController, AnchoredModel
+from constrained_nn.models import CoILS, DiscreteCoILS, StableDynamics
 from constrained_nn.solvers import Status
 from constrained_nn.training import WorstStates, dynamics_loss, fit_dynamics, sample_dynamics
 from control_envs.dynamics import VanDerPol

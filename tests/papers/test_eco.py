@@ -11,9 +11,7 @@ from constrained_nn.certificates import (
     DenseEnergy,
     DiagonalEnergy,
 )
-from constrained_nn.control import StableDynamics
 from constrained_nn.layers import (
-    ECO,
     AbsoluteGate,
     BlendedProjection,
     EuclideanProjection,
@@ -22,6 +20,7 @@ from constrained_nn.layers import (
     RelativeGate,
     Transformed,
 )
+from constrained_nn.models import ECO, StableDynamics
 from constrained_nn.sets import Halfspace, WeightedEllipsoid
 from tests.cases.energies import diagonal, fitted, low_rank, spectral
 from tests.cases.sets import randn

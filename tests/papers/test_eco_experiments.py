@@ -12,9 +12,9 @@ import torch
 
 from constrained_nn.certificates import DenseEnergy, DiagonalEnergy, FourierEnergy
 from constrained_nn.evidence import certify_evolution
-from constrained_nn.evidence._energy import EVOLUTION
+from constrained_nn.evidence.claims.energy import EVOLUTION
 from constrained_nn.experiments import load
-from constrained_nn.experiments._chaos_models import ClippedToBall, shadow, vorticity
+from constrained_nn.experiments.tables.eco.models import ClippedToBall, shadow, vorticity
 from constrained_nn.operators import resample
 from constrained_nn.verify import Outcome, check_claims
 

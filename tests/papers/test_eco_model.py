@@ -9,8 +9,9 @@ import torch
 
 from constrained_nn.certificates import DiagonalEnergy, FourierEnergy
 from constrained_nn.errors import ShapeError
-from constrained_nn.experiments._protocol import load
-from constrained_nn.layers import ECO, BlendedProjection, EuclideanProjection, Nan, RayProjection
+from constrained_nn.experiments.runner import load
+from constrained_nn.layers import BlendedProjection, EuclideanProjection, Nan, RayProjection
+from constrained_nn.models import ECO
 from constrained_nn.solvers import Status
 from tests.cases.energies import fitted
 from tests.cases.sets import randn

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn.bench import _planning_layers as bench
 from constrained_nn.bench import nonlinear
+from constrained_nn.bench.rivals import planning_layers as bench
 from constrained_nn.experiments import load
-from constrained_nn.experiments._planners import HORIZON, PLANNERS
-from constrained_nn.experiments.mpc_obstacle import optimal_costs
+from constrained_nn.experiments.tables.hardnet_plus_plus import HORIZON
+from constrained_nn.experiments.tables.hardnet_plus_plus.mpc_obstacle import optimal_costs
+from constrained_nn.experiments.tables.hardnet_plus_plus.planners import PLANNERS
 from constrained_nn.layers import HardNetAffine, HardNetPlusPlus, Retraced, Taped
 from constrained_nn.sets import Polyhedron
 from constrained_nn.solvers import GaussNewton
-from constrained_nn.training._unicycle_plan import (
+from constrained_nn.training.supervised import (
     PlanSolver,
     draw_starts,
     mirrored_plan,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn.experiments.learning_to_optimize import EXPERIMENT, ROWS, N, published_program
+from constrained_nn.experiments.tables.hardnet import published_program
+from constrained_nn.experiments.tables.hardnet.learning_to_optimize import EXPERIMENT, ROWS, N
 
 
 def test_the_instance_is_the_published_one() -> None:

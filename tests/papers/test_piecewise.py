@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from constrained_nn import experiments
-from constrained_nn.experiments._piecewise import Piecewise
+from constrained_nn.experiments.tables.hardnet.targets import Piecewise
 
 
 def load(name: str) -> Piecewise:

@@ -27,11 +27,11 @@ from constrained_nn.training import (
     sample_dynamics,
     train,
 )
-from constrained_nn.training._ensemble import force_data
-from constrained_nn.training._methods import barrier_of, row_penalty
-from constrained_nn.training._run import new_run
-from constrained_nn.training._supervised import _batches
-from constrained_nn.training._train import _batch, _clipped_adjoint, _learning_rate
+from constrained_nn.training.closed_loop import barrier_of, new_run
+from constrained_nn.training.closed_loop.loop import _batch, _clipped_adjoint, _learning_rate
+from constrained_nn.training.closed_loop.methods import row_penalty
+from constrained_nn.training.meta import force_data
+from constrained_nn.training.supervised.loop import _batches
 from control_envs.dynamics import DoubleIntegrator
 from control_envs.tasks import UnicycleObstacles
 
@@ -241,7 +241,7 @@ def test_descent_is_adam_with_a_falling_rate_and_keeps_the_best():
 
 
 def test_descent_checkpoints_at_every_so_manieth_step(tmp_path, monkeypatch):
-    import constrained_nn.training._descend as place
+    import constrained_nn.training.descent as place
 
     steps = []
     monkeypatch.setattr(place, "write_tensors", lambda path, tensors, about: steps.append(about["step"]))
@@ -263,7 +263,7 @@ def test_weights_that_overflow_in_the_last_step_are_refused(every, tmp_path):
 
 
 def test_fit_checkpoints_at_every_so_manieth_epoch(tmp_path, monkeypatch):
-    import constrained_nn.training._supervised as place
+    import constrained_nn.training.supervised.loop as place
 
     epochs, network = [], nn.Linear(1, 1)
     monkeypatch.setattr(place, "write_tensors", lambda path, tensors, about: epochs.append(about["epoch"]))

@@ -10,9 +10,9 @@ import torch
 
 from constrained_nn.control import AdaptiveController, PositiveDefinite, TanhFeatures
 from constrained_nn.errors import ConvergenceError, FileFormatError
-from constrained_nn.experiments._flight import flights, table
-from constrained_nn.experiments.pfar import EXPERIMENT as PFAR
-from constrained_nn.experiments.pvtol import EXPERIMENT as PVTOL
+from constrained_nn.experiments.tables.adaptive.flight import flights, table
+from constrained_nn.experiments.tables.adaptive.pfar import EXPERIMENT as PFAR
+from constrained_nn.experiments.tables.adaptive.pvtol import EXPERIMENT as PVTOL
 from constrained_nn.training import (
     ForceEnsemble,
     MetaConfig,
@@ -21,7 +21,7 @@ from constrained_nn.training import (
     fit_ridge_features,
     meta_train,
 )
-from constrained_nn.training._meta import split_pairs
+from constrained_nn.training.meta.loop import split_pairs
 from control_envs.dynamics import PlanarRotorcraft
 
 SHORT = replace(PFAR, seconds=10.0)
@@ -35,7 +35,7 @@ def data():
 
 def test_recorded_forces_are_those_of_the_wind(data):
     """The acceleration beyond the prior is the drag in the wind, to the second order of the step."""
-    from constrained_nn.experiments._flight import DATA_SEED, chosen, winds
+    from constrained_nn.experiments.tables.adaptive.flight import DATA_SEED, chosen, winds
     from control_envs.disturbances import ScaledBeta
 
     wind = winds(chosen(0, 2), DATA_SEED, ScaledBeta(6.0, 5.0, 9.0))
@@ -108,7 +108,7 @@ def test_recomputed_segments_give_the_same_training():
 
 
 def test_only_segments_are_computed_twice(monkeypatch):
-    import constrained_nn.training._meta as meta
+    import constrained_nn.training.meta.loop as meta
 
     calls, recompute = [], meta.recompute
     monkeypatch.setattr(meta, "recompute", lambda *a, **k: calls.append(a[1:3]) or recompute(*a, **k))
@@ -121,7 +121,7 @@ def test_only_segments_are_computed_twice(monkeypatch):
 @pytest.mark.untyped  # torch.compile
 def test_compiled_step_gives_the_same_training(monkeypatch):
     """One graph without a break serves all steps; a backend without C++."""
-    import constrained_nn.training._meta as meta
+    import constrained_nn.training.meta.loop as meta
 
     step = torch.compile(meta._step, backend="aot_eager", fullgraph=True, dynamic=False)
     monkeypatch.setattr(meta, "_compiled_step", lambda: step)
@@ -145,7 +145,7 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path):
         if step == 4:
             raise Stop
 
-    import constrained_nn.training._meta as meta
+    import constrained_nn.training.meta.loop as meta
 
     def often(*args, **kwargs):
         return descend(*args, every=2, **kwargs)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from constrained_nn.certificates import DiagonalEnergy
-from constrained_nn.layers import ECO
+from constrained_nn.models import ECO
 from constrained_nn.training import Sobolev, SoftDissipativity, fit_operator, mean_square, multistep_loss
-from constrained_nn.training._operators import windows
+from constrained_nn.training.operators import windows
 
 
 def rotation(angle: float = 0.3) -> torch.Tensor:

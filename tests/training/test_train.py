@@ -15,9 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from constrained_nn._files import write_values
-from constrained_nn._tensor_files import read_tensors, write_tensors
 from constrained_nn.errors import ConvergenceError, FileFormatError, UnknownNameError
+from constrained_nn.files import read_tensors, write_tensors, write_values
 from constrained_nn.layers import HardNetAffine
 from constrained_nn.training import (
     Correction,
@@ -36,7 +35,7 @@ from constrained_nn.training import (
     train,
     train_many,
 )
-from constrained_nn.training._run import CHECKPOINT, POLICY
+from constrained_nn.training.closed_loop.runs import CHECKPOINT, POLICY
 from control_envs.errors import NonFiniteError, UnknownTaskError
 from control_envs.tasks import UnicycleObstacles
 

@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_nn.training._unicycle_plan import (
+from constrained_nn.training.supervised import (
     PlanSolver,
-    _derivative,
-    _path,
-    _step,
     draw_starts,
     mirrored_plan,
     mirrored_state,
@@ -22,13 +19,14 @@ from constrained_nn.training._unicycle_plan import (
     roll_out,
     violations,
 )
+from constrained_nn.training.supervised.unicycle_plan import _derivative, _path, _step
 
 HORIZON, DT = 4, 0.2
 GOAL = np.array([3.5, 0.0, 0.0])
 
 
 def ellipse(x: np.ndarray) -> float:
-    from control_envs.tasks.kinematic_unicycle import ELLIPSE
+    from control_envs.tasks import ELLIPSE
 
     return float(ELLIPSE[0] * x[0] ** 2 + ELLIPSE[1] * x[1] ** 2)
 
@@ -62,7 +60,7 @@ def plan(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_start_states_are_in_the_box_and_off_the_obstacle() -> None:
-    from control_envs.tasks.kinematic_unicycle import KinematicUnicycleTask
+    from control_envs.tasks import KinematicUnicycleTask
 
     task = KinematicUnicycleTask()
     starts = draw_starts(3, 300)
@@ -159,7 +157,7 @@ def test_solver_finds_a_feasible_plan_that_no_guess_beats() -> None:
     assert all((guess == guess[0]).all() for guess in guesses[:-1])
     x = x0
     for u in guesses[-1]:  # the nominal controller along its own way
-        from control_envs.tasks.kinematic_unicycle import KinematicUnicycleTask
+        from control_envs.tasks import KinematicUnicycleTask
 
         np.testing.assert_allclose(u, KinematicUnicycleTask().nominal(0.0, x))
         x = drive(x, u[None])[0]

@@ -12,20 +12,9 @@ import pytest
 from flint import arb, arf
 from mpmath import mpf
 
-from constrained_nn.verify import _balls
-from constrained_nn.verify._balls import (
-    NAN,
-    UNARY,
-    above,
-    below,
-    interval,
-    maximum,
-    meet,
-    minimum,
-    power,
-    precision,
-    reciprocal,
-)
+from constrained_nn.verify.arithmetic import above, below, interval, maximum, precision
+from constrained_nn.verify.arithmetic import balls as _balls
+from constrained_nn.verify.arithmetic.balls import NAN, UNARY, meet, minimum, power, reciprocal
 
 Real = Callable[[mpf], mpf]
 INFINITE = (NAN, arb("inf"), arb("-inf"), arb(0, math.inf))

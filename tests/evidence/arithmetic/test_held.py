@@ -13,11 +13,10 @@ import pytest
 from flint import arb
 from mpmath import mpf
 
-from constrained_nn.verify import _held
-from constrained_nn.verify._balls import NAN, interval, precision
-from constrained_nn.verify._held import Barrier, System, examine, inside, outside
-from constrained_nn.verify._jets import order
-from constrained_nn.verify._program import parse
+from constrained_nn.verify.arithmetic import interval, order, parse, precision
+from constrained_nn.verify.arithmetic.balls import NAN
+from constrained_nn.verify.enclosures import Barrier, System, examine, inside, outside
+from constrained_nn.verify.enclosures import held as _held
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.conditions.minimal import encode, program
 

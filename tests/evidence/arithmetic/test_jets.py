@@ -11,9 +11,8 @@ import pytest
 from flint import arb
 from mpmath import mpf
 
-from constrained_nn.verify._balls import NAN, interval, precision
-from constrained_nn.verify._jets import Jet, order, run, solution
-from constrained_nn.verify._program import parse
+from constrained_nn.verify.arithmetic import Jet, interval, order, parse, precision, run, solution
+from constrained_nn.verify.arithmetic.balls import NAN
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.arithmetic.test_vectors import contains
 from tests.evidence.conditions.minimal import encode, program

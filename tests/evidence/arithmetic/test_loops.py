@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from flint import arb, arb_mat
 
-from constrained_nn.verify import _lyapunov
-from constrained_nn.verify._balls import NAN, interval, precision
-from constrained_nn.verify._loops import Ellipsoid, Loop, positive_definite, quadratic
-from constrained_nn.verify._program import parse
-from constrained_nn.verify._vectors import Interpreter, Vector
+from constrained_nn.verify.arithmetic import Interpreter, Vector, interval, parse, precision
+from constrained_nn.verify.arithmetic.balls import NAN
+from constrained_nn.verify.claims import lyapunov as _lyapunov
+from constrained_nn.verify.enclosures import Ellipsoid, Loop, positive_definite, quadratic
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.arithmetic.test_vectors import contains
 from tests.evidence.conditions.minimal import edit, encode, lyapunov, program

@@ -14,11 +14,20 @@ import pytest
 from flint import arb
 from mpmath import mpf
 
-from constrained_nn.verify._balls import UNARY, interval, power, precision
-from constrained_nn.verify._jets import order, solution
-from constrained_nn.verify._program import BINARY, parse
-from constrained_nn.verify._solutions import rk4
-from constrained_nn.verify._vectors import Interpreter, Vector, apply, enclose
+from constrained_nn.verify.arithmetic import (
+    BINARY,
+    Interpreter,
+    Vector,
+    apply,
+    enclose,
+    interval,
+    order,
+    parse,
+    precision,
+    rk4,
+    solution,
+)
+from constrained_nn.verify.arithmetic.balls import UNARY, power
 from tests.evidence.arithmetic.test_balls import FUNCTIONS
 from tests.evidence.arithmetic.test_solutions import PLANT, step
 from tests.evidence.arithmetic.test_vectors import EXACT

@@ -10,11 +10,18 @@ import pytest
 from flint import arb
 from mpmath import mpf
 
-from constrained_nn.verify._balls import interval, precision
-from constrained_nn.verify._jets import order
-from constrained_nn.verify._program import parse
-from constrained_nn.verify._solutions import _rk4_series, reach, rk4, rk4_error
-from constrained_nn.verify._vectors import Interpreter, Vector
+from constrained_nn.verify.arithmetic import (
+    Interpreter,
+    Vector,
+    interval,
+    order,
+    parse,
+    precision,
+    reach,
+    rk4,
+    rk4_error,
+)
+from constrained_nn.verify.arithmetic.solutions import _rk4_series
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.arithmetic.test_vectors import contains
 from tests.evidence.conditions.minimal import encode, program

@@ -13,12 +13,9 @@ import pytest
 from flint import arb, arb_series, ctx
 
 from constrained_nn.verify import check_claims
-from constrained_nn.verify._balls import interval, precision
-from constrained_nn.verify._barrier import read_system
-from constrained_nn.verify._held import Barrier, Box, System, examine, inside, outside
-from constrained_nn.verify._jets import Jet, order, run, solution
-from constrained_nn.verify._program import parse
-from constrained_nn.verify._solutions import rk4_error
+from constrained_nn.verify.arithmetic import Jet, interval, order, parse, precision, rk4_error, run, solution
+from constrained_nn.verify.claims.barrier import read_system
+from constrained_nn.verify.enclosures import Barrier, Box, System, examine, inside, outside
 from tests.evidence.conditions.minimal import barrier, finish, program
 
 

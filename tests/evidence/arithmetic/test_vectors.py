@@ -10,9 +10,19 @@ import pytest
 from flint import arb
 from mpmath import mpf
 
-from constrained_nn.verify._balls import NAN, interval, precision
-from constrained_nn.verify._program import BINARY, parse
-from constrained_nn.verify._vectors import Interpreter, Vector, apply, enclose, join, linear
+from constrained_nn.verify.arithmetic import (
+    BINARY,
+    Interpreter,
+    Vector,
+    apply,
+    enclose,
+    interval,
+    join,
+    linear,
+    parse,
+    precision,
+)
+from constrained_nn.verify.arithmetic.balls import NAN
 from tests.evidence.arithmetic.test_balls import FUNCTIONS, ends
 from tests.evidence.conditions.minimal import encode, program
 

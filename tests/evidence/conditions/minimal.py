@@ -7,22 +7,16 @@ import math
 from typing import Any
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import (
-    SCHEMA,
-    VERSION,
-    _barrier,
-    _energy,
-    _energy_runs,
-    _lmi,
-    _lyapunov,
-    _model_decrease,
-    _outputs,
-    _rows,
-    _sampled,
-    check_claims,
-    clopper_pearson,
-    encode,
-)
+from constrained_nn.verify import SCHEMA, VERSION, check_claims, clopper_pearson, encode
+from constrained_nn.verify.claims import barrier as _barrier
+from constrained_nn.verify.claims import energy as _energy
+from constrained_nn.verify.claims import energy_runs as _energy_runs
+from constrained_nn.verify.claims import lmi as _lmi
+from constrained_nn.verify.claims import lyapunov as _lyapunov
+from constrained_nn.verify.claims import model_decrease as _model_decrease
+from constrained_nn.verify.claims import outputs as _outputs
+from constrained_nn.verify.claims import rows as _rows
+from constrained_nn.verify.claims import sampled as _sampled
 
 INF = math.inf
 

@@ -11,7 +11,8 @@ import pytest
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import digest, read
-from constrained_nn.verify._format import ALPHABET, spelled, text, title
+from constrained_nn.verify.file import spelled, text, title
+from constrained_nn.verify.file.format import ALPHABET
 from tests.evidence.conditions.minimal import barrier, edit, finish, verdict
 
 STRANGE = (

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from constrained_nn.verify import _barrier, encode
+from constrained_nn.verify import encode
+from constrained_nn.verify.claims import barrier as _barrier
 from tests.evidence.conditions.minimal import (
     barrier,
     edit,
@@ -90,7 +91,7 @@ def test_steps_that_are_no_time() -> None:
 
 
 def test_states_that_enter_by_sine_and_cosine() -> None:
-    from constrained_nn.verify._program import parse
+    from constrained_nn.verify.arithmetic import parse
 
     for code, j, by_sine in (
         ([["take", 0, [0]], ["sin", 1]], 0, True), ([["take", 0, [0]], ["cos", 1]], 0, True),

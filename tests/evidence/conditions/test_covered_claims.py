@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _lyapunov, _model_decrease, _outputs, encode
+from constrained_nn.verify import encode
+from constrained_nn.verify.claims import lyapunov as _lyapunov
+from constrained_nn.verify.claims import model_decrease as _model_decrease
+from constrained_nn.verify.claims import outputs as _outputs
 from tests.evidence.conditions.minimal import (
     edit,
     finish,

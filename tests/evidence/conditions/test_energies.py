@@ -11,8 +11,9 @@ import pytest
 from mpmath import mpf
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _energy, encode
-from constrained_nn.verify._balls import precision
+from constrained_nn.verify import encode
+from constrained_nn.verify.arithmetic import precision
+from constrained_nn.verify.claims import energy as _energy
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.conditions.minimal import edit, energy, finish, stated, verdict
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _lmi, _sampled, encode
+from constrained_nn.verify import encode
+from constrained_nn.verify.claims import lmi as _lmi
+from constrained_nn.verify.claims import sampled as _sampled
 from tests.evidence.conditions import minimal
 from tests.evidence.conditions.minimal import edit, finish, stated, verdict
 

@@ -13,26 +13,26 @@ from typing import Any
 import pytest
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _format as format_
-from constrained_nn.verify import _program as programs
 from constrained_nn.verify import (
     decode,
     decode_one,
     digest,
     encode,
+    leaves,
     read,
 )
-from constrained_nn.verify._cover import (
+from constrained_nn.verify.arithmetic import parse
+from constrained_nn.verify.arithmetic import program as programs
+from constrained_nn.verify.cover import (
     Leaf,
     box_in_words,
     check_boxes,
     check_most,
-    leaves,
     not_proved,
     point_in_words,
     points,
 )
-from constrained_nn.verify._program import parse
+from constrained_nn.verify.file import format as format_
 from tests.evidence.conditions.minimal import edit, finish, outputs, program
 
 ONE = encode(1.0)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from constrained_nn.verify import _rows, encode
+from constrained_nn.verify import encode
+from constrained_nn.verify.claims import rows as _rows
 from tests.evidence.conditions import minimal
 from tests.evidence.conditions.minimal import edit, finish, stated, verdict
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import beta
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.verify import _energy_runs, clopper_pearson, encode
-from constrained_nn.verify._sampled import _is_bound
+from constrained_nn.verify import clopper_pearson, encode
+from constrained_nn.verify.claims import energy_runs as _energy_runs
+from constrained_nn.verify.claims.sampled import _is_bound
 from tests.evidence.conditions import minimal
 from tests.evidence.conditions.minimal import edit, finish, stated, verdict
 

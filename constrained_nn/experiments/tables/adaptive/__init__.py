@@ -1,0 +1,1 @@
+"""Tables of control-oriented meta-learning."""

@@ -1,0 +1,1 @@
+"""Tables of CoILS and of stable dynamics."""

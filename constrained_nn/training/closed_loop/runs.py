@@ -1,0 +1,115 @@
+"""A training run on disk: settings, checkpoint, log, policy, result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from constrained_nn.control import Controller
+from constrained_nn.errors import FileFormatError
+from constrained_nn.files import read_tensors, read_values, write_values
+from constrained_nn.training.checkpoint import copy_weights, require_same_settings
+from constrained_nn.training.closed_loop.config import TrainConfig
+from constrained_nn.training.closed_loop.methods import Method, make_backbone, make_method
+from control_envs.tasks import Task, make_task
+
+CONFIG, CHECKPOINT, POLICY = "config.json", "checkpoint.safetensors", "policy.safetensors"
+METRICS, RESULT = "metrics.jsonl", "result.json"
+FILES = (CONFIG, CHECKPOINT, POLICY, METRICS, RESULT)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run: what it is (`config`), and what it made of its task (`controller`).
+
+    Args:
+        directory: Where its files are.
+        config: Its settings.
+        task: The task.
+        method: The method with its options.
+        backbone: The network.
+        controller: The policy `(t, x) -> u` around the network.
+    """
+
+    directory: Path
+    config: TrainConfig
+    task: Task
+    method: Method
+    backbone: nn.Sequential
+    controller: Controller
+
+
+def new_run(directory: Path, config: TrainConfig, *, device: str = "cpu") -> Run:
+    """A run with fresh weights; writes nothing."""
+    task = make_task(config.task)
+    method = make_method(config.method, config.options)
+    x = torch.zeros(1, task.plant.state_dim, dtype=config.torch_dtype)
+    features = task.features(0.0, x).shape[-1]
+    backbone = make_backbone(
+        features, task.plant.input_dim, config.hidden, config.seed, config.torch_dtype
+    ).to(device)
+    controller = method.controller(task, backbone)  # pyright: ignore[reportArgumentType]
+    return Run(Path(directory), config, task, method, backbone, controller.to(device))
+
+
+def load_run(directory: str | Path, *, device: str = "cpu") -> Run:
+    """A finished run with its trained weights, in eval mode.
+
+    Raises:
+        FileFormatError: The folder or a file of it is missing, damaged, or does not belong to the run: a file that
+            was changed after it was written, weights of other settings, shapes or dtypes, or not finite ones.
+    """
+    directory = Path(directory)
+    run = new_run(directory, read_config(directory), device=device)
+    if run.method.learns:
+        tensors, about = read_tensors(directory / POLICY)
+        require_same_settings(directory / POLICY, about.get("config"), run.config.to_json())
+        copy_weights(directory / POLICY, tensors, run.backbone.state_dict())
+    run.controller.eval()
+    return run
+
+
+def read_config(directory: Path) -> TrainConfig:
+    """The settings of a run.
+
+    Raises:
+        FileFormatError: The file is missing or damaged.
+    """
+    path = directory / CONFIG
+    try:
+        return TrainConfig.from_json(read_values(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileFormatError(
+            f"{directory}: expected a run with a {CONFIG}, found none. Train one: `constrained-nn train`."
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(f"{path}: damaged settings ({error}). Train the run again.") from None
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """What a run measured.
+
+    Raises:
+        FileFormatError: The file is missing or damaged.
+    """
+    path = directory / RESULT
+    try:
+        return read_values(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileFormatError(
+            f"{directory}: expected a finished run with a {RESULT}, found none. "
+            f"Finish it with `constrained-nn train --resume`, or simulate it."
+        ) from None
+    except ValueError as error:
+        raise FileFormatError(f"{path}: damaged ({error}). Simulate the run again.") from None
+
+
+def write_result(run: Run, metrics: Mapping[str, float], **more: Any) -> None:
+    """`result.json`: metrics, settings and where they come from."""
+    finite = {name: value if abs(value) < float("inf") else None for name, value in metrics.items()}
+    write_values(run.directory / RESULT, {"metrics": finite, "config": run.config.to_json(), **more})

@@ -1,0 +1,46 @@
+"""Ball arithmetic: straight-line programs on balls, vectors, and power series."""
+
+from constrained_nn.verify.arithmetic.balls import (
+    ONE,
+    ZERO,
+    above,
+    below,
+    interval,
+    maximum,
+    precision,
+    widened,
+)
+from constrained_nn.verify.arithmetic.jets import Jet, order, run, solution
+from constrained_nn.verify.arithmetic.program import BINARY, UNARY, Instruction, Program, parse
+from constrained_nn.verify.arithmetic.solutions import reach, rk4, rk4_error
+from constrained_nn.verify.arithmetic.vectors import Interpreter, Map, Vector, apply, enclose, join, linear
+
+__all__ = [
+    "BINARY",
+    "ONE",
+    "UNARY",
+    "ZERO",
+    "Instruction",
+    "Interpreter",
+    "Jet",
+    "Map",
+    "Program",
+    "Vector",
+    "above",
+    "apply",
+    "below",
+    "enclose",
+    "interval",
+    "join",
+    "linear",
+    "maximum",
+    "order",
+    "parse",
+    "precision",
+    "reach",
+    "rk4",
+    "rk4_error",
+    "run",
+    "solution",
+    "widened",
+]
