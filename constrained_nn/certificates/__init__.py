@@ -12,21 +12,27 @@ from constrained_nn.certificates.energy import (
 )
 from constrained_nn.certificates.lyapunov import AngleEmbedding, LyapunovFunction, QuadraticLyapunov
 from constrained_nn.certificates.neural_lyapunov import BiLipschitzLyapunov, NeuralLyapunov
+from constrained_nn.certificates.safe_inputs import DegreeError, Judgement, Requirement, SafeInputs, judge
 from constrained_nn.certificates.sampled_barrier import SampledBarrier
 
 __all__ = [
     "AngleEmbedding",
     "BiLipschitzLyapunov",
     "ControlBarrier",
+    "DegreeError",
     "DenseEnergy",
     "DiagonalEnergy",
     "EnergyFunction",
     "FourierEnergy",
+    "Judgement",
     "LowRankEnergy",
     "LyapunovFunction",
     "NeuralEnergy",
     "NeuralLyapunov",
     "QuadraticLyapunov",
+    "Requirement",
+    "SafeInputs",
     "SampledBarrier",
     "energy_report",
+    "judge",
 ]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from constrained_nn.certificates.safe_inputs import limit_rows
 from constrained_nn.linalg import matvec, without_autocast
 from constrained_nn.protocols import Clearance, ControlAffine
 from constrained_nn.sets import Box, Polyhedron
@@ -111,29 +112,7 @@ class SampledBarrier:
     def condition(self, t: Any, x: Float[Tensor, "*batch n"]) -> Polyhedron | Box:
         """Safe inputs at `x`."""
         A, upper = self.rows(t, x)
-        low, high = self.low.to(x), self.high.to(x)
-        if self.acts_on is None:
-            eye = torch.eye(len(low), dtype=x.dtype, device=x.device).expand(*A.shape[:-2], -1, -1)
-            free = torch.full_like(upper, -torch.inf)
-            limits = [v.expand(*upper.shape[:-1], -1) for v in (low, high)]
-            return Polyhedron(
-                torch.cat([A, eye], -2),
-                torch.cat([free, limits[0]], -1),
-                torch.cat([upper, limits[1]], -1),
-            )
-        j = self.acts_on
-        a = A[..., j]
-        bound = upper / torch.where(a == 0, 1.0, a)
-        # a row that touches nothing either holds, or forbids everything
-        least = torch.where(a < 0, bound, -torch.inf).amax(-1)
-        most = torch.where(a > 0, bound, torch.where((a == 0) & (upper < 0), -torch.inf, torch.inf)).amin(-1)
-        known = (a.isfinite() & upper.isfinite()).all(-1)  # no data never reads as safe
-        least, most = torch.where(known, least, torch.inf), torch.where(known, most, -torch.inf)
-        only = torch.arange(len(low), device=x.device) == j
-        return Box(
-            torch.where(only, torch.maximum(low, least.unsqueeze(-1)), low),
-            torch.where(only, torch.minimum(high, most.unsqueeze(-1)), high),
-        )
+        return limit_rows(A, upper, self.low.to(x), self.high.to(x), acts_on=self.acts_on)
 
     def _barrier(self, i: int, x: Tensor) -> Tensor:
         """`e`, or `e' + kappa e` with `e'` along the drift."""

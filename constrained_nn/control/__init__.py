@@ -16,6 +16,7 @@ from constrained_nn.control.adaptive import (
 from constrained_nn.control.anchored import AffineModel, AnchoredController, AnchoredModel
 from constrained_nn.control.base import Controller, DynamicController, FunctionController, ResidualController
 from constrained_nn.control.cascade import CascadeGains, SaturatedCascade, flat_state
+from constrained_nn.control.conflicts import Brake, ConflictRule, InOrder
 from constrained_nn.control.safety_filter import SafetyFilter
 from constrained_nn.control.state_dependent_lqr import (
     Factorization,
@@ -32,7 +33,9 @@ __all__ = [
     "AffineModel",
     "AnchoredController",
     "AnchoredModel",
+    "Brake",
     "CascadeGains",
+    "ConflictRule",
     "ConstantFeature",
     "Controller",
     "DeadZone",
@@ -41,6 +44,7 @@ __all__ = [
     "Feedback",
     "FunctionController",
     "Gradient",
+    "InOrder",
     "Linearization",
     "MeanValue",
     "MirrorPotential",

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.control.base import Controller, DynamicController
+from constrained_nn.control.conflicts import ConflictRule, enforce_or_resolve
 from constrained_nn.layers import Enforced, ProjectionLayer
 from constrained_nn.sets import ConstraintSet
 
@@ -30,6 +31,7 @@ class SafetyFilter(Controller):
         controller: The controller to be filtered.
         condition: Function `(t, x) -> ConstraintSet`, such as `ControlBarrier(...).condition`.
         layer: The layer that enforces it.
+        on_conflict: What to do where no input satisfies the condition; default: the layer's own policy.
 
     Returns:
         `forward(t, x)`: the enforced input `(*batch, m)`.
@@ -55,12 +57,15 @@ class SafetyFilter(Controller):
         controller: Controller,
         condition: Callable[[Any, Tensor], ConstraintSet],
         layer: ProjectionLayer,
+        *,
+        on_conflict: ConflictRule | None = None,
     ) -> None:
         super().__init__()
         self.controller = controller
         self.state_dim = int(getattr(controller, "state_dim", 0))
         self.condition = condition
         self.layer = layer
+        self.on_conflict = on_conflict
 
     def solve(self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any) -> Enforced:
         """Raw and enforced input with per-element status; never raises for a value."""
@@ -71,9 +76,15 @@ class SafetyFilter(Controller):
 
     def forward(self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any) -> Any:
         if not self.state_dim:
-            return self.layer(self.controller(t, x), self.condition(t, x))
+            return self._enforce(t, x, self.controller(t, x))
         u, rate = self.controller(t, x, *loop)
-        return self.layer(u, self.condition(t, x)), rate
+        return self._enforce(t, x, u), rate
+
+    def _enforce(self, t: Any, x: Tensor, raw: Tensor) -> Tensor:
+        set = self.condition(t, x)
+        if self.on_conflict is None:
+            return self.layer(raw, set)
+        return enforce_or_resolve(self.on_conflict, t, x, raw, set, self.layer)
 
     def prepared(self) -> Callable[..., Any]:
         """The filter around `controller.prepared()`."""
