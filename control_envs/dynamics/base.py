@@ -76,7 +76,16 @@ class Dynamics(ABC):
 
 
 class ControlAffine(Dynamics):
-    """A plant that is affine in its input: `dx/dt = drift(t, x, w) + actuation(t, x) u`."""
+    """A plant that is affine in its input: `dx/dt = drift(t, x, w) + actuation(t, x) u`.
+
+    `drift` and `actuation` are all that a plant must give. One that knows its derivative in fewer
+    operations overrides `derivative` too; `control_envs.checks.check_plant` compares the two.
+    """
+
+    def derivative(self, t: Array, x: Array, u: Array, w: Array | None = None, *, xp: Any = None) -> Array:
+        xp = xp or namespace(x)
+        driven = (self.actuation(t, x, xp=xp) @ u[..., None])[..., 0]
+        return self.drift(t, x, w, xp=xp) + driven
 
     @abstractmethod
     def drift(self, t: Array, x: Array, w: Array | None = None, *, xp: Any = None) -> Array:

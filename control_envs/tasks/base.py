@@ -140,6 +140,11 @@ def _inside(
     return radius - xp.sqrt(square)
 
 
+def _outside(index: int, low: float, high: float, t: Array, x: Array, u: Array) -> Array:
+    value = x[..., index]
+    return namespace(x).maximum(low - value, value - high)
+
+
 def limit(
     plant: Dynamics,
     name: str,
@@ -148,14 +153,49 @@ def limit(
     high: float | None = None,
     size: float | None = None,
 ) -> TaskConstraint:
-    """Constraint on one named state: exactly one of `x >= low`, `x <= high`, `|x| <= size`."""
-    index = [q.name for q in plant.state].index(name)
-    kinds: dict[str, Any] = {"low": (_below, low), "high": (_above, high), "size": (_beyond, size)}
-    ((kind, (function, value)),) = [(k, v) for k, v in kinds.items() if v[1] is not None]
-    return TaskConstraint(f"{name}-{kind}", plant.state[index].unit, partial(function, index, value))
+    """Constraint on one named state: `x >= low`, `x <= high`, both, or `|x| <= size`.
+
+    Raises:
+        ValueError: The plant has no state of this name, or the bounds are none, crossed, or both a
+            range and a size.
+    """
+    index = _state_index(plant, name, "limit")
+    given = {k: float(v) for k, v in {"low": low, "high": high, "size": size}.items() if v is not None}
+    unit = plant.state[index].unit
+    if set(given) == {"low", "high"} and given["low"] < given["high"]:
+        outside = partial(_outside, index, given["low"], given["high"])
+        return TaskConstraint(f"{name}-range", unit, outside)
+    kinds = {"low": _below, "high": _above, "size": _beyond}
+    if len(given) != 1 or not given.get("size", 1.0) > 0:
+        raise ValueError(
+            f"limit: expected low, high with low < high, one of them, or size > 0 for '{name}', got "
+            f"{', '.join(f'{k}={v:g}' for k, v in given.items()) or 'none'}. `limit(plant, "
+            f"'{name}', low=0, high=20)` is a range, `size=3` means |{name}| <= 3."
+        )
+    ((kind, value),) = given.items()
+    return TaskConstraint(f"{name}-{kind}", unit, partial(kinds[kind], index, value))
+
+
+def _state_index(plant: Dynamics, name: str, where: str) -> int:
+    names = [q.name for q in plant.state]
+    if name not in names:
+        raise ValueError(
+            f"{where}: expected a state of {type(plant).__name__}, got '{name}'. Its states: "
+            f"{', '.join(names)}."
+        )
+    return names.index(name)
 
 
 def keep_out(plant: Dynamics, name: str, states: tuple[str, ...], center: tuple[float, ...], radius: float):
-    """Constraint that the point made of the named states stays out of a ball [m]."""
-    names = [q.name for q in plant.state]
-    return TaskConstraint(name, "m", partial(_inside, tuple(map(names.index, states)), center, radius))
+    """Constraint that the point made of the named states stays out of a ball [m].
+
+    Raises:
+        ValueError: The plant lacks one of the states, or the center has another number of entries.
+    """
+    indices = tuple(_state_index(plant, state, "keep_out") for state in states)
+    if len(indices) != len(center) or not radius > 0:
+        raise ValueError(
+            f"keep_out: expected a center with {len(indices)} entries and a radius > 0, got {center} "
+            f"and {radius}. Give one coordinate for each of {', '.join(states)}."
+        )
+    return TaskConstraint(name, "m", partial(_inside, indices, center, radius))
