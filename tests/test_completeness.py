@@ -77,7 +77,7 @@ def concrete(module: str) -> list[type]:
         and not inspect.isabstract(kind)
         and ABC not in kind.__bases__
         and not getattr(kind, "_is_protocol", False)
-        and (base is not object or hasattr(kind, "condition") or hasattr(kind, "value"))
+        and (base is not object or hasattr(kind, "gradient"))
     ]
 
 

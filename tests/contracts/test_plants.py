@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from control_envs.dynamics import ControlAffine
+from constrained_nn.evidence.tracing import evaluate, program_of, trace_derivative
+from control_envs.arrays import constant
+from control_envs.checks import check_plant
+from control_envs.dynamics import ControlAffine, Quantity, namespace, stack
 from control_envs.simulate import RK4, Euler, rollout
 from tests.cases import PlantCase, every
 from tests.fake_cuda import fake_cuda, on_cuda
@@ -151,3 +154,25 @@ def test_no_hidden_synchronization(case: PlantCase, rng: np.random.Generator) ->
         assert plant.derivative(0.0, state, push).device.type == "cuda"
         path = rollout(plant, lambda t, x: push, state, dt=0.01, horizon=2)
         assert path.x.device.type == "cuda"
+
+
+def test_drift_and_actuation_are_enough() -> None:
+    """The physics is written once: the derivative follows, in NumPy and torch, batched and traced."""
+
+    @dataclass(frozen=True)
+    class Cart(ControlAffine):
+        mass: float = 2.0
+        state = (Quantity("p", "m"), Quantity("v", "m/s"))
+        input = (Quantity("F", "N"),)
+
+        def drift(self, t, x, w=None, *, xp=None):
+            return stack([x[..., 1], -0.1 * x[..., 1] ** 3], xp or namespace(x))
+
+        def actuation(self, t, x, *, xp=None):
+            return constant([[0.0], [1.0 / self.mass]], x, xp or namespace(x))
+
+    check_plant(Cart())
+    x, u = np.array([1.0, 2.0]), np.array([4.0])
+    assert Cart().derivative(0.0, x, u).tolist() == [2.0, 2.0 - 0.8]
+    program = program_of(trace_derivative(Cart()))
+    assert np.allclose(evaluate(program, np.concatenate([x, u])[None])[0], [2.0, 1.2])

@@ -163,3 +163,21 @@ def test_cost_of_the_unicycle_is_the_published_one() -> None:
     x, u = np.array([1.0, -2.0, 0.7, 3.0, -4.0]), np.array([5.0, -6.0])
     expected = 100 * (1 + 4) + 0.1 * (9 + 16) + 0.1 * (25 + 36)
     assert task.stage_cost(0.0, x, u) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.once
+def test_limits_can_be_a_range_and_bad_ones_are_refused() -> None:
+    plant = DoubleIntegrator()
+    x, none = np.array([[-2.0, 5.0], [3.0, -0.5], [1.0, 0.0]]), np.zeros((3, 1))
+    between = limit(plant, "p", low=0, high=2)
+    assert between.g(0.0, x, none).tolist() == [2.0, 1.0, -1.0]
+    assert (between.name, between.unit) == ("p-range", "m")
+    for options in ({}, {"low": 1.0, "high": 1.0}, {"low": 0.0, "size": 1.0}, {"size": 0.0}):
+        with pytest.raises(ValueError, match=r"limit: expected low, high"):
+            limit(plant, "p", **options)
+    with pytest.raises(ValueError, match=r"expected a state of DoubleIntegrator, got 'z'. Its states: p, v"):
+        limit(plant, "z", low=0.0)
+    with pytest.raises(ValueError, match=r"keep_out: expected a center with 2 entries"):
+        keep_out(plant, "post", ("p", "v"), (0.0,), 1.0)
+    with pytest.raises(ValueError, match=r"keep_out: expected a state"):
+        keep_out(plant, "post", ("p", "z"), (0.0, 0.0), 1.0)

@@ -21,6 +21,9 @@ def limit_rows(
         acts_on: The one input that all rows touch; then the set is a `Box`, which has a projection
             in closed form.
     """
+    if not A.shape[-2]:
+        batch = (*A.shape[:-2], len(low))
+        return Box(low.expand(batch), high.expand(batch))
     if acts_on is None:
         eye = torch.eye(len(low), dtype=A.dtype, device=A.device).expand(*A.shape[:-2], -1, -1)
         free = torch.full_like(upper, -torch.inf)
