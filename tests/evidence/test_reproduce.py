@@ -272,9 +272,26 @@ def test_command_exit_codes(shell):
     assert run("walk", "--resume").exit_code == 2
 
 
-def test_unknown_experiment_suggests_the_nearest(monkeypatch):
-    from constrained_nn.experiments.runner import protocol
-
-    monkeypatch.setattr(protocol, "available", lambda: ["safe-control"])
+def test_unknown_experiment_suggests_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'safe-control'"):
         experiments.load("save-control")
+
+
+def test_experiment_of_a_module_and_of_a_file(tmp_path):
+    pfar = experiments.load("pfar")
+    assert experiments.load("constrained_nn.experiments.tables.adaptive.pfar:EXPERIMENT") is pfar
+    walk = experiments.load(f"{write_walk(tmp_path, 'walk-2')}:EXPERIMENT")
+    assert (walk.name, "walk-2" in experiments.available()) == ("walk-2", False)
+    taken = write_walk(tmp_path, "pfar")
+    with pytest.raises(ValueError, match="its name 'pfar' is taken by another experiment"):
+        experiments.load(f"{taken}:EXPERIMENT")
+
+
+def write_walk(folder: Path, name: str) -> Path:
+    file = folder / f"{name}.py"
+    file.write_text(
+        "from tests.evidence.test_reproduce import Walk\n"
+        f"class Mine(Walk):\n    name = '{name}'\n"
+        "EXPERIMENT = Mine()\n"
+    )
+    return file

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from constrained_nn.errors import UnknownNameError
 from constrained_nn.experiments.tables import EXPERIMENTS
+from constrained_nn.registry import Kind, find, names
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Row:
         published: Published numbers by column name; empty for rows that the paper does not have.
         seeded: Whether the result depends on a seed; rows that do not are run once.
         note: Footnote, such as a known error of the published number.
-        shares: Row whose training this one goes on from, in that row's folder with the same seed; a study never runs
-            the two at once.
+        shares: Row whose training this one continues, in that row's folder with the same seed; the two
+            are never run at once.
     """
 
     name: str
@@ -76,9 +74,10 @@ class Comparison:
 class Experiment(ABC):
     """A published table, and how to measure it here; one file each, with `EXPERIMENT = <Class>()`.
 
-    A *cell* is one row with one seed. The driver runs the cells one by one, keeps every finished one, and
-    writes means over seeds beside the published numbers. Budgets are step counts, never times, so that a run
-    that was interrupted and resumed gives the same numbers.
+    A *cell* is one row with one seed. The driver runs the cells, keeps every finished one, and writes
+    means over seeds beside the published numbers. An experiment is pickled to run in another process.
+    Budgets are step counts, never times, so that a run that was interrupted and resumed gives the same
+    numbers.
 
     Attributes:
         name: Name on the command line and of the result file.
@@ -111,7 +110,7 @@ class Experiment(ABC):
         """The metrics of one cell, by column name (further keys are kept in the JSON file).
 
         `directory` is the cell's own. It is empty at first; after an interruption it holds what the earlier
-        attempt wrote there, so a training loop that finds its checkpoint goes on from it.
+        attempt wrote there, so that a training loop continues from its checkpoint.
         """
 
     def fast(self) -> Experiment:
@@ -133,22 +132,35 @@ class Experiment(ABC):
         return []
 
 
+KIND = Kind("experiment", Experiment, "constrained_nn.experiments")
+_TABLES = "constrained_nn.experiments.tables"
+_OURS = {name: f"{_TABLES}.{module}:EXPERIMENT" for name, module in EXPERIMENTS.items()}
+
+
 def available() -> list[str]:
-    """Names of all experiments."""
-    return sorted(EXPERIMENTS)
-
-
-def load(name: str) -> Experiment:
-    """The experiment of this name; `safe-control` is defined in `tables/hardnet/safe_control.py`.
+    """Names of all experiments: ours, and those of entry points of installed packages.
 
     Raises:
-        UnknownNameError: No experiment has this name; the message suggests the nearest.
+        ValueError: Two of them have the same name.
     """
-    names = available()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        suggestion = f" Did you mean '{near[0]}'?" if near else ""
-        raise UnknownNameError(
-            f"unknown experiment '{name}'.{suggestion} Experiments: {', '.join(names) or 'none'}."
+    return names(KIND, _OURS)
+
+
+def load(spec: str) -> Experiment:
+    """The experiment that `spec` means: a name, `module:OBJECT` or `file.py:OBJECT`.
+
+    Names are ours (`safe-control` is in `tables/hardnet/safe_control.py`) and those of the entry points
+    `constrained_nn.experiments` of installed packages.
+
+    Raises:
+        UnknownNameError: There is no such name, module, file or object; the message suggests the nearest.
+        FileFormatError: Importing it raises, or it is not an experiment.
+        ValueError: Its name is taken. Folders and result files have this name, so that two cannot share it.
+    """
+    found = find(KIND, spec, _OURS)
+    another = found.name != spec and found.name in available()
+    if another and find(KIND, found.name, _OURS) is not found:
+        raise ValueError(
+            f"'{spec}': its name '{found.name}' is taken by another experiment. Give it another name."
         )
-    return import_module(f"constrained_nn.experiments.tables.{EXPERIMENTS[name]}").EXPERIMENT
+    return found
