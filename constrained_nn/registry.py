@@ -189,12 +189,16 @@ def _attribute(spec: str, module: Any, attribute: str) -> Any:
 
 
 def _checked(kind: Kind[T], what: str, found: Any) -> T:
+    if isinstance(found, type) and issubclass(found, kind.base):
+        try:  # a class stands for the object that it makes without arguments
+            return found()
+        except Exception as error:
+            raise FileFormatError(f"{what}: {found.__name__}() raises {_one_line(error)}") from error
     if isinstance(found, kind.base):
         return found
     got, remedy = f"an object of {type(found).__name__}", "Name another object."
     if isinstance(found, type):
         got = f"the class {found.__name__}"
-        remedy = "Make an instance of it, OBJECT = TheClass()." if issubclass(found, kind.base) else remedy
     expected = f"{_a(kind.word)} ({kind.base.__name__})"
     raise FileFormatError(f"{what}: expected {expected}, got {got}. {remedy}")
 

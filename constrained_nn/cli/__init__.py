@@ -11,7 +11,7 @@ import typer
 from constrained_nn.cli.shell import UNDECIDED, Command, Shell, one_line
 
 COMMANDS = (
-    "demo", "train", "simulate", "compare", "certify", "check", "report", "reproduce", "study", "list",
+    "demo", "train", "simulate", "compare", "describe", "certify", "check", "report", "reproduce", "study", "list",
 )  # fmt: skip
 BENCHES = ("rollout", "envs", "projection", "riccati", "nonlinear", "lmi", "energy")
 

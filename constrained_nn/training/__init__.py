@@ -49,7 +49,9 @@ from constrained_nn.training.operators import (
     mean_square,
     multistep_loss,
 )
+from constrained_nn.training.safety import Kept, Safety, describe, draw_starts, safety_of
 from constrained_nn.training.supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
+from constrained_nn.training.tasks import available_tasks, find_task, task_spec
 
 __all__ = [
     "METHODS",
@@ -61,12 +63,14 @@ __all__ = [
     "ForceData",
     "ForceEnsemble",
     "History",
+    "Kept",
     "Layer",
     "LearnedPlant",
     "MetaConfig",
     "Method",
     "Penalty",
     "Run",
+    "Safety",
     "Samples",
     "Sobolev",
     "SoftDissipativity",
@@ -76,11 +80,15 @@ __all__ = [
     "StateFeatures",
     "TrainConfig",
     "WorstStates",
+    "available_tasks",
     "barrier_of",
     "copy_weights",
     "descend",
+    "describe",
+    "draw_starts",
     "dynamics_loss",
     "evaluate",
+    "find_task",
     "fit",
     "fit_dynamics",
     "fit_ensemble",
@@ -96,8 +104,10 @@ __all__ = [
     "multistep_loss",
     "read_config",
     "read_result",
+    "safety_of",
     "sample_dynamics",
     "simulate",
+    "task_spec",
     "train",
     "train_many",
 ]

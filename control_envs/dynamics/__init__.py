@@ -1,6 +1,6 @@
 """Plants: one file each, physics written once."""
 
-from control_envs.arrays import namespace, stack
+from control_envs.arrays import constant, namespace, stack
 from control_envs.dynamics.base import ControlAffine, Dynamics, Mechanical, Quantity, circle
 from control_envs.dynamics.car import Car
 from control_envs.dynamics.cart_pole import CartPole
@@ -21,6 +21,7 @@ from control_envs.dynamics.unicycle import Unicycle
 from control_envs.dynamics.van_der_pol import VanDerPol
 
 __all__ = [
+    "constant",
     "PVTOL",
     "Car",
     "CartPole",

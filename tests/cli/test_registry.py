@@ -26,6 +26,10 @@ from fractions import Fraction
 class Mine(Fraction):
     pass
 
+class Never(Fraction):
+    def __new__(cls):
+        raise ArithmeticError("no fraction today")
+
 QUARTER = Mine(1, 4)
 WORD = "quarter"
 """
@@ -56,6 +60,7 @@ def test_names_modules_and_files(file):
     quarter = find(KIND, f"{file}:QUARTER", KNOWN)
     assert quarter == Fraction(1, 4)
     assert find(KIND, f"{file}:QUARTER", KNOWN) is quarter  # imported once
+    assert find(KIND, f"{file}:Mine", KNOWN) == 0  # a class is made without arguments
     assert names(KIND, KNOWN) == ["half", "third"]
 
 
@@ -89,7 +94,8 @@ def test_taken_name_is_an_error_that_says_so(offer):
         ("FILE", UnknownNameError, "is a file. Name the fraction in it"),
         ("FILE:QUATER", UnknownNameError, "unknown object 'QUATER'. Did you mean 'QUARTER'?"),
         ("FILE:WORD", FileFormatError, "expected a fraction (Fraction), got an object of str"),
-        ("FILE:Mine", FileFormatError, "got the class Mine. Make an instance of it, OBJECT = TheClass()."),
+        ("FILE:Never", FileFormatError, "Never() raises ArithmeticError: no fraction today."),
+        ("fractions:Decimal", FileFormatError, "expected a fraction (Fraction), got the class Decimal."),
         ("nowhere.py:X", UnknownNameError, "does not exist"),
         ("no.such.module:X", UnknownNameError, "there is no module no that Python can import"),
         ("fractions:NOTHING", UnknownNameError, "unknown object 'NOTHING'"),
