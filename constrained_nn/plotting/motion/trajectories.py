@@ -1,9 +1,8 @@
-"""Trajectories in the plane around obstacles: a figure and an animation."""
+"""Closed-loop runs of any task: a figure of what happened, and an animation."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,35 +12,58 @@ import numpy as np
 
 from constrained_nn.plotting.style import COLORS, OBSTACLE, new_figure
 
+GRID = 161  # points an axis of the region that constraints forbid
+FLATTEST = 0.45  # least height of a picture in its width
+PLANES = (("px", "py"), ("x", "y"))
+
 
 def plot_trajectories(
-    path: str | Path, task: Any, runs: Mapping[str, np.ndarray], *, subtitles: Mapping[str, str] | None = None
+    path: str | Path,
+    task: Any,
+    runs: Mapping[str, Any],
+    *,
+    subtitles: Mapping[str, str] | None = None,
 ) -> Path:
-    """One panel a method: every trajectory, those through an obstacle in red.
+    """One column a method: paths with what is forbidden, inputs within their limits, margins over time.
+
+    Paths are those of two positions where the plant has them, else a phase portrait of its first two
+    states. Grey is forbidden, with all other states at the goal. Runs that break a constraint are
+    red; the run with the smallest margin is drawn heavily.
 
     Args:
         path: File to write; the ending chooses the format.
-        task: A task with a `barrier` of ellipses.
-        runs: Method -> states `(runs, T+1, n)` with the position first.
+        task: The task.
+        runs: Method -> `Trajectory` of `(runs, T+1, n)` states and `(runs, T, m)` inputs.
         subtitles: Method -> second line of its title.
     """
-    columns = min(3, len(runs))
-    rows = math.ceil(len(runs) / columns)
-    figure, axes = new_figure(4.2 * columns, 2.9 * rows + 0.4, rows, columns, sharex=True, sharey=True)
-    for ax in axes.flat[len(runs) :]:
-        ax.set_axis_off()
-    for ax, (name, x) in zip(axes.flat, runs.items(), strict=False):
-        _draw_obstacles(ax, task)
-        hit = np.atleast_1d((np.asarray(task.barrier.clearance(x)) < 0).any((-1, -2)))
-        for one, collides in zip(x, hit, strict=True):
-            ax.plot(one[:, 0], one[:, 1], lw=0.6, alpha=0.6, color=COLORS[1] if collides else COLORS[0])
-        ax.plot(x[:, 0, 0], x[:, 0, 1], ".", ms=2, color="black")
-        count = f"{hit.sum()} of {len(x)} collide" if hit.any() else "no collision"
-        ax.set_title(f"{name}\n{(subtitles or {}).get(name, '')}{count}", fontsize=9)
-    for ax in axes[-1]:
-        ax.set_xlabel("px [m]")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("py [m]")
+    rows = 3 if task.constraints else 2
+    figure, axes = new_figure(4.4 * len(runs), 2.6 * rows + 0.4, rows, len(runs))
+    limits = _limits(task, runs)
+    for column, (name, run) in zip(axes.T, runs.items(), strict=True):
+        x, u = np.asarray(run.x), np.asarray(run.u)
+        margins = margins_of(task, run)
+        smallest = margins.min((-1, -2)) if task.constraints else np.full(len(x), np.inf)
+        worst, broken = int(smallest.argmin()), smallest < 0
+        _draw_plane(column[0], task, limits)
+        first, second = plane_of(task)
+        for i in np.argsort(-smallest):  # the worst last, on top
+            heavy = {"lw": 1.8, "alpha": 1.0} if i == worst else {"lw": 0.6, "alpha": 0.5}
+            column[0].plot(x[i, :, first], x[i, :, second], color=COLORS[1 if broken[i] else 0], **heavy)
+        column[0].plot(x[:, 0, first], x[:, 0, second], ".", ms=2, color="black")
+        note = f"{broken.sum()} of {len(x)} break a constraint" if broken.any() else "no constraint is broken"
+        note = note if task.constraints else ""
+        column[0].set_title(f"{name}\n{(subtitles or {}).get(name, '')}{note}", fontsize=9)
+        _draw_inputs(column[1], task, np.asarray(run.t), u, worst)
+        if task.constraints:
+            _draw_margins(column[2], task, np.asarray(run.t), margins, worst)
+        column[-1].set_xlabel("t [s]", fontsize=8)
+    for row in axes:
+        ends = [ax.get_ylim() for ax in row]
+        for ax in row:
+            ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+        for ax in row[1:]:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -49,46 +71,51 @@ def plot_trajectories(
 
 
 def animate_trajectories(
-    path: str | Path, task: Any, runs: Mapping[str, np.ndarray], *, count: int = 12, fps: int = 20
+    path: str | Path, task: Any, runs: Mapping[str, Any], *, count: int = 12, fps: int = 20
 ) -> Path:
-    """GIF of the first `count` trajectories of every method, side by side in one plane.
+    """GIF of the first `count` runs of every method, side by side; red once a constraint is broken.
 
     Args:
         path: File to write, `.gif`.
-        task: A task with a `barrier` of ellipses and a `dt`.
-        runs: Method -> states `(runs, T+1, n)`.
-        count: Trajectories a method.
-        fps: Frames a second; one frame a control interval.
+        task: The task.
+        runs: Method -> `Trajectory`.
+        count: Runs a method.
+        fps: Frames a second; at most 150 frames, else samples are left out.
     """
     import imageio.v3 as imageio
 
     figure, axes = new_figure(4.0 * len(runs), 3.2, 1, len(runs), sharex=True, sharey=True)
+    limits = _limits(task, runs)
+    first, second = plane_of(task)
     lines = []
-    for ax, (name, x) in zip(axes[0], runs.items(), strict=True):
-        _draw_obstacles(ax, task)
+    for ax, (name, run) in zip(axes[0], runs.items(), strict=True):
+        _draw_plane(ax, task, limits)
         ax.set_title(name, fontsize=9)
-        ax.set_xlabel("px [m]")
-        for one in x[:count]:
+        x = np.asarray(run.x)[:count]
+        broken = np.zeros(x.shape[:2], dtype=bool)
+        if task.constraints:
+            broken = np.logical_or.accumulate(margins_of(task, run)[:count].min(-1) < 0, -1)
+        for one, bad in zip(x, broken, strict=True):
             trail = ax.plot([], [], lw=1.0, alpha=0.7, color=COLORS[0])[0]
             point = ax.plot([], [], "o", ms=4, color=COLORS[0])[0]
-            inside = np.logical_or.accumulate((np.asarray(task.barrier.clearance(one)) < 0).any(-1))
-            lines.append((one, inside, trail, point))
-    axes[0, 0].set_ylabel("py [m]")
+            lines.append((one, bad, trail, point))
+    for ax in axes[0, 1:]:
+        ax.set_ylabel("")
+    steps = np.asarray(next(iter(runs.values())).x).shape[1]
+    shown = list(range(0, steps, max(1, steps // 150)))
+    shown = shown if shown[-1] == steps - 1 else [*shown, steps - 1]
     frames = []
-    steps = len(next(iter(runs.values()))[0])
-    for k in [*range(steps), *[steps - 1] * fps]:  # a second of rest at the end
-        for one, inside, trail, point in lines:
-            trail.set_data(one[: k + 1, 0], one[: k + 1, 1])
-            point.set_data(one[k : k + 1, 0], one[k : k + 1, 1])
+    for k in shown:
+        for one, bad, trail, point in lines:
+            trail.set_data(one[: k + 1, first], one[: k + 1, second])
+            point.set_data(one[k : k + 1, first], one[k : k + 1, second])
             for artist in (trail, point):
-                artist.set_color(COLORS[1] if inside[k] else COLORS[0])
-        if not frames or k < steps - 1:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="rgba", dpi=80)
-            size = (round(figure.get_figheight() * 80), round(figure.get_figwidth() * 80))
-            frames.append(np.frombuffer(buffer.getvalue(), np.uint8).reshape(*size, 4)[..., :3])
-        else:
-            frames.append(frames[-1])
+                artist.set_color(COLORS[1] if bad[k] else COLORS[0])
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="rgba", dpi=80)
+        size = (round(figure.get_figheight() * 80), round(figure.get_figwidth() * 80))
+        frames.append(np.frombuffer(buffer.getvalue(), np.uint8).reshape(*size, 4)[..., :3])
+    frames += [frames[-1]] * fps  # a second of rest at the end
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part.gif")
@@ -97,13 +124,119 @@ def animate_trajectories(
     return path
 
 
-def _draw_obstacles(ax: Any, task: Any) -> None:
-    from matplotlib.patches import Ellipse
+def margins_of(task: Any, run: Any) -> np.ndarray:
+    """`−g` of every constraint at all samples `(runs, T+1, constraints)`; the last input is held on."""
+    t, x, u = (np.asarray(v) for v in (run.t, run.x, run.u))
+    if not task.constraints:
+        return np.full((*x.shape[:2], 0), np.inf)
+    u = np.concatenate([u, u[:, -1:]], 1)
+    g = [
+        np.stack([np.broadcast_to(c.g(t[k], x[:, k], u[:, k]), len(x)) for k in range(len(t))], -1)
+        for c in task.constraints
+    ]
+    return -np.stack(g, -1)
 
-    for center, radii in zip(task.barrier.centers, task.barrier.radii, strict=True):
-        ax.add_patch(Ellipse(center, *(2 * radii), facecolor=OBSTACLE, edgecolor="gray", zorder=0))
-    ax.plot(0.0, 0.0, "*", ms=9, color=COLORS[2])
-    ax.set_xlim(-4.2, 0.6)
-    ax.set_ylim(-1.6, 1.6)
-    ax.set_aspect("equal")
+
+def plane_of(task: Any) -> tuple[int, int]:
+    """The two states that are drawn against each other."""
+    names = [q.name for q in task.plant.state]
+    for first, second in PLANES:
+        if first in names and second in names:
+            return names.index(first), names.index(second)
+    return (0, 1) if len(names) > 1 else (0, 0)
+
+
+def _draw_plane(ax: Any, task: Any, limits: list[tuple[float, float]]) -> None:
+    """Axes with names and units, what the constraints forbid, and the goal."""
+    first, second = plane_of(task)
+    quantities = task.plant.state[first], task.plant.state[second]
+    ax.set_xlabel(f"{quantities[0].name} [{quantities[0].unit}]", fontsize=8)
+    ax.set_ylabel(f"{quantities[1].name} [{quantities[1].unit}]", fontsize=8)
     ax.tick_params(labelsize=8)
+    ax.set_xlim(*limits[0])
+    ax.set_ylim(*limits[1])
+    if _in_meters(task):
+        ax.set_aspect("equal")
+    goal = getattr(task, "goal", None)
+    base = np.zeros(task.plant.state_dim) if goal is None else np.asarray(goal, dtype=float)
+    ax.plot(base[first], base[second], "*", ms=9, color=COLORS[2], zorder=5)
+    axes = [np.linspace(*ends, GRID) for ends in limits]
+    x = np.tile(base, (GRID, GRID, 1))
+    x[..., first], x[..., second] = np.meshgrid(*axes)
+    u = np.zeros((GRID, GRID, task.plant.input_dim))
+    for c in task.constraints:
+        with np.errstate(all="ignore"):
+            g = np.broadcast_to(c.g(0.0, x, u), (GRID, GRID))
+        if np.isfinite(g).all() and g.max() > 0:
+            ax.contourf(*axes, g, levels=[0.0, g.max()], colors=[OBSTACLE], zorder=0)
+
+
+def _limits(task: Any, runs: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Ends of the two axes: all finite states and the goal, and some room."""
+    states = plane_of(task)
+    points = [np.asarray(run.x)[..., list(states)].reshape(-1, 2) for run in runs.values()]
+    if getattr(task, "goal", None) is not None:
+        points.append(np.asarray(task.goal, dtype=float)[None, list(states)])
+    every = np.concatenate(points)
+    every = every[np.isfinite(every).all(-1)]
+    ends = []
+    for k, (low, high) in enumerate(zip(*_region(task, states), strict=True)):
+        # a run that left the region would make everything else small
+        first, last = (float(np.clip(v, low, high)) for v in (every[:, k].min(), every[:, k].max()))
+        room = 0.12 * max(last - first, 1e-3)
+        ends.append((first - room, last + room))
+    if _in_meters(task):  # of equal scale: not too flat a picture
+        widths = [high - low for low, high in ends]
+        for k in range(2):
+            more = max(0.0, FLATTEST * widths[1 - k] - widths[k])
+            ends[k] = (ends[k][0] - 0.5 * more, ends[k][1] + 0.5 * more)
+    return ends
+
+
+def _in_meters(task: Any) -> bool:
+    return {task.plant.state[i].unit for i in plane_of(task)} == {"m"}
+
+
+def _region(task: Any, states: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """Ends of the region of two states; where the task has none, three times as far as its starts."""
+    starts = task.sample_starts(np.random.default_rng(0), 50)
+    low, high = [], []
+    for i in states:
+        far = np.pi if task.plant.state[i].angle else 3.0 * (float(np.abs(starts[:, i]).max()) + 1.0)
+        bounds = float(task.state_low[i]), float(task.state_high[i])
+        low.append(bounds[0] if np.isfinite(bounds[0]) else -far)
+        high.append(bounds[1] if np.isfinite(bounds[1]) else far)
+    return low, high
+
+
+def _draw_inputs(ax: Any, task: Any, t: np.ndarray, u: np.ndarray, worst: int) -> None:
+    """Inputs as shares of their limits: 0 is the middle, ±1 the limits."""
+    middle = 0.5 * (task.input_low + task.input_high)
+    half = np.maximum(0.5 * (task.input_high - task.input_low), 1e-12)
+    share = (u - middle) / half
+    for j, quantity in enumerate(task.plant.input):
+        color = COLORS[j % len(COLORS)]
+        low, high = np.nanpercentile(share[..., j], (5, 95), axis=0)
+        ax.fill_between(t[:-1], low, high, color=color, alpha=0.2, lw=0)
+        ax.plot(t[:-1], share[worst, :, j], color=color, lw=1.2, label=f"{quantity.name} [{quantity.unit}]")
+    for end in (-1.0, 1.0):
+        ax.axhline(end, color="black", lw=0.8, ls="--")
+    ax.set_ylabel("input, of its limits", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.legend(fontsize=7, loc="upper right")
+
+
+def _draw_margins(ax: Any, task: Any, t: np.ndarray, margins: np.ndarray, worst: int) -> None:
+    """`−g` over time: the smallest of all runs, and the worst run heavily; below 0 is broken."""
+    for j, constraint in enumerate(task.constraints):
+        color = COLORS[j % len(COLORS)]
+        ax.plot(t, margins[..., j].min(0), color=color, lw=0.8, ls=":")
+        label = f"{constraint.name} [{constraint.unit}]"
+        ax.plot(t, margins[worst, :, j], color=color, lw=1.4, label=label)
+    ax.axhline(0.0, color="black", lw=0.8)
+    top = float(np.nanpercentile(np.abs(margins), 75)) if np.isfinite(margins).any() else 1.0
+    low = float(np.nanmin(np.where(np.isfinite(margins), margins, np.nan)))
+    ax.set_ylim(min(1.2 * low, -0.1 * top), 1.5 * top)
+    ax.set_ylabel("margin −g", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.legend(fontsize=7, loc="upper right")
