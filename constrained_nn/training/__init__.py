@@ -1,6 +1,6 @@
 """Training loops, the methods that they compare, and runs on disk."""
 
-from constrained_nn.training.checkpoint import copy_weights
+from constrained_nn.training.checkpoint import History, copy_weights
 from constrained_nn.training.closed_loop import (
     METHODS,
     DC3Controller,
@@ -20,7 +20,7 @@ from constrained_nn.training.closed_loop import (
     train,
     train_many,
 )
-from constrained_nn.training.descent import History, descend
+from constrained_nn.training.descent import descend
 from constrained_nn.training.dynamics import (
     Samples,
     WorstStates,
@@ -28,6 +28,7 @@ from constrained_nn.training.dynamics import (
     fit_dynamics,
     sample_dynamics,
 )
+from constrained_nn.training.engine import Measurement, Training, run_training
 from constrained_nn.training.meta import (
     ForceData,
     ForceEnsemble,
@@ -49,6 +50,7 @@ from constrained_nn.training.operators import (
     mean_square,
     multistep_loss,
 )
+from constrained_nn.training.schedule import LearningRate, Schedule
 from constrained_nn.training.supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
 
 __all__ = [
@@ -63,11 +65,14 @@ __all__ = [
     "History",
     "Layer",
     "LearnedPlant",
+    "LearningRate",
+    "Measurement",
     "MetaConfig",
     "Method",
     "Penalty",
     "Run",
     "Samples",
+    "Schedule",
     "Sobolev",
     "SoftDissipativity",
     "StackedAffine",
@@ -75,6 +80,7 @@ __all__ = [
     "StackedSamples",
     "StateFeatures",
     "TrainConfig",
+    "Training",
     "WorstStates",
     "barrier_of",
     "copy_weights",
@@ -96,6 +102,7 @@ __all__ = [
     "multistep_loss",
     "read_config",
     "read_result",
+    "run_training",
     "sample_dynamics",
     "simulate",
     "train",

@@ -264,6 +264,20 @@ def test_run_from_before_there_were_digests_is_read_with_a_note(folder):
         train(config(), folder, resume=True)
 
 
+def test_checkpoint_of_the_former_loop_is_read(finished, tmp_path):
+    with pytest.raises(Interrupted):
+        train(config(), tmp_path, progress=interrupt_at(3))
+    tensors, about = read_tensors(tmp_path / CHECKPOINT)
+    former = {"step": about["step"], "config": about["settings"]}
+    write_tensors(tmp_path / CHECKPOINT, tensors, former)
+    train(config(), tmp_path, resume=True)
+    for a, b in zip(
+        load_run(finished).backbone.parameters(), load_run(tmp_path).backbone.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+    assert read_tensors(tmp_path / CHECKPOINT)[1]["history"]["loss"][:2] == [None, None]
+
+
 def test_files_of_others_are_not_overwritten(tmp_path):
     (tmp_path / "result.json").write_text("mine")
     with pytest.raises(FileFormatError, match=r"no file of the name result\.json"):

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
-from constrained_nn.files import read_tensors, write_tensors
+from constrained_nn.errors import SetTypeError
 from constrained_nn.layers import Completion, ProjectionLayer
 from constrained_nn.linalg import matvec, rmatvec
 from constrained_nn.sets import IntervalSet, Polyhedron
 from constrained_nn.settings import MOST_SEED, require_integer, require_real
-from constrained_nn.training.checkpoint import (
-    pack,
-    require_finite,
-    require_same_settings,
-    require_step,
-    unpack,
-)
+from constrained_nn.training.engine import Measurement, Training, run_training
+from constrained_nn.training.schedule import LearningRate, Schedule
 
 Loss = Callable[..., Tensor]
 
@@ -173,6 +166,36 @@ class Layer(Enforcement):
         return total
 
 
+class Fit(Training):
+    """A network on data; a step is an epoch.
+
+    Args:
+        module: The network.
+        data, loss, batch, seed: See `fit`.
+    """
+
+    name: ClassVar[str] = "fit"
+    unit: ClassVar[str] = "epoch"
+
+    def __init__(
+        self, module: nn.Module, data: Sequence[Tensor], loss: Loss, batch: int | None, seed: int
+    ) -> None:
+        self.module, self.data, self.loss, self.batch, self.seed = module, data, loss, batch, seed
+
+    def batches(self, step: int) -> Iterator[Measurement]:
+        torch.manual_seed(1_000_003 * self.seed + step)
+        for rows in self.order(step):
+            part = self.data if rows is None else [t[rows] for t in self.data]
+            yield Measurement(self.loss(step, *part), size=len(part[0]))
+
+    def order(self, epoch: int) -> Sequence[Tensor | None]:
+        """The rows of each batch; None for all of them as they are."""
+        if self.batch is None:
+            return [None]
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.data[0]))
+        return torch.from_numpy(shuffled).split(self.batch)
+
+
 def fit(
     network: nn.Module,
     data: Sequence[Tensor],
@@ -210,7 +233,7 @@ def fit(
         progress: Called as `progress(epoch, loss)`.
 
     Raises:
-        ConvergenceError: The loss or a weight is not finite; the last checkpoint is kept.
+        ConvergenceError: The loss, a gradient or a weight is not finite; the last checkpoint is kept.
         FileFormatError: The checkpoint is damaged or belongs to other settings.
         ValueError: A setting is out of range; `TypeError` for one that is no number.
     """
@@ -218,51 +241,23 @@ def fit(
     own: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
     own |= {} if final_learning_rate is None else {"final_learning_rate": final_learning_rate}
     own |= {} if max_norm is None else {"max_norm": max_norm}
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    done, losses = 0, []
-    if checkpoint is not None and checkpoint.exists():
-        done, losses = _restore(checkpoint, network, optimizer, own, settings)
-    count = len(data[0])
+
+    def report(epoch: int, record: dict[str, float]) -> None:
+        if progress is not None:
+            progress(epoch, record["loss"])
+
+    rate = LearningRate(learning_rate, final_learning_rate, over=epochs)
     network.train()
     with torch.random.fork_rng(devices=[]):
-        for epoch in range(done + 1, epochs + 1):
-            torch.manual_seed(1_000_003 * seed + epoch)
-            total = 0.0
-            if final_learning_rate is not None:
-                share = 0.5 + 0.5 * math.cos(math.pi * (epoch - 1) / epochs)
-                rate = final_learning_rate + share * (learning_rate - final_learning_rate)
-                optimizer.param_groups[0]["lr"] = rate
-            for chosen in _batches(count, batch, seed, epoch):
-                value = loss(epoch, *(data if chosen is None else [t[chosen] for t in data]))
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                if max_norm is not None:
-                    length = max_norm * (count if chosen is None else len(chosen))
-                    torch.nn.utils.clip_grad_norm_(network.parameters(), length)
-                optimizer.step()
-                total += value.item()
-            losses.append(total / count)
-            if not math.isfinite(total):
-                raise ConvergenceError(
-                    f"fit: expected a finite loss, got {total} in epoch {epoch}. The checkpoint before it is kept; "
-                    f"lower the learning rate."
-                )
-            if epoch % every == 0 or epoch == epochs:
-                require_finite(dict(network.named_parameters()), f"fit: epoch {epoch}")
-            if checkpoint is not None and (epoch % every == 0 or epoch == epochs):
-                about = {"epoch": epoch, "losses": losses, "more": dict(settings), **own}
-                write_tensors(checkpoint, pack(network.state_dict(), optimizer), about)
-            if progress is not None:
-                progress(epoch, losses[-1])
+        history = run_training(
+            Fit(network, data, loss, batch, seed),
+            Schedule(epochs, rate, every, max_norm),
+            settings={**own, "more": dict(settings)},
+            checkpoint=checkpoint,
+            progress=report,
+        )
     network.eval()
-    return losses
-
-
-def _batches(count: int, batch: int | None, seed: int, epoch: int) -> Sequence[Tensor | None]:
-    if batch is None:
-        return [None]
-    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
-    return order.split(batch)
+    return history.loss
 
 
 def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, max_norm, every) -> None:
@@ -273,23 +268,3 @@ def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, m
     require_real("fit", "learning_rate", learning_rate, above=0.0)
     require_real("fit", "final_learning_rate", final_learning_rate, least=0.0, optional=True)
     require_real("fit", "max_norm", max_norm, least=0.0, optional=True)
-
-
-def _restore(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Adam,
-    own: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> tuple[int, list[float]]:
-    tensors, about = read_tensors(path)
-    losses, epoch = about.pop("losses", None), about.pop("epoch", None)
-    more = about.pop("more", None)  # older checkpoints do not say
-    require_same_settings(path, about, own)
-    if more is not None:
-        require_same_settings(path, more, settings)
-    epoch = require_step(path, epoch, own["epochs"])
-    if not isinstance(losses, list) or len(losses) != epoch:
-        raise FileFormatError(f"{path}: expected one loss for each epoch. Delete it to train from the start.")
-    unpack(path, tensors, network.state_dict(), optimizer)
-    return epoch, losses
