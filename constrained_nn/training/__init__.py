@@ -2,17 +2,13 @@
 
 from constrained_nn.training.checkpoint import History, copy_weights
 from constrained_nn.training.closed_loop import (
-    METHODS,
-    DC3Controller,
     Evaluation,
-    Method,
     Run,
     TrainConfig,
     barrier_of,
     evaluate,
     load_run,
     make_backbone,
-    make_method,
     measure,
     read_config,
     read_result,
@@ -43,6 +39,19 @@ from constrained_nn.training.meta import (
     force_data,
     meta_train,
 )
+from constrained_nn.training.methods import (
+    CBFQP,
+    DC3,
+    METHODS,
+    Completed,
+    HardNet,
+    Method,
+    MethodController,
+    Nominal,
+    Soft,
+    Unconstrained,
+    make_method,
+)
 from constrained_nn.training.operators import (
     Sobolev,
     SoftDissipativity,
@@ -51,29 +60,30 @@ from constrained_nn.training.operators import (
     multistep_loss,
 )
 from constrained_nn.training.schedule import LearningRate, Schedule
-from constrained_nn.training.supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
+from constrained_nn.training.supervised import fit
 
 __all__ = [
+    "CBFQP",
+    "DC3",
     "METHODS",
     "Completed",
-    "Correction",
-    "DC3Controller",
-    "Enforcement",
     "Evaluation",
     "ForceData",
     "ForceEnsemble",
+    "HardNet",
     "History",
-    "Layer",
     "LearnedPlant",
     "LearningRate",
     "Measurement",
     "MetaConfig",
     "Method",
-    "Penalty",
+    "MethodController",
+    "Nominal",
     "Run",
     "Samples",
     "Schedule",
     "Sobolev",
+    "Soft",
     "SoftDissipativity",
     "StackedAffine",
     "StackedMLP",
@@ -81,6 +91,7 @@ __all__ = [
     "StateFeatures",
     "TrainConfig",
     "Training",
+    "Unconstrained",
     "WorstStates",
     "barrier_of",
     "copy_weights",

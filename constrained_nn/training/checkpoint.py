@@ -121,7 +121,7 @@ def restore(
             raise FileFormatError(f"{path}: {name} does not fit. Delete it to train from the start.")
         ours.copy_(count)
     try:
-        history = History(**(about["history"] or {"loss": [None] * step}))
+        history = History(**about["history"])
         state = State(step, history)
         if training.scored:
             state.best = {name: torch.zeros_like(weight) for name, weight in training.weights().items()}
@@ -143,7 +143,9 @@ def _of_today(about: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[
         step, losses = own.pop("epoch", None), own.pop("losses")
         return {"step": step, "history": {"loss": losses}, "settings": own}
     if "config" in about:  # closed loop, which kept no losses
-        return {"step": about.get("step"), "history": None, "settings": about["config"]}
+        step = about.get("step")
+        losses = [None] * step if isinstance(step, int) else []
+        return {"step": step, "history": {"loss": losses}, "settings": about["config"]}
     return about
 
 

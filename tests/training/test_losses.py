@@ -11,8 +11,9 @@ from torch import nn
 
 from constrained_nn.errors import ConvergenceError
 from constrained_nn.training import (
-    DC3Controller,
+    DC3,
     ForceData,
+    MethodController,
     Samples,
     TrainConfig,
     WorstStates,
@@ -28,8 +29,8 @@ from constrained_nn.training import (
 )
 from constrained_nn.training.closed_loop import barrier_of, new_run
 from constrained_nn.training.closed_loop.loop import ClosedLoop, schedule_of
-from constrained_nn.training.closed_loop.methods import row_penalty
 from constrained_nn.training.meta import force_data
+from constrained_nn.training.methods.base import running_excess
 from constrained_nn.training.supervised.loop import Fit
 from control_envs.dynamics import DoubleIntegrator
 from control_envs.tasks import UnicycleObstacles
@@ -40,9 +41,9 @@ pytestmark = pytest.mark.untyped
 TASK = UnicycleObstacles()
 
 
-def config(method: str = "hardnet", **changes) -> TrainConfig:
+def config(method: str = "hardnet", options=None, **changes) -> TrainConfig:
     settings = {"steps": 1, "batch": 6, "eval_every": 1, "hidden": (8,), "learning_rate": 1e-3}
-    return TrainConfig("unicycle-obstacles", method, **{**settings, **changes})
+    return TrainConfig(TASK, make_method(method, options), **{**settings, **changes})
 
 
 def states(count: int) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_penalty_on_rows_is_their_squared_excess(rng):
     x, u = states(30), 300.0 * rng.standard_normal((30, 2))
     A, b = rows(x)
     expected = [0.3 * sum(max(0.0, r) ** 2 for r in A[i] @ u[i] - b[i]) for i in range(30)]
-    found = row_penalty(barrier_of(TASK), 0.3)(0.0, x, torch.from_numpy(u))
+    found = running_excess(0.3, barrier_of(TASK).condition)["rows"](0.0, x, torch.from_numpy(u))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
     assert min(expected) == 0.0
     assert max(expected) > 1.0
@@ -76,10 +77,11 @@ def test_penalty_on_rows_is_their_squared_excess(rng):
 def test_penalty_begins_after_the_warmup(name):
     method = make_method(name, {"warmup": 3, "weight": 2.0})
     run = new_run("unused", config(name))
-    assert [bool(method.penalties(TASK, run.controller, step)) for step in (1, 3, 4, 9)] == [0, 0, 1, 1]
+    found = [method.penalties(run.proposer, run.condition, step) for step in (1, 3, 4, 9)]
+    assert [len(each) for each in found] == [0, 0, 1, 1]
     x, u = states(5), torch.full((5, 2), 900.0).double()
-    found = method.penalties(TASK, run.controller, 4)["rows"](0.0, x, u)
-    torch.testing.assert_close(found, row_penalty(barrier_of(TASK), 2.0)(0.0, x, u))
+    found = found[2]["rows"](0.0, x, u)
+    torch.testing.assert_close(found, running_excess(2.0, barrier_of(TASK).condition)["rows"](0.0, x, u))
     assert found.max() > 0.0
 
 
@@ -91,11 +93,11 @@ def test_distance_penalty_is_the_squared_way_into_the_set():
             parameter.mul_(10.0)
         u = run.controller(0.0, x)
         raw = TASK.nominal(0.0, x) + run.backbone(TASK.features(0.0, x))
-        found = run.method.penalties(TASK, run.controller, 1)["distance"](0.0, x, u)
+        found = run.method.penalties(run.proposer, run.condition, 1)["distance"](0.0, x, u)
     expected = 2.5 * ((u - raw) ** 2).sum(-1)
     torch.testing.assert_close(found, expected)
     assert expected.max() > 0.1
-    assert make_method("hardnet").penalties(TASK, run.controller, 1) == {}
+    assert make_method("hardnet").penalties(run.proposer, run.condition, 1) == {}
 
 
 def test_training_minimizes_the_cost_and_the_weighted_penalty(tmp_path):
@@ -126,14 +128,8 @@ def test_dc3_descends_on_the_violated_rows(rng):
             return torch.full((len(x), 2), 600.0, dtype=x.dtype)
 
     for normalized in (False, True):
-        dc3 = DC3Controller(
-            Constant(),  # pyright: ignore[reportArgumentType]
-            barrier_of(TASK).condition,
-            corrections=3,
-            step=0.1,
-            momentum=0.5,
-            normalized=normalized,
-        )
+        method = DC3(corrections=3, step=0.1, momentum=0.5, normalized=normalized)
+        dc3 = MethodController(Constant(), barrier_of(TASK).condition, method)  # pyright: ignore[reportArgumentType]
         assert (np.einsum("kij,j->ki", A, np.full(2, 600.0)) > b).any()
         for i, found in enumerate(dc3(0.0, x).numpy()):
             y, change = np.full(2, 600.0), np.zeros(2)
@@ -171,7 +167,7 @@ def test_adjoint_of_each_run_is_clipped_on_its_own():
     run = new_run("unused", config("none", max_adjoint_norm=2.0))
     x = states(2).requires_grad_()
     state = x * 1.0
-    ClosedLoop(run).controller()(0.0, state)
+    ClosedLoop(run).policy(1)(0.0, state)
     (state * torch.tensor([[100.0], [0.1]])).sum().backward()
     plain = torch.full_like(x, 0.1)[1:]
     torch.testing.assert_close(x.grad[1:], plain)

@@ -33,8 +33,6 @@ from constrained_nn.training.closed_loop.runs import (
 )
 from constrained_nn.training.schedule import LearningRate, Schedule
 
-Progress = Callable[[int, dict[str, float]], None]
-
 
 def train(
     config: TrainConfig,
@@ -42,7 +40,7 @@ def train(
     *,
     resume: bool = False,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
     writer: Any = None,
     command: str = "",
 ) -> Run:
@@ -114,9 +112,9 @@ class ClosedLoop(engine.Training):
         run = self.run
         run.controller.train()
         x0 = self.starts(step)
-        penalties = run.method.penalties(run.task, run.controller, step)  # pyright: ignore[reportArgumentType]
+        penalties = run.method.penalties(run.proposer, run.condition, step)
         running = {"cost": run.task.stage_cost, **penalties}
-        trajectory = simulate(run.task, self.controller(), x0, running=running)
+        trajectory = simulate(run.task, self.policy(step), x0, running=running)
         loss = sum(trajectory.integrals.values()).sum()  # pyright: ignore[reportAttributeAccessIssue]
         cost = trajectory.integrals["cost"].detach().mean().item()
         yield engine.Measurement(loss, size=len(x0), record={"cost": cost})
@@ -131,9 +129,10 @@ class ClosedLoop(engine.Training):
         chosen = order[position * config.batch : (position + 1) * config.batch]
         return torch.as_tensor(starts[chosen], dtype=config.torch_dtype, device=self.device)
 
-    def controller(self) -> Callable[[Any, Tensor], Tensor]:
+    def policy(self, step: int) -> Callable[[Any, Tensor], Tensor]:
         """The policy, with the adjoint of every run clipped where it passes back through the state."""
-        limit, policy = self.run.config.max_adjoint_norm, self.run.controller
+        run, limit = self.run, self.run.config.max_adjoint_norm
+        policy = run.method.controller(run.proposer, run.condition, step)
         if limit is None:
             return policy
 
@@ -167,13 +166,13 @@ class ClosedLoop(engine.Training):
 
 def _prepare(run: Run, resume: bool) -> None:
     """Make or check the directory."""
-    directory = run.directory
+    directory, settings = run.directory, run.config.to_json()
     if (directory / CONFIG).exists():
         if not resume:
             raise FileFormatError(
                 f"{directory}: expected an empty folder, found a run. Go on with --resume, or choose another --out."
             )
-        if read_config(directory) != run.config:
+        if read_config(directory).to_json() != settings:
             raise FileFormatError(
                 f"{directory}: expected the run that is resumed to have the same settings, found others in "
                 f"{CONFIG}. Use its settings, or choose another --out."
@@ -186,7 +185,7 @@ def _prepare(run: Run, resume: bool) -> None:
             f"be overwritten. Choose another --out."
         )
     directory.mkdir(parents=True, exist_ok=True)
-    write_values(directory / CONFIG, run.config.to_json())
+    write_values(directory / CONFIG, settings)
 
 
 def _finish(run: Run, device: str, command: str, seconds: float) -> Run:

@@ -2,168 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.errors import SetTypeError
-from constrained_nn.layers import Completion, ProjectionLayer
-from constrained_nn.linalg import matvec, rmatvec
-from constrained_nn.sets import IntervalSet, Polyhedron
 from constrained_nn.settings import MOST_SEED, require_integer, require_real
 from constrained_nn.training.engine import Measurement, Training, run_training
 from constrained_nn.training.schedule import LearningRate, Schedule
 
 Loss = Callable[..., Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Enforcement(ABC):
-    """How the raw output of a network becomes the decision, and what is added to the loss.
-
-    Args:
-        weight: Weight of the squared residual of the decision in the loss.
-    """
-
-    weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_real(type(self).__name__, "weight", self.weight, least=0.0)
-
-    @abstractmethod
-    def decide(
-        self, raw: Float[Tensor, "*batch n"], set: IntervalSet, epoch: int | None = None
-    ) -> Float[Tensor, "*batch n"]:
-        """The decision in training epoch `epoch` (from 1), or in evaluation (`None`)."""
-
-    def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet) -> Float[Tensor, "*batch"]:
-        """What is added to the loss of each element."""
-        return self.weight * set.residual(y).square().sum(-1)
-
-
-@dataclass(frozen=True)
-class Penalty(Enforcement):
-    """The network alone, with a penalty `weight |residual|²` (none for `weight = 0`)."""
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        return raw
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correction(Enforcement):
-    """A fixed number of momentum steps along the gradient of `|residual|²` of linear rows (DC3), and the penalty.
-
-    Args:
-        corrections: Number of steps.
-        step: Step size.
-        momentum: Share of the last step that is kept.
-        wrong_lower_sign: Push *into* violated lower bounds, as the published code of
-            the piecewise problems does.
-    """
-
-    corrections: int = 10
-    step: float = 1e-2
-    momentum: float = 0.5
-    wrong_lower_sign: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("Correction", "corrections", self.corrections)
-        require_real("Correction", "step", self.step, above=0.0)
-        require_real("Correction", "momentum", self.momentum, least=0.0, below=1.0)
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        y, change = raw, torch.zeros_like(raw)
-        A = set.jacobian(raw)
-        for _ in range(self.corrections):
-            Ay = matvec(A, y)
-            above, below = torch.relu(Ay - set.upper), torch.relu(set.lower - Ay)
-            gradient = 2.0 * rmatvec(A, above + below if self.wrong_lower_sign else above - below)
-            change = self.step * gradient + self.momentum * change
-            y = y - change
-        return y
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completed(Enforcement):
-    """Equalities by completion: the network outputs the free variables, and another strategy works on those.
-
-    The set is a `Polyhedron` whose last rows are the equalities `C y = d` of the completion.
-
-    Args:
-        complete: The completion.
-        free: What is done with the free variables, whose rows are the other rows of the set.
-    """
-
-    complete: Completion
-    free: Enforcement
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        if not isinstance(set, Polyhedron):
-            raise SetTypeError(
-                f"Completed: expected a Polyhedron whose last rows are the equalities, got {type(set).__name__}. "
-                f"Convert with Polyhedron.of(set)."
-            )
-        k = len(self.complete.dependent)
-        d = set.upper[..., -k:]
-        rows = Polyhedron(set.A[..., :-k, :], set.lower[..., :-k], set.upper[..., :-k])
-        return self.complete(self.free.decide(raw, self.complete.reduce(rows, d), epoch), d)
-
-
-@dataclass(frozen=True)
-class Layer(Enforcement):
-    """A projection layer behind the network, from the start, after a warm-up, or faded in.
-
-    In training `y = raw + share (layer(raw) − raw)`, where `share` is 0 for the first `warmup` epochs and grows
-    to 1 over the next `fade` epochs. The penalty on the residual of the decision vanishes with the layer on;
-    `distance_weight |y − raw|²` does not, and pulls the raw output inside.
-
-    Args:
-        layer: The layer.
-        factor: Result of `layer.factor(set)` for sets with the same matrix.
-        warmup: Epochs without it.
-        fade: Epochs over which it comes in.
-        distance_weight: Weight of the squared distance between raw output and decision.
-    """
-
-    layer: ProjectionLayer
-    factor: Any = None
-    warmup: int = 0
-    fade: int = 0
-    distance_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("Layer", "warmup", self.warmup)
-        require_integer("Layer", "fade", self.fade)
-        require_real("Layer", "distance_weight", self.distance_weight, least=0.0)
-
-    def share(self, epoch: int | None) -> float:
-        """How much of the layer is on."""
-        if epoch is None or epoch > self.warmup + self.fade:
-            return 1.0
-        return max(0.0, (epoch - self.warmup) / (self.fade + 1))
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        share = self.share(epoch)
-        if share == 0.0:
-            return raw
-        value = self.layer(raw, set, factor=self.factor)
-        return value if share == 1.0 else raw + share * (value - raw)
-
-    def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet) -> Tensor:
-        total = super().penalty(raw, y, set)
-        if self.distance_weight:
-            total = total + self.distance_weight * (y - raw).square().sum(-1)
-        return total
 
 
 class Fit(Training):
