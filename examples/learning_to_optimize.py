@@ -38,9 +38,9 @@ def main(
     for method, label in METHODS.items():
         with tempfile.TemporaryDirectory() as temporary:
             directory = Path(temporary) if runs is None else runs / f"{method}-seed{seed}"
-            network, enforcement = task.train(method, seed, directory)
+            network, strategy = task.train(method, seed, directory)
         with torch.no_grad():
-            y = enforcement.decide(network(x), program.set(x))
+            y = strategy.decide(network(x), program.set(x))
         gap, violation = program.objective(y) - best, program.set(x).violation(y)
         points[label] = gap, violation
         print(

@@ -30,10 +30,10 @@ def main(epochs: int, seed: int, figure: Path | None) -> None:
     points = {}
     for method, label in METHODS.items():
         with tempfile.TemporaryDirectory() as directory:
-            network, enforcement = task.train(method, seed, Path(directory))
+            network, strategy = task.train(method, seed, Path(directory))
         with torch.no_grad():
             raw = network(x)
-            y = enforcement.decide(raw, rows)
+            y = strategy.decide(raw, rows)
         violation = rows.violation(y)
         points[label] = (y - goal).norm(dim=-1), violation
         print(f"{label:26s} violates at {int((violation > 1e-9).sum()):3d} of {len(x)} points")

@@ -30,9 +30,9 @@ def main(name: str, epochs: int, seed: int, figure: Path | None) -> None:
     curves = {}
     for method in ("none", "soft", "dc3", "hardnet"):
         with tempfile.TemporaryDirectory() as directory:
-            network, enforcement, seconds = task.train(method, seed, Path(directory))
+            network, strategy, seconds = task.train(method, seed, Path(directory))
         with torch.no_grad():
-            y = enforcement.decide(network(x), rows)
+            y = strategy.decide(network(x), rows)
         curves[method] = y.squeeze(-1)
         violated = int((rows.violation(y) > 1e-4).sum())
         print(f"{method:8s} violates at {violated:3d} of {len(x)} points ({seconds:.1f} s)")

@@ -61,11 +61,12 @@ def measure(dtype: str, states: int, repeats: int, run: Path | None, device: str
     """Times in CPU milliseconds (wall milliseconds on another device), medians over `repeats`."""
     import torch
 
-    from constrained_nn.training import TrainConfig, load_run, simulate
+    from constrained_nn.training import HardNet, TrainConfig, load_run, simulate
     from constrained_nn.training.closed_loop import new_run
+    from control_envs.tasks import UnicycleObstacles
 
     if run is None:
-        config = TrainConfig("unicycle-obstacles", "hardnet", dtype=dtype)  # pyright: ignore
+        config = TrainConfig(UnicycleObstacles(), HardNet(), dtype=dtype)  # pyright: ignore
         subject = new_run(Path(), config, device=device)
         with torch.no_grad():  # an untrained residual, small enough to follow the nominal controller
             subject.backbone[-1].weight.mul_(0.01)  # pyright: ignore

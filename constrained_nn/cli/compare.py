@@ -24,12 +24,12 @@ def command(
     from constrained_nn.training import evaluate, load_run
 
     loaded = {str(path): load_run(path) for path in runs}
-    tasks = {run.config.task for run in loaded.values()}
+    tasks = {run.task.name for run in loaded.values()}
     if len(tasks) > 1:
         fail(f"compare: expected runs of one task, got {', '.join(sorted(tasks))}.")
     results, states = {}, {}
     for path, run in loaded.items():
-        label = run.config.method if _unique(loaded, run.config.method) else Path(path).name
+        label = run.method.name if _unique(loaded, run.method.name) else Path(path).name
         starts = run.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
         evaluation = evaluate(run.task, run.controller.double(), starts)
         results[label] = evaluation.metrics
@@ -61,4 +61,4 @@ def command(
 
 
 def _unique(loaded: dict, method: str) -> bool:
-    return sum(run.config.method == method for run in loaded.values()) == 1
+    return sum(run.method.name == method for run in loaded.values()) == 1

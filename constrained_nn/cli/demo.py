@@ -36,14 +36,14 @@ def command(
     from constrained_nn.cli.shell import metrics_table, training_progress
     from constrained_nn.files import write_values
     from constrained_nn.plotting import animate_trajectories, plot_trajectories
-    from constrained_nn.training import TrainConfig, evaluate, load_run, train_many
+    from constrained_nn.training import TrainConfig, evaluate, load_run, make_method, train_many
+    from control_envs.tasks import UnicycleObstacles
 
     _refuse_other_files(out, resume)
     configs = {
         method: TrainConfig(
-            task="unicycle-obstacles",
-            method=method,
-            options=OPTIONS.get(method, {}),
+            task=UnicycleObstacles(),
+            method=make_method(method, OPTIONS.get(method)),
             steps=max(1, steps // 10) if fast else steps,
             learning_rate=1e-3,
             final_learning_rate=1e-5,

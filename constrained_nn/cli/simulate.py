@@ -53,8 +53,8 @@ def command(
     else:
         x0 = loaded.task.sample_starts(np.random.default_rng(seed), count)
     evaluation = evaluate(loaded.task, loaded.controller.double(), torch.as_tensor(x0, device=device))
-    metrics_table({loaded.config.method: evaluation.metrics}, title=f"{len(x0)} {starts} start states")
-    states = {loaded.config.method: evaluation.trajectory.x.cpu().numpy()}
+    metrics_table({loaded.method.name: evaluation.metrics}, title=f"{len(x0)} {starts} start states")
+    states = {loaded.method.name: evaluation.trajectory.x.cpu().numpy()}
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
 

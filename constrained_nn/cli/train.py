@@ -55,13 +55,9 @@ def command(
     from constrained_nn.training import TrainConfig, make_method, read_result, train
     from control_envs.tasks import make_task
 
-    make_task(task)
-    options = _parse_options(option or [])
-    make_method(method, options)
     config = TrainConfig(
-        task=task,
-        method=method,
-        options=options,
+        task=make_task(task),
+        method=make_method(method, _parse_options(option or [])),
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,

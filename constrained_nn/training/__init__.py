@@ -1,18 +1,14 @@
 """Training loops, the methods that they compare, and runs on disk."""
 
-from constrained_nn.training.checkpoint import copy_weights
+from constrained_nn.training.checkpoint import History, copy_weights
 from constrained_nn.training.closed_loop import (
-    METHODS,
-    DC3Controller,
     Evaluation,
-    Method,
     Run,
     TrainConfig,
     barrier_of,
     evaluate,
     load_run,
     make_backbone,
-    make_method,
     measure,
     read_config,
     read_result,
@@ -20,7 +16,7 @@ from constrained_nn.training.closed_loop import (
     train,
     train_many,
 )
-from constrained_nn.training.descent import History, descend
+from constrained_nn.training.descent import descend
 from constrained_nn.training.dynamics import (
     Samples,
     WorstStates,
@@ -28,6 +24,7 @@ from constrained_nn.training.dynamics import (
     fit_dynamics,
     sample_dynamics,
 )
+from constrained_nn.training.engine import Measurement, Training, run_training
 from constrained_nn.training.meta import (
     ForceData,
     ForceEnsemble,
@@ -42,6 +39,19 @@ from constrained_nn.training.meta import (
     force_data,
     meta_train,
 )
+from constrained_nn.training.methods import (
+    CBFQP,
+    DC3,
+    METHODS,
+    Completed,
+    HardNet,
+    Method,
+    MethodController,
+    Nominal,
+    Soft,
+    Unconstrained,
+    make_method,
+)
 from constrained_nn.training.operators import (
     Sobolev,
     SoftDissipativity,
@@ -50,35 +60,42 @@ from constrained_nn.training.operators import (
     multistep_loss,
 )
 from constrained_nn.training.safety import Kept, Safety, describe, draw_starts, safety_of
-from constrained_nn.training.supervised import Completed, Correction, Enforcement, Layer, Penalty, fit
+from constrained_nn.training.schedule import LearningRate, Schedule
+from constrained_nn.training.supervised import fit
 from constrained_nn.training.tasks import available_tasks, find_task, task_spec
 
 __all__ = [
+    "CBFQP",
+    "DC3",
     "METHODS",
     "Completed",
-    "Correction",
-    "DC3Controller",
-    "Enforcement",
     "Evaluation",
     "ForceData",
     "ForceEnsemble",
+    "HardNet",
     "History",
     "Kept",
-    "Layer",
     "LearnedPlant",
+    "LearningRate",
+    "Measurement",
     "MetaConfig",
     "Method",
-    "Penalty",
+    "MethodController",
+    "Nominal",
     "Run",
     "Safety",
     "Samples",
+    "Schedule",
     "Sobolev",
+    "Soft",
     "SoftDissipativity",
     "StackedAffine",
     "StackedMLP",
     "StackedSamples",
     "StateFeatures",
     "TrainConfig",
+    "Training",
+    "Unconstrained",
     "WorstStates",
     "available_tasks",
     "barrier_of",
@@ -104,6 +121,7 @@ __all__ = [
     "multistep_loss",
     "read_config",
     "read_result",
+    "run_training",
     "safety_of",
     "sample_dynamics",
     "simulate",

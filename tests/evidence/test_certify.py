@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from constrained_nn.cli import certify, check, simulate
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import Subject
-from constrained_nn.training import TrainConfig, train
+from constrained_nn.training import TrainConfig, make_method, train
+from control_envs.tasks import UnicycleObstacles
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def runs(tmp_path_factory):
         ("single", "hardnet", "float32"),
     ):
         config = TrainConfig(
-            "unicycle-obstacles", method, steps=1, batch=4, eval_every=1, hidden=(8,), dtype=dtype
+            UnicycleObstacles(), make_method(method), steps=1, batch=4, eval_every=1, hidden=(8,), dtype=dtype
         )
         train(config, folder / name)
     return folder

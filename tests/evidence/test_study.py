@@ -24,6 +24,7 @@ from constrained_nn.experiments.study import RowsSpec, markdown, outcomes, read_
 from constrained_nn.experiments.study.report import latex
 from constrained_nn.experiments.study.run import cells
 from constrained_nn.experiments.study.statistics import interval, summarize
+from constrained_nn.training import Soft
 from tests.evidence import targets
 
 STUDY = """
@@ -238,7 +239,7 @@ def test_study_of_the_guide_is_one(tmp_path):
     (tmp_path / "study.yaml").write_text(guide.split("```yaml\n")[1].split("```")[0])
     spec = read_study(tmp_path / "study.yaml")
     assert len(cells(spec)) == 3 * 5 + 1
-    assert spec.config(spec.methods[2], "unicycle-obstacles", 1).options == {"weight": 1.0}
+    assert spec.config(spec.methods[2], "unicycle-obstacles", 1).method == Soft(weight=1.0)
 
 
 ROWS = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from torch import nn
 
 from constrained_nn.errors import ConvergenceError
 from constrained_nn.training import (
-    DC3Controller,
+    DC3,
     ForceData,
+    MethodController,
     Samples,
     TrainConfig,
     WorstStates,
@@ -28,10 +28,10 @@ from constrained_nn.training import (
     train,
 )
 from constrained_nn.training.closed_loop import barrier_of, new_run
-from constrained_nn.training.closed_loop.loop import _batch, _clipped_adjoint, _learning_rate
-from constrained_nn.training.closed_loop.methods import row_penalty
+from constrained_nn.training.closed_loop.loop import ClosedLoop, schedule_of
 from constrained_nn.training.meta import force_data
-from constrained_nn.training.supervised.loop import _batches
+from constrained_nn.training.methods.base import running_excess
+from constrained_nn.training.supervised.loop import Fit
 from control_envs.dynamics import DoubleIntegrator
 from control_envs.tasks import UnicycleObstacles
 
@@ -41,9 +41,9 @@ pytestmark = pytest.mark.untyped
 TASK = UnicycleObstacles()
 
 
-def config(method: str = "hardnet", **changes) -> TrainConfig:
+def config(method: str = "hardnet", options=None, **changes) -> TrainConfig:
     settings = {"steps": 1, "batch": 6, "eval_every": 1, "hidden": (8,), "learning_rate": 1e-3}
-    return TrainConfig("unicycle-obstacles", method, **{**settings, **changes})
+    return TrainConfig(TASK, make_method(method, options), **{**settings, **changes})
 
 
 def states(count: int) -> torch.Tensor:
@@ -67,7 +67,7 @@ def test_penalty_on_rows_is_their_squared_excess(rng):
     x, u = states(30), 300.0 * rng.standard_normal((30, 2))
     A, b = rows(x)
     expected = [0.3 * sum(max(0.0, r) ** 2 for r in A[i] @ u[i] - b[i]) for i in range(30)]
-    found = row_penalty(barrier_of(TASK), 0.3)(0.0, x, torch.from_numpy(u))
+    found = running_excess(0.3, barrier_of(TASK).condition)["rows"](0.0, x, torch.from_numpy(u))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
     assert min(expected) == 0.0
     assert max(expected) > 1.0
@@ -77,10 +77,11 @@ def test_penalty_on_rows_is_their_squared_excess(rng):
 def test_penalty_begins_after_the_warmup(name):
     method = make_method(name, {"warmup": 3, "weight": 2.0})
     run = new_run("unused", config(name))
-    assert [bool(method.penalties(TASK, run.controller, step)) for step in (1, 3, 4, 9)] == [0, 0, 1, 1]
+    found = [method.penalties(run.proposer, run.condition, step) for step in (1, 3, 4, 9)]
+    assert [len(each) for each in found] == [0, 0, 1, 1]
     x, u = states(5), torch.full((5, 2), 900.0).double()
-    found = method.penalties(TASK, run.controller, 4)["rows"](0.0, x, u)
-    torch.testing.assert_close(found, row_penalty(barrier_of(TASK), 2.0)(0.0, x, u))
+    found = found[2]["rows"](0.0, x, u)
+    torch.testing.assert_close(found, running_excess(2.0, barrier_of(TASK).condition)["rows"](0.0, x, u))
     assert found.max() > 0.0
 
 
@@ -92,11 +93,11 @@ def test_distance_penalty_is_the_squared_way_into_the_set():
             parameter.mul_(10.0)
         u = run.controller(0.0, x)
         raw = TASK.nominal(0.0, x) + run.backbone(TASK.features(0.0, x))
-        found = run.method.penalties(TASK, run.controller, 1)["distance"](0.0, x, u)
+        found = run.method.penalties(run.proposer, run.condition, 1)["distance"](0.0, x, u)
     expected = 2.5 * ((u - raw) ** 2).sum(-1)
     torch.testing.assert_close(found, expected)
     assert expected.max() > 0.1
-    assert make_method("hardnet").penalties(TASK, run.controller, 1) == {}
+    assert make_method("hardnet").penalties(run.proposer, run.condition, 1) == {}
 
 
 def test_training_minimizes_the_cost_and_the_weighted_penalty(tmp_path):
@@ -127,14 +128,8 @@ def test_dc3_descends_on_the_violated_rows(rng):
             return torch.full((len(x), 2), 600.0, dtype=x.dtype)
 
     for normalized in (False, True):
-        dc3 = DC3Controller(
-            Constant(),  # pyright: ignore[reportArgumentType]
-            barrier_of(TASK).condition,
-            corrections=3,
-            step=0.1,
-            momentum=0.5,
-            normalized=normalized,
-        )
+        method = DC3(corrections=3, step=0.1, momentum=0.5, normalized=normalized)
+        dc3 = MethodController(Constant(), barrier_of(TASK).condition, method)  # pyright: ignore[reportArgumentType]
         assert (np.einsum("kij,j->ki", A, np.full(2, 600.0)) > b).any()
         for i, found in enumerate(dc3(0.0, x).numpy()):
             y, change = np.full(2, 600.0), np.zeros(2)
@@ -151,8 +146,8 @@ def test_dc3_descends_on_the_violated_rows(rng):
 def test_batches_are_each_epoch_once_and_shuffled():
     starts = TASK.published_starts()["train"]
     size = math.ceil(len(starts) / 7)
-    run = new_run("unused", config(batch=size, seed=5))
-    epochs = [np.concatenate([_batch(run, 7 * e + k, "cpu").numpy() for k in range(1, 8)]) for e in range(2)]
+    loop = ClosedLoop(new_run("unused", config(batch=size, seed=5)))
+    epochs = [np.concatenate([loop.starts(7 * e + k).numpy() for k in range(1, 8)]) for e in range(2)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(starts, axis=0))
         assert len(epoch) == len(starts)
@@ -160,19 +155,19 @@ def test_batches_are_each_epoch_once_and_shuffled():
 
 
 def test_rate_follows_a_half_cosine():
-    settings = config(steps=11, learning_rate=0.4, final_learning_rate=0.1)
-    found = [_learning_rate(settings, step) for step in (1, 6, 11)]
+    rate = schedule_of(config(steps=11, learning_rate=0.4, final_learning_rate=0.1)).rate
+    found = [rate.at(step) for step in (1, 6, 11)]
     assert found[0] == pytest.approx(0.4, rel=0.1)
     assert found[0] > found[1] > found[2] >= 0.1
     assert found[2] == pytest.approx(0.1, rel=0.1)
-    assert {_learning_rate(config(steps=11), step) for step in (1, 6, 11)} == {1e-3}
+    assert {schedule_of(config(steps=11)).rate.at(step) for step in (1, 6, 11)} == {1e-3}
 
 
 def test_adjoint_of_each_run_is_clipped_on_its_own():
-    run = replace(new_run("unused", config("none", max_adjoint_norm=2.0)))
+    run = new_run("unused", config("none", max_adjoint_norm=2.0))
     x = states(2).requires_grad_()
     state = x * 1.0
-    _clipped_adjoint(run)(0.0, state)
+    ClosedLoop(run).policy(1)(0.0, state)
     (state * torch.tensor([[100.0], [0.1]])).sum().backward()
     plain = torch.full_like(x, 0.1)[1:]
     torch.testing.assert_close(x.grad[1:], plain)
@@ -241,7 +236,7 @@ def test_descent_is_adam_with_a_falling_rate_and_keeps_the_best():
 
 
 def test_descent_checkpoints_at_every_so_manieth_step(tmp_path, monkeypatch):
-    import constrained_nn.training.descent as place
+    import constrained_nn.training.checkpoint as place
 
     steps = []
     monkeypatch.setattr(place, "write_tensors", lambda path, tensors, about: steps.append(about["step"]))
@@ -263,10 +258,10 @@ def test_weights_that_overflow_in_the_last_step_are_refused(every, tmp_path):
 
 
 def test_fit_checkpoints_at_every_so_manieth_epoch(tmp_path, monkeypatch):
-    import constrained_nn.training.supervised.loop as place
+    import constrained_nn.training.checkpoint as place
 
     epochs, network = [], nn.Linear(1, 1)
-    monkeypatch.setattr(place, "write_tensors", lambda path, tensors, about: epochs.append(about["epoch"]))
+    monkeypatch.setattr(place, "write_tensors", lambda path, tensors, about: epochs.append(about["step"]))
     options = {"epochs": 7, "learning_rate": 0.1, "seed": 0, "every": 3}
     data = [torch.ones(4, 1)]
     fit(network, data, lambda e, x: network(x).square().sum(), checkpoint=tmp_path / "c", **options)
@@ -300,10 +295,12 @@ def test_fit_is_adam_on_clipped_gradients_with_a_falling_rate():
 
 
 def test_batches_of_a_fit_are_all_samples_once():
-    parts = _batches(11, 4, 3, 1)
+    data, network = [torch.ones(11, 1)], nn.Linear(1, 1)
+    fits = Fit(network, data, lambda epoch, x: x.sum(), batch=4, seed=3)
+    parts = fits.order(1)
     assert sorted(torch.cat(list(parts)).tolist()) == list(range(11))
     assert [len(part) for part in parts] == [4, 4, 3]
-    again, later = _batches(11, 4, 3, 1), _batches(11, 4, 3, 2)
+    again, later = fits.order(1), fits.order(2)
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
     assert not torch.equal(parts[0], later[0])
 

@@ -7,38 +7,45 @@ import torch
 
 from constrained_nn import Box, Completion, HardNetAffine, Polyhedron
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
-from constrained_nn.training import Completed, Correction, Layer, Penalty, fit, make_backbone
+from constrained_nn.training import DC3, Completed, HardNet, Soft, Unconstrained, fit, make_backbone
 
 SET = Box(torch.tensor([0.0]).double(), torch.tensor([1.0]).double())
 RAW = torch.tensor([[-2.0], [0.5], [3.0]]).double()
 
 
+def correct(**options) -> DC3:
+    """With one step size for all, as published."""
+    return DC3(normalized=False, **options)
+
+
 def test_penalty_leaves_the_output_and_weighs_the_residual() -> None:
-    method = Penalty(weight=10.0)
+    method = Soft(weight=10.0)
     assert method.decide(RAW, SET, 1) is RAW
     assert method.penalty(RAW, RAW, SET).tolist() == [40.0, 0.0, 40.0]
+    assert Soft(weight=10.0, warmup=2).penalty(RAW, RAW, SET, 2).tolist() == [0.0, 0.0, 0.0]
+    assert Unconstrained().penalty(RAW, RAW, SET, 2).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_correction_steps_along_the_gradient() -> None:
-    y = Correction(corrections=1, step=0.1).decide(RAW, SET)
+    y = correct(corrections=1, step=0.2).decide(RAW, SET)
     torch.testing.assert_close(y, torch.tensor([[-1.6], [0.5], [2.6]]).double())
-    many = Correction(corrections=200, step=0.1, momentum=0.5).decide(RAW, SET)
+    many = correct(corrections=200, step=0.2, momentum=0.5).decide(RAW, SET)
     assert SET.violation(many).max() < 1e-6
 
 
 def test_wrong_sign_pushes_into_lower_bounds_only() -> None:
-    y = Correction(corrections=1, step=0.1, wrong_lower_sign=True).decide(RAW, SET)
+    y = correct(corrections=1, step=0.2, wrong_lower_sign=True).decide(RAW, SET)
     torch.testing.assert_close(y, torch.tensor([[-2.4], [0.5], [2.6]]).double())
 
 
 def test_correction_uses_the_rows() -> None:
     rows = Polyhedron(torch.tensor([[-2.0]]).double(), upper=torch.tensor([-2.0]).double())  # y >= 1
-    y = Correction(corrections=1, step=0.1).decide(torch.zeros(1, 1).double(), rows)
+    y = correct(corrections=1, step=0.2).decide(torch.zeros(1, 1).double(), rows)
     assert y.item() == pytest.approx(0.1 * 2 * 2 * 2)
 
 
 def test_layer_warms_up_and_fades_in() -> None:
-    method = Layer(HardNetAffine(), warmup=2, fade=1)
+    method = HardNet(HardNetAffine(), warmup=2, fade=1)
     assert [method.share(epoch) for epoch in (1, 2, 3, 4, None)] == [0.0, 0.0, 0.5, 1.0, 1.0]
     assert method.decide(RAW, SET, 1) is RAW
     assert method.decide(RAW, SET, 3).flatten().tolist() == [-1.0, 0.5, 2.0]
@@ -48,7 +55,7 @@ def test_layer_warms_up_and_fades_in() -> None:
 def test_distance_penalty_has_a_gradient_where_the_residual_has_none() -> None:
     for weight, expected in ((0.0, 0.0), (3.0, -12.0)):
         raw = RAW[:1].clone().requires_grad_()
-        method = Layer(HardNetAffine(), weight=10.0, distance_weight=weight)
+        method = HardNet(HardNetAffine(), weight=10.0, distance_weight=weight)
         method.penalty(raw, method.decide(raw, SET, 1), SET).sum().backward()
         assert raw.grad is not None
         assert raw.grad.item() == expected
@@ -111,7 +118,7 @@ def test_completed_holds_the_equalities_and_corrects_the_rest() -> None:
     rows = Polyhedron(torch.cat([torch.eye(3).double()[:1], C]), upper=torch.tensor([1.0, 6.0]).double())
     rows = Polyhedron(rows.A, torch.tensor([-torch.inf, 6.0]).double(), rows.upper)
     strategy = Completed(
-        complete=Completion(C, [0, 1]), free=Correction(corrections=200, step=0.1, momentum=0.0)
+        complete=Completion(C, [0, 1]), free=correct(corrections=200, step=0.2, momentum=0.0)
     )
     y = strategy.decide(torch.tensor([[4.0, 2.0]]).double(), rows)
     torch.testing.assert_close(y, torch.tensor([[1.0, 2.0, 3.0]]).double(), rtol=0, atol=1e-6)

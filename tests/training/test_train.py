@@ -19,11 +19,11 @@ from constrained_nn.errors import ConvergenceError, FileFormatError, UnknownName
 from constrained_nn.files import read_tensors, write_tensors, write_values
 from constrained_nn.layers import HardNetAffine
 from constrained_nn.training import (
-    Correction,
-    Layer,
+    DC3,
+    HardNet,
     MetaConfig,
-    Penalty,
     Sobolev,
+    Soft,
     SoftDissipativity,
     TrainConfig,
     WorstStates,
@@ -40,9 +40,9 @@ from control_envs.errors import NonFiniteError, UnknownTaskError
 from control_envs.tasks import UnicycleObstacles
 
 
-def config(method: str = "hardnet", **changes) -> TrainConfig:
+def config(method: str = "hardnet", options=None, **changes) -> TrainConfig:
     settings = {"steps": 4, "batch": 20, "eval_every": 2, "hidden": (8,), "learning_rate": 1e-3}
-    return TrainConfig("unicycle-obstacles", method, **{**settings, **changes})
+    return TrainConfig(UnicycleObstacles(), make_method(method, options), **{**settings, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +264,20 @@ def test_run_from_before_there_were_digests_is_read_with_a_note(folder):
         train(config(), folder, resume=True)
 
 
+def test_checkpoint_of_the_former_loop_is_read(finished, tmp_path):
+    with pytest.raises(Interrupted):
+        train(config(), tmp_path, progress=interrupt_at(3))
+    tensors, about = read_tensors(tmp_path / CHECKPOINT)
+    former = {"step": about["step"], "config": about["settings"]}
+    write_tensors(tmp_path / CHECKPOINT, tensors, former)
+    train(config(), tmp_path, resume=True)
+    for a, b in zip(
+        load_run(finished).backbone.parameters(), load_run(tmp_path).backbone.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+    assert read_tensors(tmp_path / CHECKPOINT)[1]["history"]["loss"][:2] == [None, None]
+
+
 def test_files_of_others_are_not_overwritten(tmp_path):
     (tmp_path / "result.json").write_text("mine")
     with pytest.raises(FileFormatError, match=r"no file of the name result\.json"):
@@ -285,11 +299,11 @@ def test_unknown_names_suggest_the_nearest():
     with pytest.raises(TypeError, match="Its options: weight"):
         make_method("soft", {"wieght": 1.0})
     with pytest.raises(UnknownTaskError, match="Did you mean 'unicycle-obstacles'"):
-        train(TrainConfig("unicycle-obstacle", "hardnet"), "unused")
+        TrainConfig.from_json({"task": "unicycle-obstacle", "method": "hardnet"})
 
 
 @pytest.mark.untyped
-@pytest.mark.parametrize("name", [f.name for f in fields(TrainConfig) if f.name != "options"])
+@pytest.mark.parametrize("name", [f.name for f in fields(TrainConfig)])
 def test_settings_without_a_meaning_are_refused(name):
     """Every field refuses what is no value of it, with its own name, and a remedy where it is a number."""
     counts, rates = (
@@ -307,12 +321,12 @@ def test_settings_without_a_meaning_are_refused(name):
         "max_adjoint_norm": rates,
         "hidden": [(-1,), (0,), (8, -1), (8.0,), (True,), (10**9,), 8, "88", None],
         "dtype": ["int8", "float16", None, 64],
-        "task": [None, 3],
-        "method": [None, 3],
+        "task": [None, 3, "unicycle-obstacles", UnicycleObstacles],
+        "method": [None, 3, "hardnet", HardNet],
     }[name]
     for value in bad:
         with pytest.raises((ValueError, TypeError), match=f"TrainConfig: expected .*{name}.* got ") as error:
-            TrainConfig(**{"task": "unicycle-obstacles", "method": "hardnet", name: value})
+            TrainConfig(**{"task": UnicycleObstacles(), "method": HardNet(), name: value})
         if name not in ("dtype", "task", "method"):
             assert "Give" in str(error.value)
 
@@ -335,9 +349,10 @@ def test_settings_without_a_meaning_are_refused(name):
             {"corrections": -1, "step": 0.0, "momentum": 1.0, "weight": np.inf},
         ),
         (partial(make_method, "dc3"), None, {"normalized": 2.0, "warmup": 0.5}),
-        (Penalty, {}, {"weight": -1.0}),
-        (Correction, {}, {"weight": np.nan, "corrections": -1, "step": np.inf, "momentum": -0.1}),
-        (partial(Layer, HardNetAffine()), {}, {"warmup": -1, "fade": 0.5, "distance_weight": np.inf}),
+        (Soft, {}, {"weight": -1.0}),
+        (DC3, {}, {"weight": np.nan, "corrections": -1, "step": np.inf, "momentum": -0.1}),
+        (partial(HardNet, HardNetAffine()), {}, {"warmup": -1, "fade": 0.5, "distance_weight": np.inf}),
+        (HardNet, {}, {"layer": 3.0, "factor": 1.0, "weight": -1.0}),
         (Sobolev, {"shape": (8,)}, {"order": -1.0, "cutoff": 0.0, "shape": (0,)}),
         (SoftDissipativity, {"inner": 1.0, "outer": 2.0}, {"inner": 0.0, "outer": 0.5, "weight": np.nan}),
         (partial(WorstStates, (np.zeros(1), np.ones(1))), {}, {"count": 0, "pool": 10, "every": 0}),

@@ -85,7 +85,7 @@ def _start(context: Any, spec: StudySpec, cell: Cell, out: Path, target: Target)
     directory = _directory(spec, cell, out)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CELL).unlink(missing_ok=True)
-    config = spec.config(cell.method, cell.task, spec.seeds[0] if cell.seed is None else cell.seed).to_json()
+    config = spec.settings(cell.method, cell.task, spec.seeds[0] if cell.seed is None else cell.seed)
     scenarios = [s.model_dump() for s in spec.scenarios]
     arguments = (config, scenarios, directory, spec.fingerprint(cell.method, cell.task, cell.seed))
     process = context.Process(target=target, args=arguments, daemon=True)
@@ -118,9 +118,9 @@ def _outcome(spec: StudySpec, cell: Cell, out: Path) -> Outcome:
 
 def _directory(spec: StudySpec, cell: Cell, out: Path) -> Path:
     """The folder of a cell; training settings are part of its name, so that runs of others are never touched."""
-    config = spec.config(cell.method, cell.task, 0 if cell.seed is None else cell.seed)
+    config = spec.settings(cell.method, cell.task, 0 if cell.seed is None else cell.seed)
     seed = "once" if cell.seed is None else f"seed{cell.seed}"
-    return out / "cells" / cell.task / f"{_safe(cell.method.label)}-{_key(config.to_json())}" / seed
+    return out / "cells" / cell.task / f"{_safe(cell.method.label)}-{_key(config)}" / seed
 
 
 def _key(config: dict[str, Any]) -> str:

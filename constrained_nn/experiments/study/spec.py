@@ -8,15 +8,15 @@ import json
 from collections.abc import Hashable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -25,8 +25,8 @@ from constrained_nn.errors import FileFormatError
 from constrained_nn.experiments.study.rows import RowsSpec, Seed
 from constrained_nn.files import read_text
 from constrained_nn.settings import MOST_SEED
-from constrained_nn.training import METHODS, TrainConfig, make_method
-from control_envs.tasks import make_task
+from constrained_nn.training import TrainConfig, Unconstrained, make_method
+from control_envs.tasks import UnicycleObstacles, make_task
 
 # metric of a run -> heading of its mean
 METRICS = {
@@ -71,7 +71,7 @@ class MethodSpec(_Strict):
 
     @property
     def learns(self) -> bool:
-        return METHODS[self.method].learns
+        return make_method(self.method, self.options).learns
 
 
 class ScenarioSpec(_Strict):
@@ -106,11 +106,14 @@ class StudySpec(_Strict):
     @field_validator("training")
     @classmethod
     def _training_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
-        known = {f.name for f in fields(TrainConfig)} - {"task", "method", "options", "seed"}
+        known = {f.name for f in fields(TrainConfig)} - {"task", "method", "seed"}
         for name in value:
             _known("training setting", name, sorted(known))
         try:
-            TypeAdapter(TrainConfig).validate_python({"task": "", "method": "", **value})
+            types = get_type_hints(TrainConfig)
+            kinds: dict[str, Any] = {name: (types[name], ...) for name in value}
+            settings = create_model("TrainConfig", **kinds).model_validate(value)
+            TrainConfig(UnicycleObstacles(), Unconstrained(), **dict(settings))  # ranges, whatever the cell
         except ValidationError as error:
             raise ValueError(_first(error)) from None
         return value
@@ -151,11 +154,16 @@ class StudySpec(_Strict):
         settings = {**self.training, **method.training}
         if "hidden" in settings:
             settings["hidden"] = tuple(settings["hidden"])
-        return TrainConfig(task=task, method=method.method, options=method.options, seed=seed, **settings)
+        chosen = make_method(method.method, method.options)
+        return TrainConfig(make_task(task), chosen, seed=seed, **settings)
+
+    def settings(self, method: MethodSpec, task: str, seed: int) -> dict[str, Any]:
+        """The same as JSON values, with the options as the study states them: cells are named by these."""
+        return self.config(method, task, seed).to_json() | {"options": method.options}
 
     def fingerprint(self, method: MethodSpec, task: str, seed: int | None) -> str:
         """Digest of what determines the numbers of a cell; a cell of other settings is never reused."""
-        config = self.config(method, task, 0 if seed is None else seed).to_json()
+        config = self.settings(method, task, 0 if seed is None else seed)
         scenarios = [s.model_dump() for s in self.scenarios]
         body = json.dumps([config, scenarios, make_task(task).version, seed], sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
 
 from constrained_nn.settings import MOST_SEED, require_integer, require_real, require_widths
+from constrained_nn.training.methods import METHODS, Method, make_method
+from constrained_nn.training.names import find, make, name_of, options_of
+from control_envs.tasks import TASKS, Task, make_task
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -17,9 +20,8 @@ class TrainConfig:
     """Settings of a training run; the same settings give the same numbers on the same machine.
 
     Args:
-        task: Name of the task.
-        method: Name of the method.
-        options: Options of the method, such as `{"weight": 0.01}`.
+        task: The task.
+        method: The method with its options, such as `Soft(weight=0.01)`.
         steps: Number of gradient steps; the budget is never a time.
         batch: Start states a step.
         learning_rate: Step size of Adam.
@@ -38,9 +40,8 @@ class TrainConfig:
         ValueError: A number is not finite or out of its range.
     """
 
-    task: str
-    method: str
-    options: dict[str, Any] = field(default_factory=dict)
+    task: Task
+    method: Method
     steps: int = 9000
     batch: int = 100
     learning_rate: float = 1e-4
@@ -61,11 +62,15 @@ class TrainConfig:
         require_real("TrainConfig", "final_learning_rate", self.final_learning_rate, least=0.0, optional=True)
         for name in ("max_gradient_norm", "max_adjoint_norm"):
             require_real("TrainConfig", name, getattr(self, name), above=0.0, optional=True)
-        for name in ("task", "method"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"TrainConfig: expected {name} as a name, got {getattr(self, name)!r}.")
-        if not isinstance(self.options, dict):
-            raise TypeError(f"TrainConfig: expected options as a dict, got {self.options!r}.")
+        for name, kind, example in (
+            ("task", Task, "make_task('unicycle-obstacles')"),
+            ("method", Method, "HardNet()"),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"TrainConfig: expected {name} as a {kind.__name__}, such as {example}, got "
+                    f"{getattr(self, name)!r}. Names are for the command line."
+                )
         if self.dtype not in tuple(DTYPES):
             raise ValueError(f"TrainConfig: expected dtype of {', '.join(DTYPES)}, got '{self.dtype}'.")
         object.__setattr__(self, "hidden", require_widths("TrainConfig", "hidden", self.hidden))
@@ -75,16 +80,50 @@ class TrainConfig:
         return DTYPES[self.dtype]
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "hidden": list(self.hidden)}
+        """JSON values; a task or a method that is none of ours is named `module:Name`.
+
+        Raises:
+            TypeError: Task or method is of a class that cannot be found by name, or an option is no JSON value.
+        """
+        methods = {name: type(method) for name, method in METHODS.items()}
+        values = {each.name: getattr(self, each.name) for each in fields(self)} | {
+            "task": name_of(self.task, TASKS),
+            "method": name_of(self.method, methods),
+            "options": options_of(self.method),
+            "hidden": list(self.hidden),
+        }
+        changed = options_of(self.task)
+        return values | ({"task_options": changed} if changed else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrainConfig:
-        """Raises `ValueError` for a missing or unknown entry."""
-        names = {f.name for f in fields(cls)}
+        """The settings that `to_json` wrote; the module of a foreign task or method is imported.
+
+        Raises:
+            LookupError: There is no such task or method.
+            ValueError: An entry is missing or unknown; `TypeError` for one of another type.
+        """
+        names = {f.name for f in fields(cls)} | {"options", "task_options"}
         unknown, missing = set(data) - names, {"task", "method"} - set(data)
         if unknown or missing:
             what = f"unknown {sorted(unknown)}" if unknown else f"no {sorted(missing)}"
             raise ValueError(f"TrainConfig: expected the entries {sorted(names)}, got {what}.")
-        if isinstance(data.get("hidden"), list):  # as JSON gives it
-            data = {**data, "hidden": tuple(data["hidden"])}
-        return cls(**data)
+        rest = dict(data)
+        for name in ("task", "method"):
+            if not isinstance(rest[name], str):
+                raise TypeError(f"TrainConfig: expected {name} as a name, got {rest[name]!r}.")
+        for name in ("options", "task_options"):
+            if not isinstance(rest.setdefault(name, {}), dict):
+                raise TypeError(f"TrainConfig: expected {name} as a dict, got {rest[name]!r}.")
+        task = _task(rest.pop("task"), rest.pop("task_options"))
+        method = make_method(rest.pop("method"), rest.pop("options"))
+        if isinstance(rest.get("hidden"), list):  # as JSON gives it
+            rest["hidden"] = tuple(rest["hidden"])
+        return cls(task, method, **rest)
+
+
+def _task(name: str, options: dict[str, Any]) -> Task:
+    if ":" not in name and not options:
+        return make_task(name)
+    kind = find(name, TASKS, Task, "task") if ":" in name else type(make_task(name))  # pyright: ignore
+    return make(kind, options, f"task '{name}'")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from constrained_nn.certificates import ControlBarrier
 from constrained_nn.control import Controller
-from constrained_nn.training.closed_loop.methods import barrier_of
+from constrained_nn.training.closed_loop.condition import barrier_of
 from control_envs.simulate import SubStep, Trajectory, rollout
 from control_envs.tasks import Task
 

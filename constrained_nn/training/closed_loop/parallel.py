@@ -12,8 +12,6 @@ from typing import Any
 from constrained_nn.settings import MOST_WORKERS, require_integer
 from constrained_nn.training.closed_loop.config import TrainConfig
 
-Progress = Callable[[str, int, dict[str, float]], None]
-
 
 def train_many(
     configs: Mapping[str, TrainConfig],
@@ -22,7 +20,7 @@ def train_many(
     processes: int = 2,
     resume: bool = False,
     command: str = "",
-    progress: Progress | None = None,
+    progress: Callable[[str, int, dict[str, float]], None] | None = None,
 ) -> None:
     """Train every named run into `directory / name`, `processes` at a time.
 
@@ -44,7 +42,7 @@ def train_many(
     with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
         queue = manager.Queue()
         pending = {
-            pool.submit(_one, name, config, directory / name, resume, command, queue)
+            pool.submit(_one, name, config.to_json(), directory / name, resume, command, queue)
             for name, config in configs.items()
         }
         while pending:
@@ -57,7 +55,7 @@ def train_many(
                     raise error
 
 
-def _drain(queue: Any, progress: Progress | None) -> None:
+def _drain(queue: Any, progress: Callable[[str, int, dict[str, float]], None] | None) -> None:
     while True:
         try:
             name, step, record = queue.get_nowait()
@@ -67,7 +65,7 @@ def _drain(queue: Any, progress: Progress | None) -> None:
             progress(name, step, record)
 
 
-def _one(name: str, config: TrainConfig, directory: Path, resume: bool, command: str, queue: Any) -> None:
+def _one(name: str, config: dict[str, Any], directory: Path, resume: bool, command: str, queue: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -81,4 +79,4 @@ def _one(name: str, config: TrainConfig, directory: Path, resume: bool, command:
         if record or step % 10 == 0:
             queue.put((name, step, record))
 
-    train(config, directory, resume=resume, progress=report, command=command)
+    train(TrainConfig.from_json(config), directory, resume=resume, progress=report, command=command)

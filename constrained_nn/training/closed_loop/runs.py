@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from constrained_nn.control import Controller
 from constrained_nn.errors import FileFormatError
 from constrained_nn.files import read_tensors, read_values, write_values
 from constrained_nn.training.checkpoint import copy_weights, require_same_settings
+from constrained_nn.training.closed_loop.backbone import make_backbone
+from constrained_nn.training.closed_loop.condition import barrier_of
 from constrained_nn.training.closed_loop.config import TrainConfig
-from constrained_nn.training.closed_loop.methods import Method, make_backbone, make_method
-from control_envs.tasks import Task, make_task
+from constrained_nn.training.methods import Condition, Method
+from control_envs.tasks import Task
 
 CONFIG, CHECKPOINT, POLICY = "config.json", "checkpoint.safetensors", "policy.safetensors"
 METRICS, RESULT = "metrics.jsonl", "result.json"
@@ -31,9 +35,11 @@ class Run:
         directory: Where its files are.
         config: Its settings.
         task: The task.
-        method: The method with its options.
+        method: The method with its options; a copy, whose layers count this run alone.
         backbone: The network.
-        controller: The policy `(t, x) -> u` around the network.
+        proposer: The policy `(t, x) -> u` before anything is enforced.
+        condition: The constraint set of each state.
+        controller: The policy.
     """
 
     directory: Path
@@ -41,20 +47,31 @@ class Run:
     task: Task
     method: Method
     backbone: nn.Sequential
+    proposer: Controller
+    condition: Condition
     controller: Controller
 
 
 def new_run(directory: Path, config: TrainConfig, *, device: str = "cpu") -> Run:
-    """A run with fresh weights; writes nothing."""
-    task = make_task(config.task)
-    method = make_method(config.method, config.options)
+    """A run with fresh weights; writes nothing.
+
+    Raises:
+        TypeError: The method asks for constraints and the task has no barrier.
+    """
+    task, method = config.task, copy.deepcopy(config.method)
     x = torch.zeros(1, task.plant.state_dim, dtype=config.torch_dtype)
     features = task.features(0.0, x).shape[-1]
     backbone = make_backbone(
         features, task.plant.input_dim, config.hidden, config.seed, config.torch_dtype
     ).to(device)
-    controller = method.controller(task, backbone)  # pyright: ignore[reportArgumentType]
-    return Run(Path(directory), config, task, method, backbone, controller.to(device))
+    condition = barrier_of(task).condition if method.constrains else _no_condition
+    proposer = method.network(task, backbone)
+    controller = method.controller(proposer, condition).to(device)
+    return Run(Path(directory), config, task, method, backbone, proposer, condition, controller)
+
+
+def _no_condition(t: Any, x: Tensor) -> Any:
+    raise TypeError("training: expected a method with `constrains = True`, since it asks for the set.")
 
 
 def load_run(directory: str | Path, *, device: str = "cpu") -> Run:
@@ -68,7 +85,10 @@ def load_run(directory: str | Path, *, device: str = "cpu") -> Run:
     run = new_run(directory, read_config(directory), device=device)
     if run.method.learns:
         tensors, about = read_tensors(directory / POLICY)
-        require_same_settings(directory / POLICY, about.get("config"), run.config.to_json())
+        found: Any = about.get("config")
+        with contextlib.suppress(ValueError, TypeError, LookupError):  # whatever is wrong with it, it differs
+            found = TrainConfig.from_json(found).to_json()  # an older file may state options at their default
+        require_same_settings(directory / POLICY, found, run.config.to_json())
         copy_weights(directory / POLICY, tensors, run.backbone.state_dict())
     run.controller.eval()
     return run

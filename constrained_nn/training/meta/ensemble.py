@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.settings import require_integer, require_real
-from constrained_nn.training.descent import History, descend
+from constrained_nn.training.checkpoint import History
+from constrained_nn.training.descent import descend
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from constrained_nn.control import DynamicController
 from constrained_nn.settings import require_integer, require_real
-from constrained_nn.training.descent import History, descend
+from constrained_nn.training.checkpoint import History
+from constrained_nn.training.descent import descend
 from constrained_nn.training.meta.ensemble import ForceEnsemble
 from control_envs.dynamics import Dynamics, Quantity
 from control_envs.references import ReferenceTable

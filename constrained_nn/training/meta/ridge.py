@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from constrained_nn.settings import require_integer, require_real
-from constrained_nn.training.descent import History, descend
+from constrained_nn.training.checkpoint import History
+from constrained_nn.training.descent import descend
 from constrained_nn.training.meta.ensemble import ForceData
 
 

@@ -1,14 +1,6 @@
 """Supervised and unsupervised training of a network behind constraints, and the unicycle's planning problem."""
 
-from constrained_nn.training.supervised.loop import (
-    Completed,
-    Correction,
-    Enforcement,
-    Layer,
-    Loss,
-    Penalty,
-    fit,
-)
+from constrained_nn.training.supervised.loop import Loss, fit
 from constrained_nn.training.supervised.unicycle_plan import (
     PlanSolver,
     draw_starts,
@@ -22,12 +14,7 @@ from constrained_nn.training.supervised.unicycle_plan import (
 )
 
 __all__ = [
-    "Completed",
-    "Correction",
-    "Enforcement",
-    "Layer",
     "Loss",
-    "Penalty",
     "PlanSolver",
     "draw_starts",
     "fit",

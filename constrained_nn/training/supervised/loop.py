@@ -2,175 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
-from constrained_nn.files import read_tensors, write_tensors
-from constrained_nn.layers import Completion, ProjectionLayer
-from constrained_nn.linalg import matvec, rmatvec
-from constrained_nn.sets import IntervalSet, Polyhedron
 from constrained_nn.settings import MOST_SEED, require_integer, require_real
-from constrained_nn.training.checkpoint import (
-    pack,
-    require_finite,
-    require_same_settings,
-    require_step,
-    unpack,
-)
+from constrained_nn.training.engine import Measurement, Training, run_training
+from constrained_nn.training.schedule import LearningRate, Schedule
 
 Loss = Callable[..., Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Enforcement(ABC):
-    """How the raw output of a network becomes the decision, and what is added to the loss.
+class Fit(Training):
+    """A network on data; a step is an epoch.
 
     Args:
-        weight: Weight of the squared residual of the decision in the loss.
+        module: The network.
+        data, loss, batch, seed: See `fit`.
     """
 
-    weight: float = 0.0
+    name: ClassVar[str] = "fit"
+    unit: ClassVar[str] = "epoch"
 
-    def __post_init__(self) -> None:
-        require_real(type(self).__name__, "weight", self.weight, least=0.0)
+    def __init__(
+        self, module: nn.Module, data: Sequence[Tensor], loss: Loss, batch: int | None, seed: int
+    ) -> None:
+        self.module, self.data, self.loss, self.batch, self.seed = module, data, loss, batch, seed
 
-    @abstractmethod
-    def decide(
-        self, raw: Float[Tensor, "*batch n"], set: IntervalSet, epoch: int | None = None
-    ) -> Float[Tensor, "*batch n"]:
-        """The decision in training epoch `epoch` (from 1), or in evaluation (`None`)."""
+    def batches(self, step: int) -> Iterator[Measurement]:
+        torch.manual_seed(1_000_003 * self.seed + step)
+        for rows in self.order(step):
+            part = self.data if rows is None else [t[rows] for t in self.data]
+            yield Measurement(self.loss(step, *part), size=len(part[0]))
 
-    def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet) -> Float[Tensor, "*batch"]:
-        """What is added to the loss of each element."""
-        return self.weight * set.residual(y).square().sum(-1)
-
-
-@dataclass(frozen=True)
-class Penalty(Enforcement):
-    """The network alone, with a penalty `weight |residual|²` (none for `weight = 0`)."""
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        return raw
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correction(Enforcement):
-    """A fixed number of momentum steps along the gradient of `|residual|²` of linear rows (DC3), and the penalty.
-
-    Args:
-        corrections: Number of steps.
-        step: Step size.
-        momentum: Share of the last step that is kept.
-        wrong_lower_sign: Push *into* violated lower bounds, as the published code of
-            the piecewise problems does.
-    """
-
-    corrections: int = 10
-    step: float = 1e-2
-    momentum: float = 0.5
-    wrong_lower_sign: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("Correction", "corrections", self.corrections)
-        require_real("Correction", "step", self.step, above=0.0)
-        require_real("Correction", "momentum", self.momentum, least=0.0, below=1.0)
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        y, change = raw, torch.zeros_like(raw)
-        A = set.jacobian(raw)
-        for _ in range(self.corrections):
-            Ay = matvec(A, y)
-            above, below = torch.relu(Ay - set.upper), torch.relu(set.lower - Ay)
-            gradient = 2.0 * rmatvec(A, above + below if self.wrong_lower_sign else above - below)
-            change = self.step * gradient + self.momentum * change
-            y = y - change
-        return y
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completed(Enforcement):
-    """Equalities by completion: the network outputs the free variables, and another strategy works on those.
-
-    The set is a `Polyhedron` whose last rows are the equalities `C y = d` of the completion.
-
-    Args:
-        complete: The completion.
-        free: What is done with the free variables, whose rows are the other rows of the set.
-    """
-
-    complete: Completion
-    free: Enforcement
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        if not isinstance(set, Polyhedron):
-            raise SetTypeError(
-                f"Completed: expected a Polyhedron whose last rows are the equalities, got {type(set).__name__}. "
-                f"Convert with Polyhedron.of(set)."
-            )
-        k = len(self.complete.dependent)
-        d = set.upper[..., -k:]
-        rows = Polyhedron(set.A[..., :-k, :], set.lower[..., :-k], set.upper[..., :-k])
-        return self.complete(self.free.decide(raw, self.complete.reduce(rows, d), epoch), d)
-
-
-@dataclass(frozen=True)
-class Layer(Enforcement):
-    """A projection layer behind the network, from the start, after a warm-up, or faded in.
-
-    In training `y = raw + share (layer(raw) − raw)`, where `share` is 0 for the first `warmup` epochs and grows
-    to 1 over the next `fade` epochs. The penalty on the residual of the decision vanishes with the layer on;
-    `distance_weight |y − raw|²` does not, and pulls the raw output inside.
-
-    Args:
-        layer: The layer.
-        factor: Result of `layer.factor(set)` for sets with the same matrix.
-        warmup: Epochs without it.
-        fade: Epochs over which it comes in.
-        distance_weight: Weight of the squared distance between raw output and decision.
-    """
-
-    layer: ProjectionLayer
-    factor: Any = None
-    warmup: int = 0
-    fade: int = 0
-    distance_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("Layer", "warmup", self.warmup)
-        require_integer("Layer", "fade", self.fade)
-        require_real("Layer", "distance_weight", self.distance_weight, least=0.0)
-
-    def share(self, epoch: int | None) -> float:
-        """How much of the layer is on."""
-        if epoch is None or epoch > self.warmup + self.fade:
-            return 1.0
-        return max(0.0, (epoch - self.warmup) / (self.fade + 1))
-
-    def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        share = self.share(epoch)
-        if share == 0.0:
-            return raw
-        value = self.layer(raw, set, factor=self.factor)
-        return value if share == 1.0 else raw + share * (value - raw)
-
-    def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet) -> Tensor:
-        total = super().penalty(raw, y, set)
-        if self.distance_weight:
-            total = total + self.distance_weight * (y - raw).square().sum(-1)
-        return total
+    def order(self, epoch: int) -> Sequence[Tensor | None]:
+        """The rows of each batch; None for all of them as they are."""
+        if self.batch is None:
+            return [None]
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.data[0]))
+        return torch.from_numpy(shuffled).split(self.batch)
 
 
 def fit(
@@ -210,7 +85,7 @@ def fit(
         progress: Called as `progress(epoch, loss)`.
 
     Raises:
-        ConvergenceError: The loss or a weight is not finite; the last checkpoint is kept.
+        ConvergenceError: The loss, a gradient or a weight is not finite; the last checkpoint is kept.
         FileFormatError: The checkpoint is damaged or belongs to other settings.
         ValueError: A setting is out of range; `TypeError` for one that is no number.
     """
@@ -218,51 +93,23 @@ def fit(
     own: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "batch": batch}
     own |= {} if final_learning_rate is None else {"final_learning_rate": final_learning_rate}
     own |= {} if max_norm is None else {"max_norm": max_norm}
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    done, losses = 0, []
-    if checkpoint is not None and checkpoint.exists():
-        done, losses = _restore(checkpoint, network, optimizer, own, settings)
-    count = len(data[0])
+
+    def report(epoch: int, record: dict[str, float]) -> None:
+        if progress is not None:
+            progress(epoch, record["loss"])
+
+    rate = LearningRate(learning_rate, final_learning_rate, over=epochs)
     network.train()
     with torch.random.fork_rng(devices=[]):
-        for epoch in range(done + 1, epochs + 1):
-            torch.manual_seed(1_000_003 * seed + epoch)
-            total = 0.0
-            if final_learning_rate is not None:
-                share = 0.5 + 0.5 * math.cos(math.pi * (epoch - 1) / epochs)
-                rate = final_learning_rate + share * (learning_rate - final_learning_rate)
-                optimizer.param_groups[0]["lr"] = rate
-            for chosen in _batches(count, batch, seed, epoch):
-                value = loss(epoch, *(data if chosen is None else [t[chosen] for t in data]))
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                if max_norm is not None:
-                    length = max_norm * (count if chosen is None else len(chosen))
-                    torch.nn.utils.clip_grad_norm_(network.parameters(), length)
-                optimizer.step()
-                total += value.item()
-            losses.append(total / count)
-            if not math.isfinite(total):
-                raise ConvergenceError(
-                    f"fit: expected a finite loss, got {total} in epoch {epoch}. The checkpoint before it is kept; "
-                    f"lower the learning rate."
-                )
-            if epoch % every == 0 or epoch == epochs:
-                require_finite(dict(network.named_parameters()), f"fit: epoch {epoch}")
-            if checkpoint is not None and (epoch % every == 0 or epoch == epochs):
-                about = {"epoch": epoch, "losses": losses, "more": dict(settings), **own}
-                write_tensors(checkpoint, pack(network.state_dict(), optimizer), about)
-            if progress is not None:
-                progress(epoch, losses[-1])
+        history = run_training(
+            Fit(network, data, loss, batch, seed),
+            Schedule(epochs, rate, every, max_norm),
+            settings={**own, "more": dict(settings)},
+            checkpoint=checkpoint,
+            progress=report,
+        )
     network.eval()
-    return losses
-
-
-def _batches(count: int, batch: int | None, seed: int, epoch: int) -> Sequence[Tensor | None]:
-    if batch is None:
-        return [None]
-    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
-    return order.split(batch)
+    return history.loss
 
 
 def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, max_norm, every) -> None:
@@ -273,23 +120,3 @@ def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, m
     require_real("fit", "learning_rate", learning_rate, above=0.0)
     require_real("fit", "final_learning_rate", final_learning_rate, least=0.0, optional=True)
     require_real("fit", "max_norm", max_norm, least=0.0, optional=True)
-
-
-def _restore(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Adam,
-    own: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> tuple[int, list[float]]:
-    tensors, about = read_tensors(path)
-    losses, epoch = about.pop("losses", None), about.pop("epoch", None)
-    more = about.pop("more", None)  # older checkpoints do not say
-    require_same_settings(path, about, own)
-    if more is not None:
-        require_same_settings(path, more, settings)
-    epoch = require_step(path, epoch, own["epochs"])
-    if not isinstance(losses, list) or len(losses) != epoch:
-        raise FileFormatError(f"{path}: expected one loss for each epoch. Delete it to train from the start.")
-    unpack(path, tensors, network.state_dict(), optimizer)
-    return epoch, losses

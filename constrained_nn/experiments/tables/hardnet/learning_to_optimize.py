@@ -181,37 +181,37 @@ class LearningToOptimize(Experiment):
             y = torch.from_numpy(np.stack([program.solve(one) for one in x.numpy()]))
             return self._measure(program, x, y) | {"test_ms": 1e3 * (time.process_time() - start)}
         resumed = (directory / "checkpoint.safetensors").exists()
-        network, enforcement = self.train(row, int(seed or 0), directory)
+        network, method = self.train(row, int(seed or 0), directory)
         took = {} if resumed else {"train_seconds": time.process_time() - start}
         x = torch.from_numpy(program.test)
         times = []
         with torch.no_grad():
             for _ in range(10):
                 start = time.process_time()
-                y = enforcement.decide(network(x), program.set(x))
+                y = method.decide(network(x), program.set(x))
                 times.append(1e3 * (time.process_time() - start))
         metrics = self._measure(program, x, y)  # pyright: ignore[reportPossiblyUnboundVariable]
         return metrics | {"test_ms": sorted(times)[5]} | took
 
     def train(self, row: str, seed: int, directory: Path) -> tuple[Any, Any]:
-        """Trained network and its enforcement."""
+        """Trained network and its method."""
         import torch
 
         from constrained_nn.layers import Completion, HardNetAffine
-        from constrained_nn.training import Completed, Correction, Layer, Penalty, fit
+        from constrained_nn.training import DC3, Completed, HardNet, Soft, Unconstrained, fit
 
         program = published_program()
         layer = HardNetAffine()
         x = torch.from_numpy(program.train[: self.samples])
-        enforcement = {
-            "none": lambda: Penalty(),
-            "soft": lambda: Penalty(weight=10.0),
+        method = {
+            "none": lambda: Unconstrained(),
+            "soft": lambda: Soft(weight=10.0),
             "dc3": lambda: Completed(
                 weight=10.0,
                 complete=Completion(torch.from_numpy(program.C), program.free.tolist()),
-                free=Correction(corrections=10, step=1e-7, momentum=0.5),
+                free=DC3(corrections=10, step=2e-7, normalized=False),
             ),
-            "hardnet": lambda: Layer(
+            "hardnet": lambda: HardNet(
                 layer, weight=10.0, warmup=min(100, self.epochs // 2), factor=layer.factor(program.set(x[:1]))
             ),
         }[row]()
@@ -220,9 +220,9 @@ class LearningToOptimize(Experiment):
         def loss(epoch: int, x: torch.Tensor) -> torch.Tensor:
             raw = network(x)
             set = program.set(x)
-            y = enforcement.decide(raw, set, epoch)
-            on = isinstance(enforcement, Layer) and enforcement.share(epoch) == 1.0
-            penalty = 0.0 if on else enforcement.penalty(raw, y, set)  # zero where the layer is on
+            y = method.decide(raw, set, epoch)
+            on = isinstance(method, HardNet) and method.share(epoch) == 1.0
+            penalty = 0.0 if on else method.penalty(raw, y, set, epoch)  # zero where the layer is on
             return (program.objective(y) + penalty).sum()
 
         saved = directory / "checkpoint.safetensors"
@@ -237,7 +237,7 @@ class LearningToOptimize(Experiment):
             checkpoint=saved,
             every=20,
         )
-        return network, enforcement
+        return network, method
 
     def _measure(self, program: Program, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
         residual = program.set(x).residual(y).abs()

@@ -95,24 +95,24 @@ class ManyRows(Experiment):
         }
 
     def train(self, row: str, seed: int, directory: Path) -> tuple[Any, Any]:
-        """Trained network and its enforcement."""
+        """Trained network and its method."""
         import torch
 
         from constrained_nn.layers import HardNetAffine
-        from constrained_nn.training import Correction, Layer, Penalty, fit, make_backbone
+        from constrained_nn.training import DC3, HardNet, Soft, Unconstrained, fit, make_backbone
 
         network = make_backbone(INPUTS, OUTPUTS, (64, 64), seed, torch.float64)
         method = {
-            "none": Penalty(),
-            "soft": Penalty(weight=10.0),
-            "dc3": Correction(weight=10.0),
-            "hardnet": Layer(HardNetAffine(), distance_weight=0.1),
+            "none": Unconstrained(),
+            "soft": Soft(weight=10.0),
+            "dc3": DC3(corrections=10, step=0.02, normalized=False, weight=10.0),
+            "hardnet": HardNet(HardNetAffine(), distance_weight=0.1),
         }[row]
 
         def loss(epoch: int, x: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
             raw, set = network(x), self.set(x)
             y = method.decide(raw, set, epoch)
-            return ((y - goal).square().sum(-1) + method.penalty(raw, y, set)).sum()
+            return ((y - goal).square().sum(-1) + method.penalty(raw, y, set, epoch)).sum()
 
         saved = directory / "checkpoint.safetensors"
         data = self.data(200, seed=100)

@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 from constrained_nn.experiments.runner import Column, Comparison, Experiment, Published, Row
 from constrained_nn.files import ordinary
 
-TASK = "unicycle-obstacles"
-
 
 def _row(name: str, label: str, cost: tuple, worst: float, mean: float, count: float, **more: Any) -> Row:
     published = {
@@ -116,16 +114,16 @@ class SafeControl(Experiment):
         return evaluate(task, _fixed(row, task), task.published_starts()["test"]).metrics
 
     def _config(self, row: str, seed: int) -> Any:
-        from constrained_nn.training import TrainConfig
+        from constrained_nn.training import TrainConfig, make_method
+        from control_envs.tasks import UnicycleObstacles
 
         method = "dc3" if row == "dc3-published" else row
         options: dict[str, Any] = {} if row in ("none", "hardnet") else {"warmup": 400}
         if row == "dc3-published":
             options |= {"step": 1e-7, "normalized": False}
         return TrainConfig(
-            TASK,
-            method,
-            options,
+            UnicycleObstacles(),
+            make_method(method, options),
             self.steps[row],
             seed=seed,
             learning_rate=1e-3,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -109,7 +110,7 @@ class Piecewise(Experiment):
         }
 
     def train(self, row: str, seed: int, directory: Path) -> tuple[Any, Any, float]:
-        """Trained network, its enforcement, and seconds of processor time."""
+        """Trained network, its method, and seconds of processor time."""
         import numpy as np
         import torch
 
@@ -120,30 +121,31 @@ class Piecewise(Experiment):
         goal = torch.from_numpy(self.target(x.squeeze(-1).numpy()))
         set = self.set(x)
         network = make_backbone(1, 1, (200, 200), seed, torch.float64)
-        enforcement = self.enforcement(row)
+        method = self.method(row)
 
         def loss(epoch: int, x: torch.Tensor) -> torch.Tensor:
             raw = network(x)
-            y = enforcement.decide(raw, set, epoch)
-            return ((y.squeeze(-1) - goal).square() + enforcement.penalty(raw, y, set)).sum()
+            y = method.decide(raw, set, epoch)
+            return ((y.squeeze(-1) - goal).square() + method.penalty(raw, y, set, epoch)).sum()
 
         start = time.process_time()
         saved = directory / "checkpoint.safetensors"
         fit(network, [x], loss, epochs=self.epochs, learning_rate=1e-4, seed=seed, checkpoint=saved)
-        return network, enforcement, time.process_time() - start
+        return network, method, time.process_time() - start
 
-    def enforcement(self, row: str) -> Any:
+    def method(self, row: str) -> Any:
         """The method of a row."""
         from constrained_nn.layers import HardNetAffine, HardNetConvex
-        from constrained_nn.training import Correction, Layer, Penalty
+        from constrained_nn.training import DC3, HardNet, Soft, Unconstrained
 
+        dc3 = partial(DC3, corrections=10, step=0.02, normalized=False, weight=10.0)
         return {
-            "none": lambda: Penalty(),
-            "soft": lambda: Penalty(weight=10.0),
-            "dc3-published": lambda: Correction(weight=10.0, wrong_lower_sign=True),
-            "dc3": lambda: Correction(weight=10.0),
-            "hardnet": lambda: Layer(HardNetAffine(), weight=10.0, warmup=self.warmup),
-            "hardnet-convex": lambda: Layer(HardNetConvex(), weight=10.0, warmup=self.warmup),
+            "none": lambda: Unconstrained(),
+            "soft": lambda: Soft(weight=10.0),
+            "dc3-published": lambda: dc3(wrong_lower_sign=True),
+            "dc3": lambda: dc3(),
+            "hardnet": lambda: HardNet(HardNetAffine(), weight=10.0, warmup=self.warmup),
+            "hardnet-convex": lambda: HardNet(HardNetConvex(), weight=10.0, warmup=self.warmup),
         }[row]()
 
     def grid(self) -> torch.Tensor:
