@@ -23,9 +23,9 @@ def command(
 ) -> None:
     """Time one step of a Fourier neural operator on 64 x 64 points with and without ECO, and count violated bounds.
 
-    The operator has four layers and 20 modes, float32; the energy is diagonal, its condition computed in float64.
-    The random steps have 16 components, states and proposals of energies over twelve decades; their bounds are
-    checked in extended precision.
+    The operator has four layers and 20 modes, float32; the energy is diagonal, its condition
+    computed in float64. The random steps have 16 components, states and proposals of energies over
+    twelve decades; their bounds are checked in extended precision.
     """
     prepare_torch(device, threads)
     from rich.console import Console

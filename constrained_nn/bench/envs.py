@@ -27,7 +27,8 @@ def command(
 ) -> None:
     """Count steps per second of processor time: the single environment, and the vector environment on tensors.
 
-    The task's own integrator; every step with observation, reward, constraints and `info`; resets are not timed.
+    The task's own integrator; every step with observation, reward, constraints and `info`; resets
+    are not timed.
     """
     prepare_torch(device, threads)
     from rich.console import Console

@@ -10,7 +10,8 @@ import typer
 
 from constrained_nn.options import Device, Threads, prepare_torch
 
-# How many times faster than SCS with a problem built each time, and than Clarabel with compiled parameters.
+# How many times faster than SCS with a problem built each time, and than Clarabel with compiled
+# parameters.
 BARS = {"ellipsoid": (30.0, 5.0), "controller": (10.0, 3.0)}
 
 
@@ -26,9 +27,10 @@ def command(
 ) -> None:
     """Time the layer against SCS and Clarabel through cvxpy, per sample, on random proposals (no trained network).
 
-    `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns) with the published systems.
-    The solvers get the published problems (largest `log det P`; least trace of `Q`) and, compiled, the layer's own (the
-    nearest point). CPU milliseconds; every rival also runs on one thread.
+    `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns) with the
+    published systems. The solvers get the published problems (largest `log det P`; least trace of
+    `Q`) and, compiled, the layer's own (the nearest point). CPU milliseconds; every rival also runs
+    on one thread.
     """
     prepare_torch(device, threads)
     from rich.console import Console

@@ -30,9 +30,9 @@ def command(
 ) -> None:
     """Enforce a batch of unicycle plans of ten steps (50 numbers, 60 rows), forward and backward.
 
-    The published layer (500 iterations on the tape of autograd, float32) is measured on a part and scaled linearly
-    in batch and iterations; in full it takes about 20 GB. Ours run in float64 to 1e-10. Each runs in its own
-    process on one thread; CPU seconds.
+    The published layer (500 iterations on the tape of autograd, float32) is measured on a part and
+    scaled linearly in batch and iterations; in full it takes about 20 GB. Ours run in float64 to
+    1e-10. Each runs in its own process on one thread; CPU seconds.
     """
     record = run(batch, published_batch, published_iterations, out)
     from rich.console import Console

@@ -44,9 +44,10 @@ def command(
 ) -> None:
     """Time Euclidean projections of a batch, forward and backward, beside other differentiable layers.
 
-    Workloads (float64): w1s 20 variables and 40 rows, one matrix; w1b the same with a matrix for each element; w2
-    100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50 rows (the data of DC3 and
-    Pi-net). Each peer runs in its own process, on one thread; times are the least CPU milliseconds.
+    Workloads (float64): w1s 20 variables and 40 rows, one matrix; w1b the same with a matrix for
+    each element; w2 100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50
+    rows (the data of DC3 and Pi-net). Each peer runs in its own process, on one thread; times are
+    the least CPU milliseconds.
     """
     record = run(device, _names(peers), workloads.split(","), batch, out, timeout)
     from rich.console import Console

@@ -12,7 +12,8 @@ import typer
 
 from constrained_nn.options import Device, Threads, prepare_torch
 
-# Bars: CPU seconds of 1,024 continuous equations with n = 6, m = 2; residual; error of the gradient.
+# Bars: CPU seconds of 1,024 continuous equations with n = 6, m = 2; residual; error of the
+# gradient.
 BAR_SECONDS, BAR_RESIDUAL, BAR_GRADIENT = 0.1, 1e-10, 1e-7
 _SEED = 0
 
@@ -28,9 +29,9 @@ def command(
 ) -> None:
     """Time continuous and discrete Riccati equations, forward and backward, beside SciPy one at a time.
 
-    Random problems (float64, seed 0) for speed; 1,000 random and 200 badly scaled ones (units of the states apart by
-    10^6, time by 10^4, weights by 10^8 and 10^6) for the residual; the gradient against the adjoint rule on SciPy's
-    solution.
+    Random problems (float64, seed 0) for speed; 1,000 random and 200 badly scaled ones (units of
+    the states apart by 10^6, time by 10^4, weights by 10^8 and 10^6) for the residual; the gradient
+    against the adjoint rule on SciPy's solution.
     """
     prepare_torch(device, threads)
     from rich.console import Console

@@ -25,8 +25,8 @@ def command(
 ) -> None:
     """Time a 50-step rollout with HardNet-Aff in the loop, forward and backward, against the network alone.
 
-    The yardstick is the backbone's own evaluations on the very inputs of the rollout, forward and backward, in
-    the same run. Also the time of one enforced control at batch 1.
+    The yardstick is the backbone's own evaluations on the very inputs of the rollout, forward and
+    backward, in the same run. Also the time of one enforced control at batch 1.
     """
     prepare_torch(device, threads)
     from rich.console import Console

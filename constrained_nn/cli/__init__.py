@@ -1,7 +1,8 @@
 """The command line: one module a command, none of which loads torch before it runs.
 
-The module `constrained_nn.cli.NAME` has the function `command`, which is the command NAME; so have the
-modules of `constrained_nn.bench` for `bench NAME`. A new command is a new file and its name below.
+The module `constrained_nn.cli.NAME` has the function `command`, which is the command NAME; so have
+the modules of `constrained_nn.bench` for `bench NAME`. A new command is a new file and its name
+below.
 """
 
 from __future__ import annotations

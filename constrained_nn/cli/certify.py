@@ -54,15 +54,16 @@ def command(
 ) -> None:
     """Certify a controller: layer rows in exact arithmetic (proof), the closed loop by sampling (sampled).
 
-    A folder with a record is proved as what it is: decisions under matrix inequalities (`decisions.safetensors`), a
-    closed loop with a Lyapunov function (`loop.json`), a network with a set of outputs (`network.json`), a learned
-    evolution (`evolution.safetensors`), a model that is stable by construction (`stable_model.json`), a barrier for
-    held inputs (`barrier.json`).
+    A folder with a record is proved as what it is: decisions under matrix inequalities
+    (`decisions.safetensors`), a closed loop with a Lyapunov function (`loop.json`), a network with
+    a set of outputs (`network.json`), a learned evolution (`evolution.safetensors`), a model that
+    is stable by construction (`stable_model.json`), a barrier for held inputs (`barrier.json`).
 
-    Before that a counterexample is searched for, by gradient steps on the start state; one that is found ends all.
+    Before that a counterexample is searched for, by gradient steps on the start state; one that is
+    found ends all.
 
-    Exit code 0: every claim holds; 3: a counterexample was found (printed, and kept in the file); 2: bad input,
-    a crash, or inconclusive.
+    Exit code 0: every claim holds; 3: a counterexample was found (printed, and kept in the file);
+    2: bad input, a crash, or inconclusive.
     """
     from constrained_nn.evidence import certify, fresh_starts, write
     from constrained_nn.evidence.claims import record_in

@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Check a certificate from its file alone, in a process of its own with limits on time and memory.
 
-    Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 3: a counterexample, which is
-    printed; 2: inconclusive, damaged, or out of time or memory.
+    Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 3: a
+    counterexample, which is printed; 2: inconclusive, damaged, or out of time or memory.
     """
     lines, code = run_limited(
         "constrained_nn.cli.check:check_file",

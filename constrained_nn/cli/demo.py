@@ -29,9 +29,9 @@ def command(
 ) -> None:
     """Train HardNet-Aff and its rivals on the unicycle among obstacles, and compare them.
 
-    A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all trajectories and
-    an animation. It deletes nothing: a folder that holds anything is refused, that of an earlier demo goes on with
-    --resume.
+    A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all
+    trajectories and an animation. It deletes nothing: a folder that holds anything is refused, that
+    of an earlier demo goes on with --resume.
     """
     from constrained_nn.cli.shell import metrics_table, training_progress
     from constrained_nn.files import write_values

@@ -59,9 +59,9 @@ def command(
 ) -> None:
     """Measure published tables again: our numbers beside the published ones.
 
-    Writes NAME.json (with command, seeds, commit and machine) and NAME.md. An interrupted run continues
-    with --resume and ends with the same numbers. Exit code 0: done; 3: a comparison with published
-    arrays disagrees; 2: bad input, or a cell failed; 130: interrupted.
+    Writes NAME.json (with command, seeds, commit and machine) and NAME.md. An interrupted run
+    continues with --resume and ends with the same numbers. Exit code 0: done; 3: a comparison with
+    published arrays disagrees; 2: bad input, or a cell failed; 130: interrupted.
     """
     from constrained_nn.experiments import available, load
 

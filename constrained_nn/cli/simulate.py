@@ -32,7 +32,8 @@ def command(
 ) -> None:
     """Simulate a run's controller in float64 and print what it cost and whether it was safe.
 
-    In a folder with a `loop.json`, `barrier.json` or `network.json` it repeats the counterexample of `certify`.
+    In a folder with a `loop.json`, `barrier.json` or `network.json` it repeats the counterexample
+    of `certify`.
     """
     prepare_torch(device, threads)
     if _repeats(run, start):

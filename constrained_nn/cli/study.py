@@ -28,9 +28,9 @@ def command(
 ) -> None:
     """Compare methods × tasks × scenarios × seeds, or the rows of an experiment, in parallel processes.
 
-    Finished cells are kept: run the same command again to continue after an interruption. Exit code 0:
-    all cells are finished; 2: bad input, or a cell failed, is unfinished, or holds runs that diverged;
-    130: interrupted.
+    Finished cells are kept: run the same command again to continue after an interruption. Exit code
+    0: all cells are finished; 2: bad input, or a cell failed, is unfinished, or holds runs that
+    diverged; 130: interrupted.
     """
     from constrained_nn.experiments.study import RowsSpec, read_study
 

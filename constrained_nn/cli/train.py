@@ -47,8 +47,8 @@ def command(
 ) -> None:
     """Train a controller on a task, through its own closed loop.
 
-    Writes settings, checkpoint, log, weights and test results to the folder. An interrupted run goes on with
-    --resume and ends with the same numbers.
+    Writes settings, checkpoint, log, weights and test results to the folder. An interrupted run
+    goes on with --resume and ends with the same numbers.
     """
     prepare_torch(device, threads)
     from constrained_nn.cli.shell import metrics_table

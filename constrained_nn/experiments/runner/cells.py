@@ -1,10 +1,10 @@
 """One driver of cells, for `reproduce` and `study`.
 
-A cell is one piece of work with a folder of its own: one row of a table or one method, with one seed.
-What it found is one file in that folder, whole or absent, with a digest; a cell is finished when that
-file says so for the cell's settings. So an interruption costs only the cells that were running, and
-whatever started them, the same command goes on. A cell that fails says why and is not tried again
-until the next command.
+A cell is one piece of work with a folder of its own: one row of a table or one method, with one
+seed. What it found is one file in that folder, whole or absent, with a digest; a cell is finished
+when that file says so for the cell's settings. So an interruption costs only the cells that were
+running, and whatever started them, the same command goes on. A cell that fails says why and is not
+tried again until the next command.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Cell:
         title: For people.
         labels: What tells it from the other cells, as JSON values; kept with its result.
         settings: Everything that determines its numbers, as JSON values.
-        folder: Its own; it holds the result, and whatever `run` needs to go on after an interruption.
+        folder: Its own; it holds the result, and whatever `run` needs to go on after an
+            interruption.
         run: The work, called with the folder; its result is JSON values. It is pickled to run in
             another process, together with the objects it was made of.
         group: Cells of the same group are never run at once; None: any may be.
@@ -87,8 +88,8 @@ class Outcome:
     Args:
         cell: The cell.
         status: `done`, `failed` or `unfinished`.
-        values: What its result file holds: labels, status, commit, versions, seconds, and what `run`
-            found or the `error`; empty for one that is unfinished.
+        values: What its result file holds: labels, status, commit, versions, seconds, and what
+            `run` found or the `error`; empty for one that is unfinished.
     """
 
     cell: Cell

@@ -18,8 +18,8 @@ def earlier_cells(experiment: Experiment, files: Sequence[Path]) -> dict[Key, di
     """Finished cells of result files by row and seed; each keeps the commit and the versions that made it.
 
     Raises:
-        FileFormatError: A file is no result of this experiment with these settings, has a row that the experiment
-            lacks, or has other numbers than an earlier file for the same cell.
+        FileFormatError: A file is no result of this experiment with these settings, has a row that
+            the experiment lacks, or has other numbers than an earlier file for the same cell.
     """
     found: dict[Key, dict[str, Any]] = {}
     rows = [row.name for row in experiment.rows]

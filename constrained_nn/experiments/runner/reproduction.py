@@ -44,20 +44,23 @@ def reproduce(
 
     Args:
         experiment: The experiment.
-        runs: Folder for the cells; each has its own folder in it, with what a later resumption needs.
+        runs: Folder for the cells; each has its own folder in it, with what a later resumption
+            needs.
         seeds: Seeds of the seeded rows; default those of the experiment.
         rows: Names of the rows to run; default all. The others keep what an earlier run found.
         resume: Keep finished cells and continue interrupted ones.
         fresh: Begin anew; the folder that an earlier run left is renamed, and nothing is deleted.
         reference: Folder with published arrays to compare with.
-        earlier: Result files whose finished cells are kept where `runs` has none; their seeds are added.
-        jobs: Processes at a time, of one thread each; None: in this process, one cell after another.
+        earlier: Result files whose finished cells are kept where `runs` has none; their seeds are
+            added.
+        jobs: Processes at a time, of one thread each; None: in this process, one cell after
+            another.
         report: Called with one line of progress at a time.
 
     Raises:
         UnknownNameError: A row does not exist.
-        FileFormatError: `runs` holds cells and neither `resume` nor `fresh` is given, or they or those
-            of a file in `earlier` were made with other settings.
+        FileFormatError: `runs` holds cells and neither `resume` nor `fresh` is given, or they or
+            those of a file in `earlier` were made with other settings.
         ValueError: A seed is negative or occurs twice, or no row depends on a seed.
     """
     chosen = choose_rows(experiment, rows)

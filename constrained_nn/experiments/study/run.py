@@ -32,8 +32,8 @@ def run_study(
 ) -> list[Outcome]:
     """Run what is not finished yet, `jobs` processes at a time, and return the outcome of every cell.
 
-    Finished cells are kept; failed ones are tried again. On an interruption the processes are ended,
-    their checkpoints stay, and KeyboardInterrupt goes on to the caller.
+    Finished cells are kept; failed ones are tried again. On an interruption the processes are
+    ended, their checkpoints stay, and KeyboardInterrupt goes on to the caller.
     """
     cells = study_cells(spec, out, measure)
     return run_cells(cells, jobs=jobs, report=report, describe=_describe_costs)

@@ -160,7 +160,8 @@ def read_study(path: Path) -> StudySpec | RowsSpec:
     """The study in a YAML file: of methods on tasks, or of the rows of an `experiment`.
 
     Raises:
-        FileFormatError: The file is missing, is not YAML, or does not describe a study; the message says where.
+        FileFormatError: The file is missing, is not YAML, or does not describe a study; the message
+            says where.
     """
     try:
         size = path.stat().st_size

@@ -134,11 +134,13 @@ def _difference(
 def interval(values: np.ndarray, spec: StudySpec, *, share: bool = False) -> tuple[float, float, float]:
     """Mean of `values` `(seeds, starts)` with a percentile bootstrap interval.
 
-    Seeds and start states are drawn with replacement, independently of each other, and with the same draws for
-    every method and metric. With one seed the interval covers the choice of start states alone.
+    Seeds and start states are drawn with replacement, independently of each other, and with the
+    same draws for every method and metric. With one seed the interval covers the choice of start
+    states alone.
 
-    A share that is 0 or 1 in all runs has no spread to resample; its other end is the Clopper-Pearson bound for
-    as many trials as there are start states (more seeds of the same states are not counted as more trials).
+    A share that is 0 or 1 in all runs has no spread to resample; its other end is the
+    Clopper-Pearson bound for as many trials as there are start states (more seeds of the same
+    states are not counted as more trials).
     """
     chosen_seeds, chosen_starts = (_resampled(count, spec.resamples) for count in values.shape)
     means = np.einsum("rs,si,ri->r", chosen_seeds, values, chosen_starts, optimize=True)

@@ -167,7 +167,8 @@ class Recorded(Experiment):
         errors: Names of the columns with an error.
 
     Raises:
-        ValueError: A count is not whole or too small, a time is not positive, or a time is not whole in steps.
+        ValueError: A count is not whole or too small, a time is not positive, or a time is not
+            whole in steps.
     """
 
     epochs: int = 300

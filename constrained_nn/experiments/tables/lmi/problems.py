@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from constrained_nn.sets import LMI
 
 ALPHA = 0.1
-# (smallest, largest |eigenvalue|, spread of the disturbance input); second table: eigenvalues of both signs
+# (smallest, largest |eigenvalue|, spread of the disturbance input); second table: eigenvalues of
+# both signs
 STABLE = {"train": (0.5, 5.0, 1.0), "slow": (0.05, 0.5, 1.0), "large": (0.5, 5.0, 3.0)}
 JOINT = {"train": (0.1, 1.0), "ood": (0.3, 1.5)}
-# Draws whose unstable part is less controllable than this are discarded, as unstabilizable in practice.
+# Draws whose unstable part is less controllable than this are discarded, as unstabilizable in
+# practice.
 STABILIZABLE = 1e-2
 
 
