@@ -86,6 +86,8 @@ def run(
                 raise ValueError(
                     f"bench projection: expected a {what} among {', '.join(known)}, got '{name}'."
                 )
+    if device != "cpu" and not any(peer.startswith("constrained_nn") for peer in peers):
+        raise ValueError("--device: of no use without a peer of ours, constrained_nn. Leave it out.")
     for peer in peers:
         if not find_spec(MODULES[peer]):
             raise ValueError(

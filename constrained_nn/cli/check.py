@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli.shell import limit_memory, run_limited, unlimited_memory
+from constrained_nn.cli.shell import limit_memory, refuse_options, run_limited, unlimited_memory
 
 # what a certificate of 64 MiB needs, several times over
 Seconds = Annotated[float, typer.Option(help="Time budget; a check that needs longer is killed: no verdict.")]
@@ -26,6 +26,7 @@ class Accept(StrEnum):
 
 
 def command(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Certificate written by `certify`.")],
     accept: Annotated[Accept, typer.Option(help="Weakest grade that may count as holding.")] = Accept.proof,
     replay: Annotated[
@@ -43,6 +44,8 @@ def command(
     Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 3: a
     counterexample, which is printed; 2: inconclusive, damaged, or out of time or memory.
     """
+    if not replay:
+        refuse_options(context, ("run",), "nothing is repeated without --replay")
     lines, code = run_limited(
         "constrained_nn.cli.check:check_file",
         {

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli.shell import fail
+from constrained_nn.cli.shell import fail, refuse_options
 from constrained_nn.options import Device, RunFolder, Seed, Threads, prepare_torch
 
 
 def command(
+    context: typer.Context,
     run: RunFolder,
     starts: Annotated[str, typer.Option(help="test: the published test states; fresh: new ones.")] = "test",
     start: Annotated[
@@ -35,17 +36,26 @@ def command(
     In a folder with a `loop.json`, `barrier.json` or `network.json` it repeats the counterexample
     of `certify`.
     """
-    prepare_torch(device, threads)
-    if _repeats(run, start):
+    record = _record_to_repeat(run)
+    if record is not None:
+        unused = ("starts", "count", "seed", "figure", "gif", "device")
+        refuse_options(context, unused, f"of no use for {record.name}")
+        prepare_torch("cpu", threads)
+        _repeat(record, start)
         return
+    if starts not in ("test", "fresh"):
+        fail(f"--starts: expected test or fresh, got '{starts}'.")
+    if start is not None:
+        refuse_options(context, ("starts", "count", "seed"), "of no use beside --start")
+    elif starts == "test":
+        refuse_options(context, ("count", "seed"), "for --starts fresh only")
+    prepare_torch(device, threads)
     import numpy as np
     import torch
 
     from constrained_nn.cli.shell import metrics_table
     from constrained_nn.training import evaluate, load_run
 
-    if starts not in ("test", "fresh"):
-        fail(f"--starts: expected test or fresh, got '{starts}'.")
     loaded = load_run(run, device=device)
     if start is not None:
         x0, starts = np.array([_state(start, loaded.task)]), "given"
@@ -69,18 +79,22 @@ def command(
         typer.echo(f"counterexample: g > 0 for one of {names}; smallest -g = {margin:.6g}")
 
 
-def _repeats(folder: Path, start: str | None) -> bool:
-    """Print what becomes of a counterexample in a folder with a record; False for a folder without."""
+def _record_to_repeat(folder: Path) -> Path | None:
+    """The record in a folder, if a counterexample to its claims can be repeated."""
     from constrained_nn.evidence.claims import REPEATS, record_in
 
     record = record_in(folder)
-    if record is None or record.name not in REPEATS:
-        return False
+    return record if record is not None and record.name in REPEATS else None
+
+
+def _repeat(record: Path, start: str | None) -> None:
+    """Print what becomes of a counterexample."""
+    from constrained_nn.evidence.claims import REPEATS
+
     if start is None:
-        fail(f"--start: expected the numbers that `certify` printed, to be repeated with {record.name}.")
+        fail(f"--start: expected the numbers that `certify` printed, to repeat with {record.name}.")
     for line in REPEATS[record.name](record, _numbers(start)):
         typer.echo(line)
-    return True
 
 
 def _numbers(text: str) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import sys
@@ -154,7 +155,9 @@ def one_line(error: BaseException) -> str:
     """What to say of an error."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}. What was finished is kept; free space or choose another folder."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = " What was finished is kept; free some space, or choose another folder."
+        return f"{where}{error.strerror}.{remedy if full else ''}"
     if isinstance(error, MemoryError):
         return "not enough memory. Ask for less at a time."
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
