@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 _ESCAPES |= {"^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
 
 
-def print_table(
+def make_table(
     headings: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
     title: str = "",
     caption: str = "",
-    width: int = 120,
-) -> None:
-    """Print a table whose first column is names and whose others are numbers.
+    text: Collection[str] = (),
+) -> Table:
+    """A table for a terminal.
 
     Args:
         headings: One a column; a line break in one is kept.
         rows: Cells as text.
         title: Line above.
         caption: Line below.
-        width: Characters a line where the output is not a terminal.
+        text: Headings of columns that hold words, as the first one does; the others hold numbers.
     """
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title or None, caption=caption or None)
     for k, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if k else "left")
+        table.add_column(heading, justify="left" if not k or heading in text else "right")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if Console().is_terminal else width).print(table)
+    return table
+
+
+def print_tables(*tables: Table, width: int = 110) -> None:
+    """Print tables; `width` is the length of a line where the output is not a terminal."""
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else width)
+    for table in tables:
+        console.print(table)
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from constrained_nn.printing import print_table
+from constrained_nn.printing import make_table, print_tables
 
 # metric -> heading, format
 COLUMNS = (
@@ -23,7 +23,7 @@ COLUMNS = (
 def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str = "") -> None:
     """Print one row a method; a missing number is shown as such."""
     caption = "violations: time integrals of relu(Au - b), mean over runs"
-    print_table(*metrics_cells(results), title=title, caption=caption)
+    print_tables(make_table(*metrics_cells(results), title=title, caption=caption), width=120)
 
 
 def metrics_cells(
