@@ -81,7 +81,7 @@ def refuse_taken(kind: Kind[Any], name: str, known: Iterable[str]) -> None:
     who = ["constrained-nn itself", *who] if name in known else who
     if len(who) > 1:
         raise ValueError(
-            f"the name '{name}' of {_a(kind.word)} is taken: {' and '.join(who)} have one of this name. "
+            f"the name '{name}' of {_a(kind.word)} is taken: {' and '.join(who)} have one of that name. "
             f"Rename or uninstall one of them."
         )
 

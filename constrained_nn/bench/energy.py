@@ -1,4 +1,4 @@
-"""`constrained-nn bench energy`: what the energy condition costs beside a neural operator, and whether it holds."""
+"""`constrained-nn bench energy`: what the energy condition costs, and whether it holds."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def command(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time one step of a Fourier neural operator on 64 x 64 points with and without ECO, and count violated bounds.
+    """Time a step of a Fourier neural operator with and without ECO, and count violated bounds.
 
-    The operator has four layers and 20 modes, float32; the energy is diagonal, its condition
-    computed in float64. The random steps have 16 components, states and proposals of energies over
-    twelve decades; their bounds are checked in extended precision.
+    The operator has 64 x 64 points, four layers and 20 modes, in float32; the energy is diagonal,
+    its condition computed in float64. The random steps have 16 components, states and proposals of
+    energies over twelve decades; their bounds are checked in extended precision.
     """
     prepare_torch(device, threads)
     costs = [cost(width, batch, repeats, device) for width in (32, 128) for batch in (1, 8)]
@@ -38,7 +38,7 @@ def command(
 
 
 def cost(width: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
-    """Milliseconds (of the CPU, or on the wall for a GPU) of a forward pass with and without the layer, in turns."""
+    """CPU milliseconds (wall, for a GPU) of a forward pass with and without the layer, in turns."""
     import torch
 
     from constrained_nn.certificates import DiagonalEnergy
@@ -87,7 +87,7 @@ def _Given(proposal: Any) -> Any:
 
 
 def violations(name: str, condition: str, steps: int) -> dict[str, Any]:
-    """Violated bounds among random steps, and the largest energy relative to its bound, in extended precision."""
+    """Violated bounds among random steps, and the largest energy relative to its bound."""
     import numpy as np
     import torch
 

@@ -26,10 +26,10 @@ def command(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Count steps per second of processor time: the single environment, and the vector environment on tensors.
+    """Count steps per second of processor time, of the single and of the vector environment.
 
-    The task's own integrator; every step with observation, reward, constraints and `info`; resets
-    are not timed.
+    The vector environment works on tensors. The task's own integrator; every step with observation,
+    reward, constraints and `info`; resets are not timed.
     """
     prepare_torch(device, threads)
     records = [single(task, min(10 * steps, 2000), repeats)]

@@ -26,7 +26,7 @@ def command(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time the layer against SCS and Clarabel through cvxpy, per sample, on random proposals (no trained network).
+    """Time the layer against SCS and Clarabel through cvxpy, per sample, on random proposals.
 
     `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns) with the
     published systems. The solvers get the published problems (largest `log det P`; least trace of
@@ -153,7 +153,7 @@ def _least(function: Any, repeats: int) -> float:
 
 
 def ratios(record: dict[str, Any]) -> tuple[float, float]:
-    """How many times faster ours is than SCS built each time and than the faster compiled Clarabel."""
+    """How many times faster ours is than SCS built each time, and than compiled Clarabel."""
     ours = record["rows"][0]["ms"]
     scs = min(r["ms"] for r in record["rows"] if r["peer"] == "SCS, built each time")
     clarabel = min(r["ms"] for r in record["rows"] if r["peer"] == "Clarabel, compiled")

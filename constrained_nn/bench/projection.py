@@ -1,4 +1,4 @@
-"""`constrained-nn bench projection`: exact batched projections beside whichever rivals are installed."""
+"""`constrained-nn bench projection`: exact batched projections beside the installed rivals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def command(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one peer on one workload.")] = 400.0,
     out: Out = None,
 ) -> None:
-    """Time Euclidean projections of a batch, forward and backward, beside other differentiable layers.
+    """Time Euclidean projections of a batch, forward and backward, beside other layers.
 
     Workloads (float64): w1s 20 variables and 40 rows, one matrix; w1b the same with a matrix for
     each element; w2 100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50
@@ -80,7 +80,7 @@ def run(
                     f"bench projection: expected a {what} among {', '.join(known)}, got '{name}'."
                 )
     if device != "cpu" and not any(peer.startswith("constrained_nn") for peer in peers):
-        raise ValueError("--device: of no use without a peer of ours, constrained_nn. Leave it out.")
+        raise ValueError("--device has no effect without the peer constrained_nn. Leave it out.")
     for peer in peers:
         if not find_spec(MODULES[peer]):
             raise ValueError(

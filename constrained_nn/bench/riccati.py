@@ -28,7 +28,7 @@ def command(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time continuous and discrete Riccati equations, forward and backward, beside SciPy one at a time.
+    """Time continuous and discrete Riccati equations, forward and backward, beside SciPy.
 
     Random problems (float64, seed 0) for speed; 1,000 random and 200 badly scaled ones (units of
     the states apart by 10^6, time by 10^4, weights by 10^8 and 10^6) for the residual; the gradient
@@ -142,7 +142,7 @@ def measure(equation: str, batch: int, n: int, m: int, repeats: int, device: str
 
 
 def judge(equation: str, which: str, device: str) -> dict[str, Any]:
-    """Solved and flagged elements, the worst residual of the solved ones, and how often SciPy reaches 1e-10."""
+    """Counts of solved and flagged elements, the worst residual, and how often SciPy reaches 1e-10."""
     import torch
 
     from constrained_nn.solvers import solve_care, solve_dare
@@ -180,7 +180,7 @@ def _scipy(equation: str, A, B, Q, R) -> np.ndarray:
 
 
 def _adjoints(equation: str, arrays, exact, weight):
-    """Gradients of `Σ weight P` in `A, B, Q, R` by the adjoint rule, with SciPy's Lyapunov solvers."""
+    """Gradients of `Σ weight P` in `A, B, Q, R` by the adjoint rule, with SciPy's solvers."""
     from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
 
     for i, X in enumerate(exact):

@@ -1,4 +1,4 @@
-"""`constrained-nn bench rollout`: what the layer costs in a closed loop, against the network alone."""
+"""`constrained-nn bench rollout`: what the layer costs in a closed loop."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def command(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time a 50-step rollout with HardNet-Aff in the loop, forward and backward, against the network alone.
+    """Time a rollout with HardNet-Aff in the loop, forward and backward, and the network alone.
 
-    The yardstick is the backbone's own evaluations on the very inputs of the rollout, forward and
-    backward, in the same run. Also the time of one enforced control at batch 1.
+    The rollout has 50 steps. The yardstick is the backbone's own evaluations on the very inputs of
+    the rollout, forward and backward, in the same run. Also the time of one enforced control at
+    batch 1.
     """
     prepare_torch(device, threads)
     records = [measure(dtype, states, repeats, run, device) for dtype in BARS]

@@ -23,7 +23,7 @@ class Grade(StrEnum):
 
 Run = Annotated[
     Path,
-    typer.Argument(help="Folder of a finished training run, or with a record that is to be proved."),
+    typer.Argument(help="Folder of a finished training run, or with a record to be proved."),
 ]
 Starts = Annotated[
     int | None,
@@ -61,15 +61,17 @@ def command(
     out: Annotated[Path | None, typer.Option(help="File; default RUN/certificate.json.")] = None,
     threads: Threads = 1,
 ) -> None:
-    """Certify a controller: layer rows in exact arithmetic (proof), the closed loop by sampling (sampled).
+    """Certify a controller: rows of its layer (proof), and its closed loop (sampled).
+
+    The proof is in exact arithmetic, the sampling comes with a bound on the probability of failure.
 
     A folder with a record is proved as what it is: decisions under matrix inequalities
     (`decisions.safetensors`), a closed loop with a Lyapunov function (`loop.json`), a network with
     a set of outputs (`network.json`), a learned evolution (`evolution.safetensors`), a model that
     is stable by construction (`stable_model.json`), a barrier for held inputs (`barrier.json`).
 
-    Before that it searches for a counterexample by gradient steps on the start state, and ends if it
-    finds one.
+    Before that it searches for a counterexample by gradient steps on the start state, and ends if
+    it finds one.
 
     Exit code 0: every claim holds; 3: a counterexample was found (printed, and kept in the file);
     2: bad input, a crash, or inconclusive.
@@ -134,7 +136,8 @@ def _certify_run(
 
 
 def _fail_to_write(target: Path, error: OSError) -> NoReturn:
-    fail(f"could not write {target}: {error.strerror}. Free some space, or name another file with --out.")
+    remedy = "Free some space, or name another file with --out."
+    fail(f"could not write {target}: {error.strerror}. {remedy}")
 
 
 def _search(subject: Any, run: Path, count: int, seed: int) -> None:
@@ -146,7 +149,8 @@ def _search(subject: Any, run: Path, count: int, seed: int) -> None:
     if worst is None:
         return
     if not worst.is_counterexample:
-        typer.echo(f"searched {worst.tried} start states: worst margin {worst.margin:.4g}, no counterexample")
+        margin = f"worst margin {worst.margin:.4g}"
+        typer.echo(f"searched {worst.tried} start states: {margin}, no counterexample")
         return
     state = ", ".join(
         f"{q.name} = {v!r}" for q, v in zip(subject.task.plant.state, worst.state.tolist(), strict=True)
@@ -170,15 +174,15 @@ def _refuse_for_record(context: typer.Context, grade: Grade, record: Path) -> No
     if grade is Grade.sampled:
         fail(f"--grade sampled: {record.name} is proved, not sampled. Leave it out.")
     names = ("starts", "runs", "seed", "confidence", "search", *_UNUSED.get(record.name, ()))
-    refuse_options(context, names, f"of no use for {record.name}")
+    refuse_options(context, names, f"has no effect on {record.name}")
 
 
 def _refuse_for_run(context: typer.Context, grade: Grade, run: Path) -> None:
-    refuse_options(context, ("seconds", "jobs"), f"of no use for {run.name}")
+    refuse_options(context, ("seconds", "jobs"), "has no effect on a training run")
     if grade is Grade.proof:
-        refuse_options(context, ("runs", "confidence"), "of no use for --grade proof")
+        refuse_options(context, ("runs", "confidence"), "has no effect with --grade proof")
     elif grade is Grade.sampled:
-        refuse_options(context, ("starts",), "of no use for --grade sampled")
+        refuse_options(context, ("starts",), "has no effect with --grade sampled")
 
 
 def _certify_record(path: Path, target: Path, seconds: float, jobs: int) -> dict[str, Any]:
@@ -214,7 +218,7 @@ def _point(certificate: dict[str, Any], path: Path) -> None:
 
 
 def _repeat(path: Path, start: list[float]) -> None:
-    """A counterexample in hexadecimal and decimal, and the command that repeats it, where there is one."""
+    """Print a counterexample in hexadecimal and decimal, and the command that repeats it, if any."""
     from constrained_nn.evidence.claims import REPEATS
     from constrained_nn.verify import encode
 
@@ -246,9 +250,12 @@ def load_subject(run: Path) -> Any:
     from constrained_nn.evidence import Subject
     from constrained_nn.training import load_run
 
-    loaded = load_run(run)
-    weights = run / "policy.safetensors"
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "none"
+    try:
+        loaded = load_run(run)
+        weights = run / "policy.safetensors"
+        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "none"
+    except OSError as error:
+        fail(f"{run} cannot be read: {error.strerror}.")
     loaded.controller.eval()
     return Subject(
         loaded.task,

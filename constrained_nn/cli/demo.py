@@ -31,7 +31,7 @@ def command(
 
     A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all
     trajectories and an animation. It deletes nothing: a folder that holds anything is refused, that
-    of an earlier demo goes on with --resume.
+    of an earlier demo needs --resume.
     """
     from constrained_nn.cli.shell import metrics_table
     from constrained_nn.files import write_values
@@ -48,7 +48,7 @@ def command(
     metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
     if fast:
         typer.echo(
-            "--fast trains a tenth of the steps: this shows that it runs, not how good the methods are."
+            "--fast trains a tenth of the steps: it shows that all runs, not how good the methods are."
         )
     typer.echo(f"figure: {figure}\nanimation: {animation}\nnumbers: {out / 'result.json'}")
 
@@ -104,7 +104,7 @@ def _evaluate(out: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 
 def _refuse_other_files(out: Path, resume: bool) -> None:
-    """Nothing of the user's may be deleted or overwritten: a folder is empty, or that of a demo which is resumed."""
+    """Refuse a folder with anything in it but a demo to be resumed: the user's files are not ours."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -114,10 +114,12 @@ def _refuse_other_files(out: Path, resume: bool) -> None:
     earlier = any((out / name / "config.json").exists() for name in (*LEARNED, *FIXED))
     if not earlier:
         fail(
-            f"--out: expected an empty folder or an earlier demo, found other files in {out}. Choose another --out."
+            f"--out: expected an empty folder or an earlier demo, found other files in {out}. "
+            f"Choose another --out."
         )
     if not resume:
         fail(
-            f"--out: expected an empty folder, found an earlier demo in {out}. Pass --resume to finish or to show it, "
+            f"--out: expected an empty folder, found an earlier demo in {out}. Pass --resume to "
+            f"finish or show it, "
             f"or choose another --out."
         )

@@ -32,14 +32,14 @@ def command(
     every: Annotated[bool, typer.Option("--all", help="Run every experiment.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished cells and run the rest.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew; what an earlier run left is moved aside.")
+        bool, typer.Option("--fresh", help="Start over; what an earlier run left is moved aside.")
     ] = False,
     reference: Annotated[
         Path | None, typer.Option(help="Folder with the authors' published arrays, to compare with.")
     ] = None,
     earlier: Annotated[
         list[Path] | None,
-        typer.Option(help="Result file (NAME.json) whose finished cells are kept; may be given again."),
+        typer.Option(help="Result file NAME.json whose finished cells are kept; may be repeated."),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 1,2,3 or 1:6.")] = None,
     rows: Annotated[str | None, typer.Option(help="Run only these rows, separated by commas.")] = None,
@@ -72,9 +72,9 @@ def command(
     if resume and fresh:
         fail("--resume and --fresh exclude each other.")
     if every:
-        refuse_options(context, ("earlier", "rows"), "goes with one experiment, not with --all")
+        refuse_options(context, ("earlier", "rows"), "is for one experiment, not for --all")
     if jobs > 1:
-        refuse_options(context, ("threads",), "each of several --jobs has one thread")
+        refuse_options(context, ("threads",), "has no effect on several --jobs: each has one thread")
     if fast:
         if is_given(context, "out") and out == RESULTS:
             fail(f"--out: {RESULTS} is for measured tables, not for --fast. Choose another folder.")

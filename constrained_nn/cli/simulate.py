@@ -19,7 +19,8 @@ def command(
     start: Annotated[
         str | None,
         typer.Option(
-            help="One start state (and proposal, of a barrier): decimals or hexadecimal floats, blanks between."
+            help="One start state (for a barrier also a proposal): decimals or hexadecimal floats, "
+            "with spaces between them."
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of fresh start states.")] = 100,
@@ -39,16 +40,16 @@ def command(
     record = _record_to_repeat(run)
     if record is not None:
         unused = ("starts", "count", "seed", "figure", "gif", "device")
-        refuse_options(context, unused, f"of no use for {record.name}")
+        refuse_options(context, unused, f"has no effect on {record.name}")
         prepare_torch("cpu", threads)
         _repeat(record, start)
         return
     if starts not in ("test", "fresh"):
         fail(f"--starts: expected test or fresh, got '{starts}'.")
     if start is not None:
-        refuse_options(context, ("starts", "count", "seed"), "of no use beside --start")
+        refuse_options(context, ("starts", "count", "seed"), "has no effect beside --start")
     elif starts == "test":
-        refuse_options(context, ("count", "seed"), "for --starts fresh only")
+        refuse_options(context, ("count", "seed"), "has no effect with --starts test")
     prepare_torch(device, threads)
     import numpy as np
     import torch
@@ -63,8 +64,10 @@ def command(
         x0 = loaded.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
     else:
         x0 = loaded.task.sample_starts(np.random.default_rng(seed), count)
-    evaluation = evaluate(loaded.task, loaded.controller.double(), torch.as_tensor(x0, device=device))
-    metrics_table({loaded.config.method: evaluation.metrics}, title=f"{len(x0)} {starts} start states")
+    x0 = torch.as_tensor(x0, device=device)
+    evaluation = evaluate(loaded.task, loaded.controller.double(), x0)
+    title = f"{len(x0)} {starts} start states"
+    metrics_table({loaded.config.method: evaluation.metrics}, title=title)
     states = {loaded.config.method: evaluation.trajectory.x.cpu().numpy()}
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
@@ -88,7 +91,7 @@ def _record_to_repeat(folder: Path) -> Path | None:
 
 
 def _repeat(record: Path, start: str | None) -> None:
-    """Print what becomes of a counterexample."""
+    """Print how a counterexample turns out."""
     from constrained_nn.evidence.claims import REPEATS
 
     if start is None:
@@ -99,10 +102,11 @@ def _repeat(record: Path, start: str | None) -> None:
 
 def _numbers(text: str) -> list[float]:
     try:
-        values = [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
+        words = text.replace(",", " ").lower().split()
+        values = [float.fromhex(v) if "0x" in v else float(v) for v in words]
     except ValueError:
         fail(f"--start: expected numbers, got '{text}'.")
-    if not all(map(math.isfinite, values)):  # a record would say of it "not in the box", which is no answer
+    if not all(map(math.isfinite, values)):  # a record would answer only "not in the box"
         fail(f"--start: expected finite numbers, got '{text}'.")
     return values
 

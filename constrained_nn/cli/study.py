@@ -35,7 +35,7 @@ def command(
     from constrained_nn.experiments.study import RowsSpec, read_study
 
     if report_only:
-        refuse_options(context, ("jobs",), "nothing runs with --report-only")
+        refuse_options(context, ("jobs",), "has no effect with --report-only")
     spec = read_study(file)
     folder = out or Path("runs/study") / file.stem
     study = _rows if isinstance(spec, RowsSpec) else _methods

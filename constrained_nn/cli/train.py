@@ -82,13 +82,13 @@ def command(
 
 
 def _refuse_unknown(context: typer.Context, task: str, method: str, options: dict[str, Any]) -> None:
-    """Refuse a task, a method or an option that there is none of, and what the method ignores."""
+    """Refuse an unknown task, method or option, and what the method would ignore."""
     from constrained_nn.training import make_method
     from control_envs.tasks import make_task
 
     make_task(task)
     if not make_method(method, options).learns:
-        refuse_options(context, _LEARNING, f"the method '{method}' learns nothing")
+        refuse_options(context, _LEARNING, f"has no effect on the method '{method}', which learns nothing")
 
 
 def _train(config: Any, out: Path, resume: bool, device: str, writer: Any, quiet: bool) -> None:

@@ -194,7 +194,7 @@ def test_result_file_that_does_not_fit_is_refused(tmp_path):
         r"other settings \(budget\)": [_file(tmp_path / "a.json", result | {"settings": {"budget": 9}})],
         "expected a result of walk, got one of swim": [_file(tmp_path / "b.json", result | {"name": "swim"})],
         "other numbers for row 'walk', seed 1": [good, _file(tmp_path / "c.json", other)],
-        "has a row 'run', which walk has not": [_file(tmp_path / "d.json", renamed)],
+        "has a row 'run', which walk lacks": [_file(tmp_path / "d.json", renamed)],
         "expected a result as `reproduce` writes it": [_file(tmp_path / "e.json", {"cells": [3]})],
         "cannot be read": [tmp_path / "absent.json"],
     }.items():

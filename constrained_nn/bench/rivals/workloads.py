@@ -103,7 +103,7 @@ NAMES = ("w1s", "w1b", "w2", "dc3")
 
 
 def reference(work: Workload) -> tuple[np.ndarray, np.ndarray]:
-    """Projections and derivatives `dL/dpoint`, one element at a time, by an algorithm that is not ours.
+    """Projections and derivatives `dL/dpoint`, one at a time, by an algorithm that is not ours.
 
     Least-distance programming: the equalities are eliminated by their null space, the multipliers
     are those of a non-negative least-squares problem (Lawson and Hanson, chapter 23), and a QR of

@@ -1,7 +1,6 @@
 """Work on files of others in a process of its own, which is killed when it takes too much time or memory.
 
-An interruption inside one process waits for a long step in C to end, and a limit on memory would
-hit the caller too.
+An interruption inside one process waits for a long step in C to end, and a limit on memory would hit the caller too.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ def run_limited(
         seconds: Time from when our own code is loaded; then the process is killed.
         megabytes: Memory beyond that of our own code. Linux alone enforces it.
 
-    Anything but an answer in time ends the command: that it was killed, ran out of memory or failed
-    is no verdict.
+    Anything but an answer in time ends the command: that it was killed, ran out of memory or failed is no verdict.
     """
     if not 0 < seconds <= MOST_SECONDS:
         fail(f"--seconds: expected more than 0 and at most {MOST_SECONDS:g}, got {seconds:g}.")
@@ -48,8 +46,7 @@ def run_limited(
         "megabytes": megabytes,
         "parent": os.getpid(),
     }
-    # -P and the path of this process: the child imports what this one would, and nothing from the
-    # current folder
+    # -P and the path of this process: the child imports what this one would, and nothing from the current folder
     path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _CODE],

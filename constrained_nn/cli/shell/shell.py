@@ -1,9 +1,8 @@
-"""How commands begin and end: arguments that mean something, one clear line, and an exit code; never a traceback."""
+"""How commands begin and end: sensible arguments, one clear line, an exit code, no traceback."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import sys
@@ -76,11 +75,11 @@ def refuse_options(context: typer.Context, names: Iterable[str], why: str) -> No
     Args:
         context: Of the command.
         names: Names of its parameters.
-        why: What makes them useless, after "--name: ".
+        why: The predicate of the message, such as "has no effect with --all".
     """
     for name in names:
         if is_given(context, name):
-            fail(f"--{name.replace('_', '-')}: {why}. Leave it out.")
+            fail(f"--{name.replace('_', '-')} {why}. Leave it out.")
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -89,7 +88,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def _refuse_meaningless(name: str, value: Any) -> None:
-    """A number that sets no limit, or a file that may never end."""
+    """Refuse a number that sets no limit, and a file that may never end."""
     if isinstance(value, float) and not math.isfinite(value):
         fail(f"--{name}: expected a finite number, got {value}. Leave it out for its default.")
     for path in value if isinstance(value, list | tuple) else (value,):
@@ -100,7 +99,7 @@ def _refuse_meaningless(name: str, value: Any) -> None:
 
 
 def _refuse_empty(args: list[str]) -> None:
-    """An empty argument is a variable that was not set; as a path it would mean this folder."""
+    """Refuse an empty argument: a variable was not set, and as a path it would mean this folder."""
     for before, argument in zip(["", *args], args, strict=False):
         name, equals, value = argument.partition("=")
         if not argument.strip():
@@ -120,7 +119,7 @@ def _exit_code(code: Any) -> int:
 
 
 def _after_output(code: int) -> int:
-    """The exit code, once everything that was printed has arrived; a verdict that nobody could read does not count."""
+    """The exit code once all output has arrived; a verdict that nobody could read does not count."""
     output = sys.stdout
     if output is None:
         return code
@@ -155,9 +154,7 @@ def one_line(error: BaseException) -> str:
     """What to say of an error."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = " What was finished is kept; free some space, or choose another folder."
-        return f"{where}{error.strerror}.{remedy if full else ''}"
+        return f"{where}{error.strerror}. What was finished is kept; free space or choose another folder."
     if isinstance(error, MemoryError):
         return "not enough memory. Ask for less at a time."
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

@@ -3,8 +3,8 @@
 A cell is one piece of work with a folder of its own: one row of a table or one method, with one
 seed. What it found is one file in that folder, whole or absent, with a digest; a cell is finished
 when that file says so for the cell's settings. So an interruption costs only the cells that were
-running, and whatever started them, the same command goes on. A cell that fails says why and is not
-tried again until the next command.
+running, and whatever started them, the same command continues. A cell that fails says why and is
+not tried again until the next command.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Cell:
         title: For people.
         labels: What tells it from the other cells, as JSON values; kept with its result.
         settings: Everything that determines its numbers, as JSON values.
-        folder: Its own; it holds the result, and whatever `run` needs to go on after an
+        folder: Its own; it holds the result, and whatever `run` needs to continue after an
             interruption.
         run: The work, called with the folder; its result is JSON values. It is pickled to run in
             another process, together with the objects it was made of.
@@ -103,7 +103,7 @@ class Outcome:
 
 
 def read_outcome(cell: Cell) -> Outcome:
-    """The outcome of a cell, from its folder; a file that is damaged or of other settings is none."""
+    """The outcome of a cell, from its folder; a damaged file or other settings count for nothing."""
     try:
         values = read_values(cell.folder / RESULT)
         status = values["status"]

@@ -46,7 +46,7 @@ def run_in_processes(
         jobs: Largest number of processes.
         begin: Called here just before a process starts.
         end: Called here when a process has ended, with words on how.
-        group: Two of the same group are never run at once; None is no group.
+        group: Two of the same group are never run at once; None: it is in no group.
         start: Starts a process; tests have their own.
 
     Raises:
@@ -83,7 +83,7 @@ def _how_it_ended(process: BaseProcess) -> str:
 
 @contextmanager
 def _interruption_held() -> Iterator[None]:
-    """Ctrl-C waits until a new process has its work and is known to us; the process inherits the mask."""
+    """Hold Ctrl-C until a new process is known to us; the process inherits the mask."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -96,7 +96,7 @@ def _interruption_held() -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A child reads this when it loads its libraries."""
+    """Give a new process one thread; it reads this when it loads its libraries."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

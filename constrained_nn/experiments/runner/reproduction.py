@@ -49,7 +49,7 @@ def reproduce(
         seeds: Seeds of the seeded rows; default those of the experiment.
         rows: Names of the rows to run; default all. The others keep what an earlier run found.
         resume: Keep finished cells and continue interrupted ones.
-        fresh: Begin anew; the folder that an earlier run left is renamed, and nothing is deleted.
+        fresh: Start over; the folder that an earlier run left is renamed, and nothing is deleted.
         reference: Folder with published arrays to compare with.
         earlier: Result files whose finished cells are kept where `runs` has none; their seeds are
             added.
@@ -153,7 +153,7 @@ def _prepare_folder(experiment: Experiment, runs: Path, *, resume: bool, fresh: 
         if not resume:
             raise FileFormatError(
                 f"{runs} holds an earlier run of {experiment.name}. Pass --resume to continue it, "
-                f"--fresh to move it aside and begin anew, or --runs to work elsewhere."
+                f"--fresh to move it aside and start over, or --runs to work elsewhere."
             )
         if changed := changed_settings(read_values(saved), experiment.settings()):
             raise FileFormatError(
@@ -236,7 +236,7 @@ def _table(
 
 
 def _summary(experiment: Experiment, row: Row, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation, or median and range, over the finished seeds, and which are missing."""
+    """Mean and deviation, or median and range, over the finished seeds, and which are missing."""
     done = [r for r in results if r["status"] == DONE]
     ours: dict[str, Any] = {}
     for column in experiment.columns:
@@ -265,6 +265,6 @@ def _summary(experiment: Experiment, row: Row, results: list[dict[str, Any]]) ->
 
 
 def json_number(value: float | None) -> float | str:
-    """A JSON number, or the name of one that JSON cannot hold; None is what a result file has for NaN."""
+    """A JSON number, or the name of one that JSON cannot hold; None stands for NaN."""
     value = float("nan" if value is None else value)
     return value if math.isfinite(value) else str(value)

@@ -79,7 +79,7 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 
 def _missing(row: dict[str, Any]) -> str:
-    """How many cells of a row are in no mean; nothing where all of them are missing, which every number says."""
+    """How many cells of a row are in no mean; nothing where all are missing: every number says so."""
     missing = [
         f"{len(row[key])} of {row['cells']} {words}"
         for key, words in (("failed", "failed"), ("not_run", "not run"))

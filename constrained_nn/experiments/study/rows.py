@@ -77,7 +77,7 @@ def run_rows(spec: RowsSpec, out: Path, *, jobs: int, report: Report = print) ->
 
 
 def write_rows(spec: RowsSpec, out: Path, command: str) -> tuple[dict[str, Any], list[Path]]:
-    """The table of what is finished, and the files written: the table as JSON and Markdown, and figures."""
+    """The table of what is finished, and the files written: JSON, Markdown and figures."""
     experiment = spec.load()
     result = _reproduce(spec, out, rows=[], report=lambda line: None)
     if spec.rows is not None:

@@ -33,7 +33,7 @@ def run_study(
     """Run what is not finished yet, `jobs` processes at a time, and return the outcome of every cell.
 
     Finished cells are kept; failed ones are tried again. On an interruption the processes are
-    ended, their checkpoints stay, and KeyboardInterrupt goes on to the caller.
+    ended, their checkpoints stay, and KeyboardInterrupt reaches the caller.
     """
     cells = study_cells(spec, out, measure)
     return run_cells(cells, jobs=jobs, report=report, describe=_describe_costs)

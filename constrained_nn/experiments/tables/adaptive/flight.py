@@ -229,7 +229,7 @@ class Recorded(Experiment):
 
     @property
     def directions(self) -> Callable[[Tensor], Tensor] | None:
-        """`x -> (..., d, m)`: directions in which an input can act; this hook's default None is all."""
+        """`x -> (..., d, m)`: directions in which an input can act; None, the default, is all."""
         return None
 
     def settings(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Hard constraints behind the adaptive controller: an input box, and a region to keep out of in any wind of a range."""
+"""Hard constraints behind the adaptive controller: an input box, and a disc to keep out of."""
 
 from __future__ import annotations
 

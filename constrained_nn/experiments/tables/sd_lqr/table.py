@@ -123,7 +123,7 @@ class RegulatorExperiment(Experiment):
         return self._metrics(errors) | {"fell_back": fell_back} | self.more(row, make, directory)
 
     def more(self, row: str, make: Callable[..., Any], directory: Path) -> dict[str, float]:
-        """Further metrics of a row; this hook's default is none."""
+        """Further metrics of a row; none by default."""
         return {}
 
     # --- training --------------------------------------------------------------------------------------------

@@ -218,7 +218,7 @@ def train(
 ) -> list[float]:
     """Adam from 1e-3 to 2e-5 in float32; of each model the weights with the best validation loss are kept.
 
-    Batches and pairs are functions of seed and step, so that an interrupted run goes on with
+    Batches and pairs are functions of seed and step, so that an interrupted run continues with
     identical results. Returns the validation loss, mean over the models, of every step (measured
     every 50).
     """
