@@ -1,7 +1,7 @@
 """Finding an object by what a user wrote: a name, `module:OBJECT` or `file.py:OBJECT`.
 
-The library passes objects; a name on the command line or in a study is only a way to find one. It is
-one of ours, one that an installed package offers as an entry point, or a place to import from.
+The library passes objects; a name on the command line or in a study is only a way to find one. It
+is one of ours, one that an installed package offers as an entry point, or a place to import from.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ def find(kind: Kind[T], spec: str, known: Mapping[str, T | str]) -> T:
     Args:
         kind: What it must be.
         spec: A name in `known`, the name of an entry point, `module:OBJECT` or `file.py:OBJECT`.
-        known: Our own, by name; a string is `module:OBJECT`, which is imported only when it is asked for.
+        known: Our own, by name; a string is `module:OBJECT`, which is imported only when it is
+            asked for.
 
     Raises:
-        UnknownNameError: There is no such name, module, file or attribute; the message suggests the nearest.
+        UnknownNameError: There is no such name, module, file or attribute; the message suggests the
+            nearest.
         FileFormatError: Importing raises, or what was found is of another kind.
         ValueError: Two of `known` and the entry points have this name.
     """
@@ -79,7 +81,7 @@ def refuse_taken(kind: Kind[Any], name: str, known: Iterable[str]) -> None:
     who = ["constrained-nn itself", *who] if name in known else who
     if len(who) > 1:
         raise ValueError(
-            f"the name '{name}' of {_a(kind.word)} is taken: {' and '.join(who)} have one of this name. "
+            f"the name '{name}' of {_a(kind.word)} is taken: {' and '.join(who)} have one of that name. "
             f"Rename or uninstall one of them."
         )
 
@@ -100,7 +102,8 @@ _PREFIX = "constrained_nn_file_"
 def loaded_files() -> tuple[str, ...]:
     """The files that `find` has imported in this process.
 
-    An object that was found in a file unpickles in another process only after `load_file` has run there.
+    An object that was found in a file unpickles in another process only after `load_file` has run
+    there.
     """
     modules = [module for name, module in sys.modules.items() if name.startswith(_PREFIX)]
     return tuple(str(module.__file__) for module in modules)

@@ -1,14 +1,15 @@
-"""`constrained-nn bench energy`: what the energy condition costs beside a neural operator, and whether it holds."""
+"""`constrained-nn bench energy`: what the energy condition costs, and whether it holds."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from constrained_nn.bench.figures import Out, with_origin, write_figures
 from constrained_nn.options import Device, Threads, prepare_torch
+from constrained_nn.printing import make_table, print_tables
 
 BAR = 0.05  # share of the operator's forward time that the layer may add
 _GRID, _MODES, _CHUNK, _COMPONENTS = 64, 20, 20_000, 16
@@ -17,40 +18,27 @@ _GRID, _MODES, _CHUNK, _COMPONENTS = 64, 20, 20_000, 16
 def command(
     steps: Annotated[int, typer.Option(min=1, help="Random steps of each dtype.")] = 10**7,
     repeats: Annotated[int, typer.Option(min=3, help="Repetitions; the least time counts.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time one step of a Fourier neural operator on 64 x 64 points with and without ECO, and count violated bounds.
+    """Time a step of a Fourier neural operator with and without ECO, and count violated bounds.
 
-    The operator has four layers and 20 modes, float32; the energy is diagonal, its condition computed in float64.
-    The random steps have 16 components, states and proposals of energies over twelve decades; their bounds are
-    checked in extended precision.
+    The operator has 64 x 64 points, four layers and 20 modes, in float32; the energy is diagonal,
+    its condition computed in float64. The random steps have 16 components, states and proposals of
+    energies over twelve decades; their bounds are checked in extended precision.
     """
     prepare_torch(device, threads)
-    from rich.console import Console
-
-    from constrained_nn.files import commit, machine, versions, write_json
-
     costs = [cost(width, batch, repeats, device) for width in (32, 128) for batch in (1, 8)]
     pairs = (("float64", "float64"), ("float32", "float64"), ("float32", "float32"))
     counts = [violations(state, condition, steps) for state, condition in pairs]
-    for table in tables(costs, counts):
-        Console(width=110).print(table)
-    if out is not None:
-        whole = {
-            "benchmark": "energy",
-            "threads": threads,
-            "device": device,
-            "costs": costs,
-            "violations": counts,
-        }
-        write_json(out, whole | {"commit": commit(), "versions": versions(), "machine": machine()})
-        typer.echo(f"wrote {out}")
+    print_tables(*tables(costs, counts))
+    run = {"threads": threads, "device": device}
+    write_figures(out, with_origin("energy", **run, costs=costs, violations=counts))
 
 
 def cost(width: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
-    """Milliseconds (of the CPU, or on the wall for a GPU) of a forward pass with and without the layer, in turns."""
+    """CPU milliseconds (wall, for a GPU) of a forward pass with and without the layer, in turns."""
     import torch
 
     from constrained_nn.certificates import DiagonalEnergy
@@ -99,7 +87,7 @@ def _Given(proposal: Any) -> Any:
 
 
 def violations(name: str, condition: str, steps: int) -> dict[str, Any]:
-    """Violated bounds among random steps, and the largest energy relative to its bound, in extended precision."""
+    """Violated bounds among random steps, and the largest energy relative to its bound."""
     import numpy as np
     import torch
 
@@ -149,36 +137,36 @@ def violations(name: str, condition: str, steps: int) -> dict[str, Any]:
 
 def tables(costs: list[dict[str, Any]], counts: list[dict[str, Any]]) -> list[Any]:
     """The figures, with the bar."""
-    from rich.table import Table
-
-    first = Table(title=f"FNO, {_MODES} modes, {_GRID} x {_GRID} points: least ms of a forward pass")
-    for heading in ("width", "batch", "operator", "with ECO", "the layer alone", "overhead"):
-        first.add_column(heading, justify="right")
-    for c in costs:
-        times = (f"{c[k]:.3f}" for k in ("operator_ms", "model_ms", "layer_ms"))
-        first.add_row(str(c["width"]), str(c["batch"]), *times, f"{100 * c['overhead']:.1f} %")
     met = all(c["overhead"] <= BAR for c in costs)
-    first.caption = f"bar: at most {100 * BAR:g} %: {'met' if met else 'missed'}"
-    second = Table(title=f"random steps in {_COMPONENTS} components, checked in extended precision")
-    for heading in (
-        "states",
-        "condition",
-        "steps",
-        "changed",
-        "violated",
-        "V(x+) / bound - 1 at most",
-        "kept free",
-    ):
-        second.add_column(heading, justify="right")
-    for c in counts:
-        cells = (
-            c["dtype"],
-            c["condition"],
-            f"{c['steps']:,}",
-            f"{c['active']:,}",
-            str(c["violated"]),
-            f"{c['worst']:.2e}",
-            f"{c['room']:g}",
-        )
-        second.add_row(*cells)
+    first = make_table(
+        ("width", "batch", "operator", "with ECO", "the layer alone", "overhead"),
+        [
+            (
+                str(c["width"]),
+                str(c["batch"]),
+                *(f"{c[k]:.3f}" for k in ("operator_ms", "model_ms", "layer_ms")),
+                f"{100 * c['overhead']:.1f} %",
+            )
+            for c in costs
+        ],
+        title=f"FNO, {_MODES} modes, {_GRID} x {_GRID} points: least ms of a forward pass",
+        caption=f"bar: at most {100 * BAR:g} %: {'met' if met else 'missed'}",
+    )
+    bound = "V(x+) / bound - 1 at most"
+    second = make_table(
+        ("states", "condition", "steps", "changed", "violated", bound, "kept free"),
+        [
+            (
+                c["dtype"],
+                c["condition"],
+                f"{c['steps']:,}",
+                f"{c['active']:,}",
+                str(c["violated"]),
+                f"{c['worst']:.2e}",
+                f"{c['room']:g}",
+            )
+            for c in counts
+        ],
+        title=f"random steps in {_COMPONENTS} components, checked in extended precision",
+    )
     return [first, second]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from constrained_nn.bench.figures import Out, with_origin, write_figures
 from constrained_nn.bench.rollout import _clock, _time
 from constrained_nn.options import Device, Threads, prepare_torch
+from constrained_nn.printing import make_table, print_tables
 
 BARS = {"single": 8_000, "vector": 2_000_000}
 
@@ -21,44 +22,36 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Control intervals of one repetition.")] = 150,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 7,
     compile: Annotated[str | None, typer.Option(help="Also with this backend of torch.compile.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Count steps per second of processor time: the single environment, and the vector environment on tensors.
+    """Count steps per second of processor time, of the single and of the vector environment.
 
-    The task's own integrator; every step with observation, reward, constraints and `info`; resets are not timed.
+    The vector environment works on tensors. The task's own integrator; every step with observation,
+    reward, constraints and `info`; resets are not timed.
     """
     prepare_torch(device, threads)
-    from rich.console import Console
-    from rich.table import Table
-
-    from constrained_nn.files import commit, machine, versions, write_json
-
     records = [single(task, min(10 * steps, 2000), repeats)]
     for dtype in ("float64", "float32"):
         records += [
             vector(task, num_envs, steps, repeats, dtype, backend, device)
             for backend in (None, compile)[: 1 if compile is None else 2]
         ]
-    table = Table(title=f"{task}, {threads} thread(s), {device}")
-    for heading in ("environment", "copies", "dtype", "compiled by", "env-steps a second", "goal"):
-        table.add_column(heading, justify="right")
-    for r in records:
-        goal = BARS[r["kind"]] if task == "pendulum" else None
-        cells = (
-            r["kind"],
-            str(r["num_envs"]),
-            r["dtype"],
-            r["compile"] or "",
-            f"{r['steps_per_second']:,.0f}",
-        )
-        table.add_row(*cells, "" if goal is None else f">= {goal:,}")
-    Console().print(table)
-    if out is not None:
-        record = {"benchmark": "envs", "task": task, "threads": threads, "device": device, "records": records}
-        write_json(out, record | {"commit": commit(), "versions": versions(), "machine": machine()})
-        typer.echo(f"wrote {out}")
+    heads = ("environment", "copies", "dtype", "compiled by", "env-steps a second", "goal")
+    rows = [(*_cells(r), _goal(task, r)) for r in records]
+    print_tables(make_table(heads, rows, title=f"{task}, {threads} thread(s), {device}"))
+    run = {"task": task, "threads": threads, "device": device}
+    write_figures(out, with_origin("envs", **run, records=records))
+
+
+def _cells(r: dict[str, Any]) -> tuple[str, ...]:
+    rate = f"{r['steps_per_second']:,.0f}"
+    return r["kind"], str(r["num_envs"]), r["dtype"], r["compile"] or "", rate
+
+
+def _goal(task: str, r: dict[str, Any]) -> str:
+    return f">= {BARS[r['kind']]:,}" if task == "pendulum" else ""
 
 
 def single(task: str, steps: int, repeats: int) -> dict[str, Any]:

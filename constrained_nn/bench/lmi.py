@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from constrained_nn.bench.figures import Out, Repeats, with_origin, write_figures
 from constrained_nn.options import Device, Threads, prepare_torch
+from constrained_nn.printing import make_table, print_tables
 
-# How many times faster than SCS with a problem built each time, and than Clarabel with compiled parameters.
+# How many times faster than SCS with a problem built each time, and than Clarabel with compiled
+# parameters.
 BARS = {"ellipsoid": (30.0, 5.0), "controller": (10.0, 3.0)}
 
 
@@ -19,68 +21,41 @@ def command(
     samples: Annotated[
         int, typer.Option(min=1, help="Elements that a conic solver gets; SCS a quarter.")
     ] = 200,
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the least time counts.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    repeats: Repeats = 5,
+    out: Out = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time the layer against SCS and Clarabel through cvxpy, per sample, on random proposals (no trained network).
+    """Time the layer against SCS and Clarabel through cvxpy, per sample, on random proposals.
 
-    `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns) with the published systems.
-    The solvers get the published problems (largest `log det P`; least trace of `Q`) and, compiled, the layer's own (the
-    nearest point). CPU milliseconds; every rival also runs on one thread.
+    `ellipsoid` (orders 3 and 2, 3 unknowns) and `controller` (3 and 2, 5 unknowns) with the
+    published systems. The solvers get the published problems (largest `log det P`; least trace of
+    `Q`) and, compiled, the layer's own (the nearest point). CPU milliseconds; every rival also runs
+    on one thread.
     """
     prepare_torch(device, threads)
-    from rich.console import Console
-
-    from constrained_nn.files import commit, machine, versions, write_json
-
     records = [measure(name, batch, samples, repeats, device) for name in BARS]
-    for record in records:
-        Console(width=110).print(table(record))
-    if out is not None:
-        whole = {"benchmark": "lmi", "threads": threads, "device": device, "records": records}
-        write_json(out, whole | {"commit": commit(), "versions": versions(), "machine": machine()})
-        typer.echo(f"wrote {out}")
+    print_tables(*(table(record) for record in records))
+    how = {"threads": threads, "device": device}
+    write_figures(out, with_origin("lmi", **how, records=records))
 
 
 def measure(name: str, batch: int, samples: int, repeats: int, device: str) -> dict[str, Any]:
     """Milliseconds a sample, violations and distances of every way to solve one problem."""
-    import numpy as np
     import torch
 
     from constrained_nn.experiments.tables.lmi import problems as common
     from constrained_nn.layers import LeastViolation, LMINet
 
     data, set, dim, conic, goal = _problem(name, max(batch, samples))
-    points = torch.randn(len(data[0]), dim, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(7)
+    points = torch.randn(len(data[0]), dim, generator=generator, dtype=torch.float64)
     layer = LMINet(on_failure=LeastViolation()).to(device)
-    y, moved = points[:batch].to(device), set(*(t[:batch].to(device) for t in data))
-
-    def forward() -> Any:
-        with torch.no_grad():
-            return layer.solve(y, moved)
-
-    def both() -> None:
-        leaf = y.clone().requires_grad_()
-        layer.solve(leaf, moved).value.sum().backward()
-
-    solution = forward()
-    proved = moved.certified(solution.value)
-    rows = [
-        {
-            "peer": "LMINet",
-            "problem": "nearest",
-            "ms": _least(forward, repeats) / batch,
-            "violated": 100.0 * (~(proved & solution.ok)).double().mean().item(),
-            "both_ms": _least(both, repeats) / batch,
-            "fallback": 100.0 * (solution.status == 1).double().mean().item(),
-            "steps": int(solution.steps.max()),
-        }
-    ]
+    moved = set(*(t[:batch].to(device) for t in data))
+    rows = [_measure_ours(layer, points[:batch].to(device), moved, repeats)]
     plain = tuple(t[:samples].numpy() for t in data)
     near = (*plain, points[:samples].numpy())
-    runs = [
+    rivals = [
         ("SCS, built each time", goal, "SCS", False, {}, plain),
         ("SCS, compiled", goal, "SCS", True, {"warm_start": False}, plain),
         ("SCS, compiled, warm start", goal, "SCS", True, {"warm_start": True}, plain),
@@ -88,7 +63,7 @@ def measure(name: str, batch: int, samples: int, repeats: int, device: str) -> d
         ("Clarabel, compiled", "nearest", "CLARABEL", True, {}, near),
         ("Clarabel at 1e-12", "nearest", "CLARABEL", True, common.TIGHT, near),
     ]
-    for peer, problem, solver, compiled, options, given in runs:
+    for peer, problem, solver, compiled, options, given in rivals:
         count = max(1, samples // 4) if solver == "SCS" else samples
         values, _, milliseconds = common.run_conic(
             lambda problem=problem: conic(problem),
@@ -97,24 +72,59 @@ def measure(name: str, batch: int, samples: int, repeats: int, device: str) -> d
             compiled,
             **options,
         )
-        part = set(*(t[:count] for t in data))
-        missed = part.violation(torch.from_numpy(values))
-        row = {
-            "peer": peer,
-            "problem": problem,
-            "ms": milliseconds,
-            "violated": 100.0 * (~(missed <= 0)).double().mean().item(),
-            "violated_1e6": 100.0 * (~(missed <= 1e-6)).double().mean().item(),
-        }
+        missed = set(*(t[:count] for t in data)).violation(torch.from_numpy(values))
+        row = {"peer": peer, "problem": problem, "ms": milliseconds}
+        row["violated"] = _percent(~(missed <= 0))  # NaN counts as violated
+        row["violated_1e6"] = _percent(~(missed <= 1e-6))
         if solver == "CLARABEL" and options:
             ours = layer.solve(points[:count].to(device), set(*(t[:count].to(device) for t in data)))
-            both_ok = np.isfinite(values).all(-1) & ours.ok.cpu().numpy()
-            apart = np.abs(ours.value.cpu().numpy() - values).max(-1)
-            relative = apart / (1.0 + np.abs(values).max(-1))
-            row["distance"] = float(np.median(relative[both_ok]))
-            row["distance_99"] = float(np.quantile(relative[both_ok], 0.99))
+            row |= _distances(ours, values)
         rows.append(row)
     return {"workload": name, "batch": batch, "rows": rows, "bars": list(BARS[name])}
+
+
+def _measure_ours(layer: Any, y: Any, set: Any, repeats: int) -> dict[str, Any]:
+    """The row of our layer, on points `y` and as many sets."""
+    import torch
+
+    from constrained_nn.solvers import FoundBy
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return layer.solve(y, set)
+
+    def both() -> None:
+        leaf = y.clone().requires_grad_()
+        layer.solve(leaf, set).value.sum().backward()
+
+    solution = forward()
+    proved = set.certified(solution.value)
+    return {
+        "peer": "LMINet",
+        "problem": "nearest",
+        "ms": _least(forward, repeats) / len(y),
+        "violated": _percent(~(proved & solution.ok)),
+        "both_ms": _least(both, repeats) / len(y),
+        "fallback": _percent(solution.found_by == int(FoundBy.INTERIOR_POINT)),
+        "steps": int(solution.steps.max()),
+    }
+
+
+def _percent(mask: Any) -> float:
+    return 100.0 * mask.double().mean().item()
+
+
+def _distances(ours: Any, values: Any) -> dict[str, float]:
+    """How far ours is from the values of a solver, relative, where both are solved."""
+    import numpy as np
+
+    solved = np.isfinite(values).all(-1) & ours.ok.cpu().numpy()
+    apart = np.abs(ours.value.cpu().numpy() - values).max(-1)
+    relative = (apart / (1.0 + np.abs(values).max(-1)))[solved]
+    return {
+        "distance": float(np.median(relative)),
+        "distance_99": float(np.quantile(relative, 0.99)),
+    }
 
 
 def _problem(name: str, count: int) -> tuple[Any, ...]:
@@ -143,7 +153,7 @@ def _least(function: Any, repeats: int) -> float:
 
 
 def ratios(record: dict[str, Any]) -> tuple[float, float]:
-    """How many times faster ours is than SCS built each time and than the faster compiled Clarabel."""
+    """How many times faster ours is than SCS built each time, and than compiled Clarabel."""
     ours = record["rows"][0]["ms"]
     scs = min(r["ms"] for r in record["rows"] if r["peer"] == "SCS, built each time")
     clarabel = min(r["ms"] for r in record["rows"] if r["peer"] == "Clarabel, compiled")
@@ -152,23 +162,25 @@ def ratios(record: dict[str, Any]) -> tuple[float, float]:
 
 def table(record: dict[str, Any]) -> Any:
     """The figures of one problem, with the bars."""
-    from rich.table import Table
-
-    grid = Table(title=f"{record['workload']}, ours in a batch of {record['batch']}, CPU ms a sample")
-    for heading in ("peer", "problem", "ms", "violated at 0 [%]", "above 1e-6 [%]", "note"):
-        grid.add_column(heading, justify="left" if heading in ("peer", "problem", "note") else "right")
+    rows = []
     for r in record["rows"]:
         note = ""
         if "fallback" in r:
-            note = f"with derivative {r['both_ms']:.3f} ms; interior {r['fallback']:.1f} %; <= {r['steps']} steps"
+            note = f"with derivative {r['both_ms']:.3f} ms; interior {r['fallback']:.1f} %; "
+            note += f"<= {r['steps']} steps"
         if "distance" in r:
             note = f"ours is {r['distance']:.0e} from it (median), {r['distance_99']:.0e} (99 %)"
-        loose = f"{r['violated_1e6']:.1f}" if "violated_1e6" in r else "0.0"
-        grid.add_row(r["peer"], r["problem"], f"{r['ms']:.3f}", f"{r['violated']:.1f}", loose, note)
+        loose = f"{r.get('violated_1e6', 0.0):.1f}"
+        rows.append((r["peer"], r["problem"], f"{r['ms']:.3f}", f"{r['violated']:.1f}", loose, note))
     found, bars = ratios(record), record["bars"]
-    met = all(f >= b for f, b in zip(found, bars, strict=True)) and record["rows"][0]["violated"] == 0
-    grid.caption = (
-        f"{found[0]:.0f} times faster than SCS built each time (bar {bars[0]:g}), {found[1]:.1f} times faster than "
-        f"compiled Clarabel (bar {bars[1]:g}): {'met' if met else 'missed'}"
+    faster = all(f >= b for f, b in zip(found, bars, strict=True))
+    met = faster and record["rows"][0]["violated"] == 0
+    return make_table(
+        ("peer", "problem", "ms", "violated at 0 [%]", "above 1e-6 [%]", "note"),
+        rows,
+        title=f"{record['workload']}, ours in a batch of {record['batch']}, CPU ms a sample",
+        caption=f"{found[0]:.0f} times faster than SCS built each time (bar {bars[0]:g}), "
+        f"{found[1]:.1f} times faster than compiled Clarabel (bar {bars[1]:g}): "
+        f"{'met' if met else 'missed'}",
+        text=("problem", "note"),
     )
-    return grid

@@ -1,4 +1,4 @@
-"""`constrained-nn bench projection`: exact batched projections beside whichever rivals are installed."""
+"""`constrained-nn bench projection`: exact batched projections beside the installed rivals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from constrained_nn.bench.figures import Out, with_origin, write_figures
+from constrained_nn.printing import make_table, print_tables
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,25 +42,19 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Elements in a batch.")] = 256,
     device: Annotated[str, typer.Option(help="Device of our own layer: cpu, cuda, ...")] = "cpu",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one peer on one workload.")] = 400.0,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
 ) -> None:
-    """Time Euclidean projections of a batch, forward and backward, beside other differentiable layers.
+    """Time Euclidean projections of a batch, forward and backward, beside other layers.
 
-    Workloads (float64): w1s 20 variables and 40 rows, one matrix; w1b the same with a matrix for each element; w2
-    100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50 rows (the data of DC3 and
-    Pi-net). Each peer runs in its own process, on one thread; times are the least CPU milliseconds.
+    Workloads (float64): w1s 20 variables and 40 rows, one matrix; w1b the same with a matrix for
+    each element; w2 100 variables, 50 equalities and a box; dc3 100 variables, 50 equalities and 50
+    rows (the data of DC3 and Pi-net). Each peer runs in its own process, on one thread; times are
+    the least CPU milliseconds.
     """
-    record = run(device, _names(peers), workloads.split(","), batch, out, timeout)
-    from rich.console import Console
-
-    for name in workloads.split(","):
-        Console(width=100).print(table(record["records"], name))
-    if out is not None:
-        typer.echo(f"wrote {out}")
-
-
-def _names(peers: str) -> list[str] | None:
-    return None if peers == "all" else peers.split(",")
+    names = workloads.split(",")
+    record = run(device, None if peers == "all" else peers.split(","), names, batch, timeout)
+    print_tables(*(table(record["records"], name) for name in names))
+    write_figures(out, record)
 
 
 def run(
@@ -66,16 +62,14 @@ def run(
     peers: list[str] | None = None,
     workloads: list[str] | None = None,
     batch: int = 256,
-    out: Path | None = None,
     timeout: float = 400.0,
 ) -> dict[str, Any]:
-    """Measure peers (default: all installed) on workloads (default: all); write JSON to `out`.
+    """Measure peers (default: all installed) on workloads (default: all).
 
     Raises:
         ValueError: A peer or workload has no such name, or a peer is not installed.
     """
     from constrained_nn.bench.rivals import MODULES, NAMES
-    from constrained_nn.files import commit, machine, versions, write_json
 
     peers = [p for p, module in MODULES.items() if find_spec(module)] if peers is None else peers
     workloads = list(NAMES) if workloads is None else workloads
@@ -85,6 +79,8 @@ def run(
                 raise ValueError(
                     f"bench projection: expected a {what} among {', '.join(known)}, got '{name}'."
                 )
+    if device != "cpu" and not any(peer.startswith("constrained_nn") for peer in peers):
+        raise ValueError("--device has no effect without the peer constrained_nn. Leave it out.")
     for peer in peers:
         if not find_spec(MODULES[peer]):
             raise ValueError(
@@ -92,16 +88,8 @@ def run(
                 f"extra `bench`, or name other peers with --peers."
             )
     records = [_measured(p, w, batch, device, timeout) for w in workloads for p in peers]
-    record = {
-        "benchmark": "projection",
-        "threads": 1,
-        "records": records,
-        "commit": commit(),
-        "versions": versions() | _peer_versions(peers),
-        "machine": machine(),
-    }
-    if out is not None:
-        write_json(out, record)
+    record = with_origin("projection", threads=1, records=records)
+    record["versions"] |= _peer_versions(peers)
     return record
 
 
@@ -137,29 +125,30 @@ def _peer_versions(peers: list[str]) -> dict[str, str]:
 
 def table(records: list[dict[str, Any]], workload: str) -> Table:
     """The figures of one workload, with our share of the rival's time against its bar."""
-    from rich.table import Table
+    found = [r for r in records if r["workload"] == workload]
+    batch = found[0]["batch"] if found else 0
+    return make_table(
+        ("peer", "forward", "forward+backward", "violation", "distance", "gradient error"),
+        [_cells(r) for r in found],
+        title=f"{workload}, batch {batch}, CPU ms of one thread",
+        caption=verdict(found, workload),
+    )
 
-    rows = [r for r in records if r["workload"] == workload]
-    batch = rows[0]["batch"] if rows else 0
-    grid = Table(title=f"{workload}, batch {batch}, CPU ms of one thread")
-    for heading in ("peer", "forward", "forward+backward", "violation", "distance", "gradient error"):
-        grid.add_column(heading, justify="left" if heading == "peer" else "right")
-    for r in rows:
-        if "error" in r:
-            grid.add_row(r["peer"], "failed", r["error"], "", "", "")
-            continue
-        time = "forward_ms" if r["device"] == "cpu" else "forward_wall_ms"
-        both = "both_ms" if r["device"] == "cpu" else "both_wall_ms"
-        grid.add_row(
-            r["peer"] + ("" if r["device"] == "cpu" else f" ({r['device']})"),
-            f"{r[time]:.2f}",
-            _or_dash(r.get(both), ".2f"),
-            f"{r['violation']:.1e}",
-            _or_dash(r.get("distance"), ".1e"),
-            _or_dash(r.get("gradient_error"), ".1e"),
-        )
-    grid.caption = verdict(rows, workload)
-    return grid
+
+def _cells(r: dict[str, Any]) -> tuple[str, ...]:
+    if "error" in r:
+        return r["peer"], "failed", r["error"], "", "", ""
+    forward, both, where = "forward_ms", "both_ms", ""
+    if r["device"] != "cpu":  # the processor's time says nothing of a GPU
+        forward, both, where = "forward_wall_ms", "both_wall_ms", f" ({r['device']})"
+    return (
+        r["peer"] + where,
+        f"{r[forward]:.2f}",
+        _or_dash(r.get(both), ".2f"),
+        f"{r['violation']:.1e}",
+        _or_dash(r.get("distance"), ".1e"),
+        _or_dash(r.get("gradient_error"), ".1e"),
+    )
 
 
 def _or_dash(value: float | None, how: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from constrained_nn.bench.figures import Out, Repeats, with_origin, write_figures
 from constrained_nn.options import Device, Threads, prepare_torch
+from constrained_nn.printing import make_table, print_tables
 
-# Bars: CPU seconds of 1,024 continuous equations with n = 6, m = 2; residual; error of the gradient.
+# Bars: CPU seconds of 1,024 continuous equations with n = 6, m = 2; residual; error of the
+# gradient.
 BAR_SECONDS, BAR_RESIDUAL, BAR_GRADIENT = 0.1, 1e-10, 1e-7
 _SEED = 0
 
@@ -21,64 +23,46 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Equations in a batch.")] = 1024,
     states: Annotated[int, typer.Option(min=1, help="States n.")] = 6,
     inputs: Annotated[int, typer.Option(min=1, help="Inputs m.")] = 2,
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the least time counts.")] = 7,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    repeats: Repeats = 7,
+    out: Out = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time continuous and discrete Riccati equations, forward and backward, beside SciPy one at a time.
+    """Time continuous and discrete Riccati equations, forward and backward, beside SciPy.
 
-    Random problems (float64, seed 0) for speed; 1,000 random and 200 badly scaled ones (units of the states apart by
-    10^6, time by 10^4, weights by 10^8 and 10^6) for the residual; the gradient against the adjoint rule on SciPy's
-    solution.
+    Random problems (float64, seed 0) for speed; 1,000 random and 200 badly scaled ones (units of
+    the states apart by 10^6, time by 10^4, weights by 10^8 and 10^6) for the residual; the gradient
+    against the adjoint rule on SciPy's solution.
     """
     prepare_torch(device, threads)
-    from rich.console import Console
-    from rich.table import Table
-
-    from constrained_nn.files import commit, machine, versions, write_json
-
     records = [measure(kind, batch, states, inputs, repeats, device) for kind in ("care", "dare")]
-    grid = Table(title=f"{batch} equations, n = {states}, m = {inputs}, CPU ms of {threads} thread(s)")
-    for heading in (
-        "equation",
-        "forward",
-        "with gradient",
-        "SciPy loop",
-        "ratio",
-        "distance",
-        "gradient error",
-    ):
-        grid.add_column(heading, justify="right")
-    for r in records:
-        times = [f"{r[k]:.1f}" for k in ("forward_ms", "both_ms", "scipy_ms")]
-        errors = [f"{r[k]:.1e}" for k in ("distance", "gradient_error")]
-        grid.add_row(r["equation"], *times, f"{r['scipy_ms'] / r['forward_ms']:.0f}", *errors)
-    accuracy = [
-        judge(kind, which, device) for kind in ("care", "dare") for which in ("random", "badly scaled")
+    problems = [(kind, which) for kind in ("care", "dare") for which in ("random", "badly scaled")]
+    accuracy = [judge(kind, which, device) for kind, which in problems]
+    title = f"{batch} equations, n = {states}, m = {inputs}, CPU ms of {threads} thread(s)"
+    print_tables(_table_of_speed(records, title), _table_of_residuals(accuracy))
+    how = {"threads": threads, "device": device}
+    write_figures(out, with_origin("riccati", **how, records=records, accuracy=accuracy))
+
+
+def _table_of_speed(records: list[dict[str, Any]], title: str) -> Any:
+    heads = ("equation", "forward", "with gradient", "SciPy loop", "ratio", "distance")
+    rows = [
+        (
+            r["equation"],
+            *(f"{r[k]:.1f}" for k in ("forward_ms", "both_ms", "scipy_ms")),
+            f"{r['scipy_ms'] / r['forward_ms']:.0f}",
+            *(f"{r[k]:.1e}" for k in ("distance", "gradient_error")),
+        )
+        for r in records
     ]
-    judged = Table(title="relative residual")
-    for heading in (
-        "equation",
-        "problems",
-        "count",
-        "solved",
-        "worst of the solved",
-        "flagged",
-        "SciPy within 1e-10",
-    ):
-        judged.add_column(heading, justify="right")
-    for r in accuracy:
-        cells = (r["problems"], r["count"], r["solved"], f"{r['worst']:.1e}", r["flagged"], r["scipy_solved"])
-        judged.add_row(r["equation"], *map(str, cells))
-    console = Console(width=110)
-    console.print(grid)
-    console.print(judged)
-    if out is not None:
-        record = {"benchmark": "riccati", "threads": threads, "device": device, "records": records}
-        record |= {"accuracy": accuracy, "commit": commit(), "versions": versions(), "machine": machine()}
-        write_json(out, record)
-        typer.echo(f"wrote {out}")
+    return make_table((*heads, "gradient error"), rows, title=title)
+
+
+def _table_of_residuals(accuracy: list[dict[str, Any]]) -> Any:
+    heads = ("equation", "problems", "count", "solved", "worst of the solved", "flagged")
+    names = ("equation", "problems", "count", "solved", "worst", "flagged", "scipy_solved")
+    rows = [[f"{r[k]:.1e}" if k == "worst" else str(r[k]) for k in names] for r in accuracy]
+    return make_table((*heads, "SciPy within 1e-10"), rows, title="relative residual")
 
 
 def random_problems(count: int, n: int, m: int, seed: int = _SEED) -> tuple[np.ndarray, ...]:
@@ -158,7 +142,7 @@ def measure(equation: str, batch: int, n: int, m: int, repeats: int, device: str
 
 
 def judge(equation: str, which: str, device: str) -> dict[str, Any]:
-    """Solved and flagged elements, the worst residual of the solved ones, and how often SciPy reaches 1e-10."""
+    """Counts of solved and flagged elements, the worst residual, and how often SciPy reaches 1e-10."""
     import torch
 
     from constrained_nn.solvers import solve_care, solve_dare
@@ -196,7 +180,7 @@ def _scipy(equation: str, A, B, Q, R) -> np.ndarray:
 
 
 def _adjoints(equation: str, arrays, exact, weight):
-    """Gradients of `Σ weight P` in `A, B, Q, R` by the adjoint rule, with SciPy's Lyapunov solvers."""
+    """Gradients of `Σ weight P` in `A, B, Q, R` by the adjoint rule, with SciPy's solvers."""
     from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
 
     for i, X in enumerate(exact):

@@ -1,4 +1,4 @@
-"""`constrained-nn bench rollout`: what the layer costs in a closed loop, against the network alone."""
+"""`constrained-nn bench rollout`: what the layer costs in a closed loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from constrained_nn.bench.figures import Out, with_origin, write_figures
 from constrained_nn.options import Device, Threads, prepare_torch
+from constrained_nn.printing import make_table, print_tables
 
 BARS = {"float64": 1.3, "float32": 2.0}
 
@@ -19,42 +21,35 @@ def command(
     states: Annotated[int, typer.Option(min=1, help="Start states of the rollout.")] = 1000,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the median ratio counts.")] = 9,
     run: Annotated[Path | None, typer.Option(help="Use the trained network of this run.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Time a 50-step rollout with HardNet-Aff in the loop, forward and backward, against the network alone.
+    """Time a rollout with HardNet-Aff in the loop, forward and backward, and the network alone.
 
-    The yardstick is the backbone's own evaluations on the very inputs of the rollout, forward and backward, in
-    the same run. Also the time of one enforced control at batch 1.
+    The rollout has 50 steps. The yardstick is the backbone's own evaluations on the very inputs of
+    the rollout, forward and backward, in the same run. Also the time of one enforced control at
+    batch 1.
     """
     prepare_torch(device, threads)
-    from rich.console import Console
-    from rich.table import Table
-
-    from constrained_nn.files import commit, machine, versions, write_json
-
     records = [measure(dtype, states, repeats, run, device) for dtype in BARS]
-    table = Table(
-        title=f"unicycle among obstacles, {states} states, forward and backward, {threads} thread(s)"
-    )
-    for heading in ("dtype", "network evaluations", "rollout ms", "network ms", "ratio", "bar", "batch 1 ms"):
-        table.add_column(heading, justify="right")
-    for r in records:
-        table.add_row(
+    heads = ("dtype", "network evaluations", "rollout ms", "network ms", "ratio", "bar", "batch 1 ms")
+    rows = [
+        (
             r["dtype"],
             str(r["evaluations"]),
             f"{r['rollout_ms']:.0f}",
             f"{r['network_ms']:.0f}",
             f"{r['ratio']:.2f}",
-            f"<= {BARS[r['dtype']]}",
+            f"<= {r['bar']}",
             f"{r['batch_1_ms']:.2f}",
         )
-    Console().print(table)
-    if out is not None:
-        record = {"benchmark": "rollout", "threads": threads, "device": device, "records": records}
-        write_json(out, record | {"commit": commit(), "versions": versions(), "machine": machine()})
-        typer.echo(f"wrote {out}")
+        for r in records
+    ]
+    title = f"unicycle among obstacles, {states} states, forward and backward, {threads} thread(s)"
+    print_tables(make_table(heads, rows, title=title))
+    how = {"threads": threads, "device": device}
+    write_figures(out, with_origin("rollout", **how, records=records))
 
 
 def measure(dtype: str, states: int, repeats: int, run: Path | None, device: str) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""The command line: one module a command, none of which loads torch before it runs."""
+"""The command line: one module a command, none of which loads torch before it runs.
+
+The module `constrained_nn.cli.NAME` has the function `command`, which is the command NAME; so have
+the modules of `constrained_nn.bench` for `bench NAME`. A new command is a new file and its name
+below.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from importlib.util import find_spec
 
 import typer
 
-from constrained_nn.cli.shell import UNDECIDED, Command, Shell, one_line
+from constrained_nn.cli.shell import SUMMARY, UNDECIDED, Command, Shell, one_line
 
 COMMANDS = (
     "demo", "train", "simulate", "compare", "describe", "certify", "check", "report", "reproduce", "study", "list",
@@ -21,9 +26,8 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="constrained-nn",
         cls=Shell,
-        help="Train controllers that cannot break their constraints, simulate them, and check the evidence. "
-        "Exit code 0: done, or every claim holds; 2: bad input, a crash, or no verdict; 3: a counterexample; "
-        "130: interrupted.",
+        help="Train controllers that cannot break their constraints, simulate them, and check the "
+        f"evidence. {SUMMARY}",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -60,10 +64,7 @@ def _root(
 
 
 def main() -> None:
-    """Entry point.
-
-    Exit code 0: done, or every claim holds; 2: bad input, a crash, or no verdict; 3: a counterexample; 130: Ctrl-C.
-    """
+    """Entry point; the exit codes are those of `constrained_nn.cli.shell.codes`."""
     try:
         app = build()
     except Exception as error:  # an installation that is not whole

@@ -9,13 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli.shell import limit_memory, run_limited, unlimited_memory
+from constrained_nn.cli.shell import limit_memory, refuse_options, run_limited, unlimited_memory
 
 # what a certificate of 64 MiB needs, several times over
-Seconds = Annotated[float, typer.Option(help="Time budget; a check that needs longer is killed: no verdict.")]
-Memory = Annotated[
-    int, typer.Option(min=1, help="MiB that checking may take; then it is killed: no verdict.")
-]
+Seconds = Annotated[float, typer.Option(help="Time budget; a check that needs longer is killed.")]
+Memory = Annotated[int, typer.Option(min=1, help="MiB that a check may take; beyond that it is killed.")]
 Largest = Annotated[int, typer.Option("--max-megabytes", min=1, help="Larger files are refused unread.")]
 SECONDS, MEMORY, LARGEST = 3600.0, 2048, 64
 
@@ -26,23 +24,26 @@ class Accept(StrEnum):
 
 
 def command(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Certificate written by `certify`.")],
     accept: Annotated[Accept, typer.Option(help="Weakest grade that may count as holding.")] = Accept.proof,
     replay: Annotated[
         bool, typer.Option("--replay", help="Also repeat the runs (needs the run's folder).")
     ] = False,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of the run to repeat; default the certificate's own folder.")
+        Path | None, typer.Option(help="Folder of the run to repeat; default: the certificate's.")
     ] = None,
     seconds: Seconds = SECONDS,
     memory: Memory = MEMORY,
     max_megabytes: Largest = LARGEST,
 ) -> None:
-    """Check a certificate from its file alone, in a process of its own with limits on time and memory.
+    """Check a certificate from its file alone, in a process with limits on time and memory.
 
-    Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 3: a counterexample, which is
-    printed; 2: inconclusive, damaged, or out of time or memory.
+    Exit code 0: every claim holds (a `sampled` one only with --accept sampled); 3: a
+    counterexample, which is printed; 2: inconclusive, damaged, or out of time or memory.
     """
+    if not replay:
+        refuse_options(context, ("run",), "has no effect without --replay")
     lines, code = run_limited(
         "constrained_nn.cli.check:check_file",
         {
@@ -76,8 +77,9 @@ def check_file(
         lines += words
     lines += lines_of(findings)
     outcome = conclusion(findings, frozenset({"proof", accept}))
-    if outcome is Outcome.INCONCLUSIVE and all(finding.outcome is Outcome.HOLDS for finding in findings):
-        lines.append("A sampled claim is no proof; pass --accept sampled if sampling is enough for you.")
+    every_claim_holds = all(finding.outcome is Outcome.HOLDS for finding in findings)
+    if outcome is Outcome.INCONCLUSIVE and every_claim_holds:
+        lines.append("A sampled claim is not a proof. Pass --accept sampled if it is enough for you.")
     return lines, int(outcome)
 
 

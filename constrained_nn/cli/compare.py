@@ -19,8 +19,9 @@ def command(
 ) -> None:
     """Compare runs of one task on the same start states: a table, and figures if asked."""
     prepare_torch("cpu", threads)
-    from constrained_nn.cli.shell import COLUMNS, fail, metrics_table
+    from constrained_nn.cli.shell import fail, metrics_cells, metrics_table
     from constrained_nn.files import write_atomically
+    from constrained_nn.printing import latex_table
     from constrained_nn.training import evaluate, load_run
 
     loaded = {str(path): load_run(path) for path in runs}
@@ -37,20 +38,10 @@ def command(
     metrics_table(results, title=f"{next(iter(tasks))}: the published test states")
     task = next(iter(loaded.values())).task
     if latex is not None:
-        headings = [heading.replace("\n", " ").replace("#", r"\#") for _, heading, _ in COLUMNS]
-        rows = [
-            " & ".join([label, *(form.format(m[name]) for name, _, form in COLUMNS)]) + r" \\"
-            for label, m in results.items()
-        ]
-        body = "\n".join(
-            [
-                rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}",
-                " & ".join(["method", *headings]) + r" \\ \hline",
-                *rows,
-                r"\end{tabular}",
-            ]
-        )
-        typer.echo(f"wrote {write_atomically(latex, body + chr(10))}")
+        heads, rows = metrics_cells(results)
+        lines = latex_table([head.replace("\n", " ") for head in heads], rows)
+        text = "% Needs \\usepackage{booktabs}.\n" + "\n".join(lines) + "\n"
+        typer.echo(f"wrote {write_atomically(latex, text)}")
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
 

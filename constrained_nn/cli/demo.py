@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,17 +29,36 @@ def command(
 ) -> None:
     """Train HardNet-Aff and its rivals on the unicycle among obstacles, and compare them.
 
-    A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all trajectories and
-    an animation. It deletes nothing: a folder that holds anything is refused, that of an earlier demo goes on with
-    --resume.
+    A few minutes on two cores. Ends with a table; writes checkpoints, logs, a figure of all
+    trajectories and an animation. It deletes nothing: a folder that holds anything is refused, that
+    of an earlier demo needs --resume.
     """
-    from constrained_nn.cli.shell import metrics_table, training_progress
+    from constrained_nn.cli.shell import metrics_table
     from constrained_nn.files import write_values
     from constrained_nn.plotting import animate_trajectories, plot_trajectories
-    from constrained_nn.training import TrainConfig, evaluate, load_run, make_method, train_many
-    from control_envs.tasks import UnicycleObstacles
 
     _refuse_other_files(out, resume)
+    steps = _train(out, seed, processes, resume, fast, quiet)
+    task, results, states = _evaluate(out)
+    costs = {name: f"cost {metrics['cost']:.1f}, " for name, metrics in results.items()}
+    figure = plot_trajectories(out / "trajectories.png", task, states, subtitles=costs)
+    shown = {name: states[name] for name in ("none", "soft", "hardnet")}
+    animation = animate_trajectories(out / "trajectories.gif", task, shown)
+    write_values(out / "result.json", {"results": results, "seed": seed, "steps": steps})
+    metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
+    if fast:
+        typer.echo(
+            "--fast trains a tenth of the steps: it shows that all runs, not how good the methods are."
+        )
+    typer.echo(f"figure: {figure}\nanimation: {animation}\nnumbers: {out / 'result.json'}")
+
+
+def _train(out: Path, seed: int, processes: int, resume: bool, fast: bool, quiet: bool) -> dict[str, int]:
+    """Train what learns, make the rest; gradient steps by method."""
+    from constrained_nn.cli.shell import training_progress
+    from constrained_nn.training import TrainConfig, make_method, train_many
+    from control_envs.tasks import UnicycleObstacles
+
     configs = {
         method: TrainConfig(
             task=UnicycleObstacles(),
@@ -64,31 +83,28 @@ def command(
             command=f"constrained-nn demo --seed {seed}",
             progress=progress,
         )
+    return steps
+
+
+def _evaluate(out: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The task, and metrics and states on its test states by method."""
     import torch
 
+    from constrained_nn.training import evaluate, load_run
+
     torch.set_num_threads(1)
-    results, states = {}, {}
+    task, results, states = None, {}, {}
     for name in ("nominal", "none", "soft", "dc3", "cbf-qp", "hardnet"):
         run = load_run(out / name)
         task = run.task
         evaluation = evaluate(task, run.controller, task.published_starts()["test"])  # pyright: ignore
         results[name] = evaluation.metrics
         states[name] = evaluation.trajectory.x.numpy()
-    costs = {name: f"cost {metrics['cost']:.1f}, " for name, metrics in results.items()}
-    figure = plot_trajectories(out / "trajectories.png", task, states, subtitles=costs)
-    shown = {name: states[name] for name in ("none", "soft", "hardnet")}
-    animation = animate_trajectories(out / "trajectories.gif", task, shown)
-    write_values(out / "result.json", {"results": results, "seed": seed, "steps": steps})
-    metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
-    if fast:
-        typer.echo(
-            "--fast trains a tenth of the steps: this shows that it runs, not how good the methods are."
-        )
-    typer.echo(f"figure: {figure}\nanimation: {animation}\nnumbers: {out / 'result.json'}")
+    return task, results, states
 
 
 def _refuse_other_files(out: Path, resume: bool) -> None:
-    """Nothing of the user's may be deleted or overwritten: a folder is empty, or that of a demo which is resumed."""
+    """Refuse a folder with anything in it but a demo to be resumed: the user's files are not ours."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -98,10 +114,12 @@ def _refuse_other_files(out: Path, resume: bool) -> None:
     earlier = any((out / name / "config.json").exists() for name in (*LEARNED, *FIXED))
     if not earlier:
         fail(
-            f"--out: expected an empty folder or an earlier demo, found other files in {out}. Choose another --out."
+            f"--out: expected an empty folder or an earlier demo, found other files in {out}. "
+            f"Choose another --out."
         )
     if not resume:
         fail(
-            f"--out: expected an empty folder, found an earlier demo in {out}. Pass --resume to finish or to show it, "
+            f"--out: expected an empty folder, found an earlier demo in {out}. Pass --resume to "
+            f"finish or show it, "
             f"or choose another --out."
         )

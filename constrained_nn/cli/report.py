@@ -20,9 +20,9 @@ def command(
 ) -> None:
     """Check a certificate and write one HTML page about it: statements, assumptions, margins, pictures.
 
-    Exit code 0: the checker confirmed every claim; 3: a counterexample; 2: inconclusive, damaged, or out of time or
-    memory. A page is written unless the file cannot be checked; it shows what the checker found, also where that is
-    nothing.
+    Exit code 0: the checker confirmed every claim; 3: a counterexample; 2: inconclusive, damaged,
+    or out of time or memory. A page is written unless the file cannot be checked; it shows what the
+    checker found, also where that is nothing.
     """
     target = out or file.with_suffix(".html")
     if target.resolve() == file.resolve():

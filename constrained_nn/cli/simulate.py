@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli.shell import fail
+from constrained_nn.cli.shell import fail, refuse_options
 from constrained_nn.options import Device, RunFolder, Seed, Threads, prepare_torch
 
 
 def command(
+    context: typer.Context,
     run: RunFolder,
     starts: Annotated[str, typer.Option(help="test: the published test states; fresh: new ones.")] = "test",
     start: Annotated[
         str | None,
         typer.Option(
-            help="One start state (and proposal, of a barrier): decimals or hexadecimal floats, blanks between."
+            help="One start state (for a barrier also a proposal): decimals or hexadecimal floats, "
+            "with spaces between them."
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of fresh start states.")] = 100,
@@ -32,19 +34,29 @@ def command(
 ) -> None:
     """Simulate a run's controller in float64 and print what it cost and whether it was safe.
 
-    In a folder with a `loop.json`, `barrier.json` or `network.json` it repeats the counterexample of `certify`.
+    In a folder with a `loop.json`, `barrier.json` or `network.json` it repeats the counterexample
+    of `certify`.
     """
-    prepare_torch(device, threads)
-    if _repeats(run, start):
+    record = _record_to_repeat(run)
+    if record is not None:
+        unused = ("starts", "count", "seed", "figure", "gif", "device")
+        refuse_options(context, unused, f"has no effect on {record.name}")
+        prepare_torch("cpu", threads)
+        _repeat(record, start)
         return
+    if starts not in ("test", "fresh"):
+        fail(f"--starts: expected test or fresh, got '{starts}'.")
+    if start is not None:
+        refuse_options(context, ("starts", "count", "seed"), "has no effect beside --start")
+    elif starts == "test":
+        refuse_options(context, ("count", "seed"), "has no effect with --starts test")
+    prepare_torch(device, threads)
     import numpy as np
     import torch
 
     from constrained_nn.cli.shell import metrics_table
     from constrained_nn.training import evaluate, load_run
 
-    if starts not in ("test", "fresh"):
-        fail(f"--starts: expected test or fresh, got '{starts}'.")
     loaded = load_run(run, device=device)
     if start is not None:
         x0, starts = np.array([_state(start, loaded.task)]), "given"
@@ -52,8 +64,10 @@ def command(
         x0 = loaded.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
     else:
         x0 = loaded.task.sample_starts(np.random.default_rng(seed), count)
-    evaluation = evaluate(loaded.task, loaded.controller.double(), torch.as_tensor(x0, device=device))
-    metrics_table({loaded.method.name: evaluation.metrics}, title=f"{len(x0)} {starts} start states")
+    x0 = torch.as_tensor(x0, device=device)
+    evaluation = evaluate(loaded.task, loaded.controller.double(), x0)
+    title = f"{len(x0)} {starts} start states"
+    metrics_table({loaded.method.name: evaluation.metrics}, title=title)
     states = {loaded.method.name: evaluation.trajectory.x.cpu().numpy()}
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
@@ -68,26 +82,31 @@ def command(
         typer.echo(f"counterexample: g > 0 for one of {names}; smallest -g = {margin:.6g}")
 
 
-def _repeats(folder: Path, start: str | None) -> bool:
-    """Print what becomes of a counterexample in a folder with a record; False for a folder without."""
+def _record_to_repeat(folder: Path) -> Path | None:
+    """The record in a folder, if a counterexample to its claims can be repeated."""
     from constrained_nn.evidence.claims import REPEATS, record_in
 
     record = record_in(folder)
-    if record is None or record.name not in REPEATS:
-        return False
+    return record if record is not None and record.name in REPEATS else None
+
+
+def _repeat(record: Path, start: str | None) -> None:
+    """Print how a counterexample turns out."""
+    from constrained_nn.evidence.claims import REPEATS
+
     if start is None:
-        fail(f"--start: expected the numbers that `certify` printed, to be repeated with {record.name}.")
+        fail(f"--start: expected the numbers that `certify` printed, to repeat with {record.name}.")
     for line in REPEATS[record.name](record, _numbers(start)):
         typer.echo(line)
-    return True
 
 
 def _numbers(text: str) -> list[float]:
     try:
-        values = [float.fromhex(v) if "0x" in v.lower() else float(v) for v in text.replace(",", " ").split()]
+        words = text.replace(",", " ").lower().split()
+        values = [float.fromhex(v) if "0x" in v else float(v) for v in words]
     except ValueError:
         fail(f"--start: expected numbers, got '{text}'.")
-    if not all(map(math.isfinite, values)):  # a record would say of it "not in the box", which is no answer
+    if not all(map(math.isfinite, values)):  # a record would answer only "not in the box"
         fail(f"--start: expected finite numbers, got '{text}'.")
     return values
 

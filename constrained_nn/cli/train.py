@@ -7,39 +7,59 @@ from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli.shell import fail
+from constrained_nn.cli.shell import fail, refuse_options
 from constrained_nn.options import Device, Quiet, Seed, Threads, prepare_torch
+
+Task = Annotated[str, typer.Argument(help="Task, such as unicycle-obstacles; see `list tasks`.")]
+MethodName = Annotated[str, typer.Option(help="Method: hardnet, soft, none, ...; see `list methods`.")]
+Out = Annotated[Path | None, typer.Option(help="Folder; default runs/TASK-METHOD-SEED.")]
+Steps = Annotated[int, typer.Option(min=0, help="Gradient steps.")]
+Batch = Annotated[int, typer.Option(min=1, help="Start states a step.")]
+Rate = Annotated[float, typer.Option(help="Step size of Adam.")]
+FinalRate = Annotated[float | None, typer.Option(help="Its last value, along a cosine. Default: constant.")]
+GradientNorm = Annotated[
+    float | None, typer.Option(help="Clip the gradient of the mean cost. Default: no clipping.")
+]
+AdjointNorm = Annotated[
+    float | None, typer.Option(help="Clip the gradient of each run's cost in its own state.")
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(help="Option of the method, such as weight=0.01; may be given again."),
+]
+Every = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+
+# parameters that only a method that learns has a use for
+_LEARNING = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "final_learning_rate",
+    "max_gradient_norm",
+    "max_adjoint_norm",
+    "eval_every",
+    "tensorboard",
+)
 
 
 def command(
-    task: Annotated[str, typer.Argument(help="Task, such as unicycle-obstacles; see `list tasks`.")],
-    method: Annotated[
-        str, typer.Option(help="Method: hardnet, soft, none, ...; see `list methods`.")
-    ] = "hardnet",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run. Default: runs/TASK-METHOD-SEED.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Gradient steps.")] = 600,
-    batch: Annotated[int, typer.Option(min=1, help="Start states a step.")] = 100,
-    learning_rate: Annotated[float, typer.Option(help="Step size of Adam.")] = 1e-3,
-    final_learning_rate: Annotated[
-        float | None, typer.Option(help="Its last value, along a cosine. Default: constant.")
-    ] = None,
-    max_gradient_norm: Annotated[
-        float | None, typer.Option(help="Clip the gradient of the mean cost. Default: no clipping.")
-    ] = 300.0,
-    max_adjoint_norm: Annotated[
-        float | None, typer.Option(help="Clip the gradient of each run's cost in its own state.")
-    ] = 1000.0,
+    context: typer.Context,
+    task: Task,
+    method: MethodName = "hardnet",
+    out: Out = None,
+    steps: Steps = 600,
+    batch: Batch = 100,
+    learning_rate: Rate = 1e-3,
+    final_learning_rate: FinalRate = None,
+    max_gradient_norm: GradientNorm = 300.0,
+    max_adjoint_norm: AdjointNorm = 1000.0,
     seed: Seed = 1,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
-    option: Annotated[
-        list[str] | None, typer.Option(help="Option of the method, such as weight=0.01; repeatable.")
-    ] = None,
+    option: Option = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")
+        bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")
     ] = False,
-    eval_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 90,
+    eval_every: Every = 90,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = False,
     device: Device = "cpu",
     threads: Threads = 1,
@@ -47,43 +67,48 @@ def command(
 ) -> None:
     """Train a controller on a task, through its own closed loop.
 
-    Writes settings, checkpoint, log, weights and test results to the folder. An interrupted run goes on with
-    --resume and ends with the same numbers.
+    Writes settings, checkpoint, log, weights and test results to the folder. An interrupted run
+    continues with --resume and ends with the same numbers.
     """
     prepare_torch(device, threads)
-    from constrained_nn.cli.shell import metrics_table
-    from constrained_nn.training import TrainConfig, make_method, read_result, train
-    from control_envs.tasks import make_task
+    from constrained_nn.training import TrainConfig, find_task, make_method
 
-    config = TrainConfig(
-        task=make_task(task),
-        method=make_method(method, _parse_options(option or [])),
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        final_learning_rate=final_learning_rate,
-        max_gradient_norm=max_gradient_norm,
-        max_adjoint_norm=max_adjoint_norm,
-        seed=seed,
-        dtype=dtype,  # pyright: ignore[reportArgumentType]
-        eval_every=eval_every,
-    )
+    options = _parse_options(option or [])
+    _refuse_unknown(context, task, method, options)
+    given = {name: context.params[name] for name in (*_LEARNING[:-1], "dtype")}
+    config = TrainConfig(find_task(task), make_method(method, options), seed=seed, **given)
     out = out or Path("runs") / f"{task}-{method}-{seed}"
-    writer = _writer(out) if tensorboard else None
-    from constrained_nn.cli.shell import training_progress
+    _train(config, out, resume, device, _writer(out) if tensorboard else None, quiet)
 
-    with training_progress({method: steps}, quiet=quiet) as update:
+
+def _refuse_unknown(context: typer.Context, task: str, method: str, options: dict[str, Any]) -> None:
+    """Refuse an unknown task, method or option, and what the method would ignore."""
+    from constrained_nn.training import find_task, make_method
+
+    find_task(task)
+    if not make_method(method, options).learns:
+        refuse_options(context, _LEARNING, f"has no effect on the method '{method}', which learns nothing")
+
+
+def _train(config: Any, out: Path, resume: bool, device: str, writer: Any, quiet: bool) -> None:
+    """Train with progress, and print the table of test results."""
+    from constrained_nn.cli.shell import metrics_table, training_progress
+    from constrained_nn.training import read_result, task_spec, train
+
+    words = [f"constrained-nn train {task_spec(config.task)} --method {config.method.name}"]
+    words += [f"--steps {config.steps} --seed {config.seed}"]
+    with training_progress({config.method.name: config.steps}, quiet=quiet) as update:
         train(
             config,
             out,
             resume=resume,
             device=device,
-            progress=lambda step, record: update(method, step, record),
+            progress=lambda step, record: update(config.method.name, step, record),
             writer=writer,
-            command=f"constrained-nn train {task} --method {method} --steps {steps} --seed {seed}",
+            command=" ".join(words),
         )
     typer.echo(f"wrote {out}")
-    metrics_table({method: read_result(out)["metrics"]})
+    metrics_table({config.method.name: read_result(out)["metrics"]})
 
 
 def _parse_options(pairs: list[str]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from control_envs.dynamics.unicycle import Unicycle
 from control_envs.dynamics.van_der_pol import VanDerPol
 
 __all__ = [
-    "constant",
     "PVTOL",
     "Car",
     "CartPole",
@@ -46,6 +45,7 @@ __all__ = [
     "VanDerPol",
     "air_velocity",
     "circle",
+    "constant",
     "namespace",
     "stack",
     "symmetric_family",

@@ -160,6 +160,47 @@ def test_values_without_a_meaning_are_refused(call, tmp_path, arguments, message
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["train", "unicycle-obstacles", "--method", "cbf-qp", "--steps", "3"], "--steps"),
+        (["train", "unicycle-obstacles", "--method", "nominal", "--learning-rate", "0.1"], "--learning-rate"),
+        (["train", "unicycle-obstacles", "--method", "nominal", "--tensorboard"], "--tensorboard"),
+        (["simulate", "run", "--count", "3"], "--count"),
+        (["simulate", "run", "--starts", "test", "--seed", "3"], "--seed"),
+        (["simulate", "run", "--start", "0 0 0 0 0", "--starts", "fresh"], "--starts"),
+        (["simulate", "record", "--start", "0", "--figure", "a.png"], "--figure"),
+        (["check", "c.json", "--run", "run"], "--run"),
+        (["certify", "run", "--grade", "proof", "--runs", "5"], "--runs"),
+        (["certify", "run", "--grade", "proof", "--confidence", "0.95"], "--confidence"),
+        (["certify", "run", "--grade", "sampled", "--starts", "5"], "--starts"),
+        (["certify", "run", "--jobs", "2"], "--jobs"),
+        (["certify", "record", "--starts", "2"], "--starts"),
+        (["certify", "record", "--grade", "sampled"], "--grade sampled"),
+        (["certify", "lmi", "--seconds", "2"], "--seconds"),
+        (["reproduce", "lmi-nonnormal", "--seeds", "1"], "--seeds"),
+        (["reproduce", "lmi-nonnormal", "--reference", "run"], "--reference"),
+        (["reproduce", "--all", "--rows", "pid"], "--rows"),
+        (["reproduce", "pfar", "--jobs", "2", "--threads", "2"], "--threads"),
+        (["reproduce", "pfar", "--fast", "--out", "docs/results"], "--out"),
+        (["reproduce", "pfar", "--device", "meta"], "runs on the CPU only"),
+        (["study", "study.yaml", "--report-only", "--jobs", "2"], "--jobs"),
+        (["bench", "projection", "--peers", "moreau", "--device", "cuda"], "--device"),
+    ],
+)
+def test_options_that_would_be_ignored_are_errors(call, tmp_path, arguments, option):
+    for name in ("run", "record", "lmi"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "record" / "loop.json").write_text("{}")
+    (tmp_path / "lmi" / "decisions.safetensors").write_text("")
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert option in err
+
+
 @pytest.mark.parametrize("command", ["check", "report", "certify", "simulate", "compare", "study"])
 def test_pipe_in_place_of_a_file_is_refused(call, tmp_path, command):
     os.mkfifo(tmp_path / "pipe")

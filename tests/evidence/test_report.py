@@ -36,7 +36,7 @@ def test_page_shows_what_was_confirmed(small, shell) -> None:
     assert code == 0
     assert page.count("<img") == 3
     assert "4 recorded runs" in page
-    assert "no proofs" in page
+    assert "are not proofs" in page
     assert "Every claim of this file is proved" not in page
     for words in (
         small["digest"],

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from constrained_nn import experiments
 from constrained_nn.cli import reproduce as cli
+from constrained_nn.cli.shell import Command
 from constrained_nn.errors import FileFormatError, UnknownNameError
 from constrained_nn.experiments import Column, Comparison, Experiment, Published, Row
-from constrained_nn.experiments.runner import markdown, reproduce
+from constrained_nn.experiments.runner import experiment_page, reproduce
 
 
 class Walk(Experiment):
@@ -63,7 +64,7 @@ def quiet(_: str) -> None:
 def test_table_holds_ours_and_published_side_by_side(tmp_path):
     result = reproduce(Walk(), runs=tmp_path, report=quiet)
     result["command"] = "constrained-nn reproduce walk"
-    page = markdown(result)
+    page = experiment_page(result)
     assert "| method | end [m] | published | steps |" in page
     assert "12.50 ± 0.50" in page
     assert result["seeds"] == [1, 2]
@@ -90,7 +91,7 @@ def test_failed_cell_is_shown_and_tried_again(tmp_path):
     result = reproduce(Walk(broken=2), runs=tmp_path, report=quiet)
     result["command"] = "constrained-nn reproduce walk"
     assert result["rows"][1]["failed"] == [2]
-    page = markdown(result)
+    page = experiment_page(result)
     assert "(1 of 2 failed)" in page
     assert "walk, seed 2: ArithmeticError: the ground gave way" in page
     again = reproduce(Walk(), runs=tmp_path, resume=True, report=quiet)
@@ -108,7 +109,7 @@ def test_median_and_range_of_the_seeds(tmp_path):
     result = reproduce(Middle(), runs=tmp_path, seeds=(1, 2, 3), report=quiet)
     entry = result["rows"][1]["ours"]["end"]
     assert (entry["low"], entry["median"], entry["high"]) == (2.0, 3.0, "inf")
-    page = markdown(result | {"command": ""})
+    page = experiment_page(result | {"command": ""})
     assert "| 3.00 (2.00 to inf) |" in page
     assert "| 1.00 |" in page  # a row without seeds
     assert "Median (smallest to largest) over seeds 1, 2, 3." in page
@@ -122,7 +123,7 @@ def test_value_that_is_not_finite_is_shown(tmp_path, value):
 
     result = reproduce(Lost(), runs=tmp_path, report=quiet)
     assert result["rows"][1]["ours"]["end"]["mean"] == "not finite"
-    assert "not finite" in markdown(result | {"command": ""})
+    assert "not finite" in experiment_page(result | {"command": ""})
 
 
 def test_earlier_work_is_neither_lost_nor_mixed(tmp_path):
@@ -137,12 +138,12 @@ def test_earlier_work_is_neither_lost_nor_mixed(tmp_path):
 def test_rows_that_are_not_chosen_keep_what_is_there(tmp_path):
     first = reproduce(Walk(), runs=tmp_path, rows=["still"], report=quiet)
     assert first["rows"][1]["not_run"] == [1, 2]
-    assert "| Walk | not run | 12.50 ± 0.50 | not run |" in markdown(first | {"command": ""})
+    assert "| Walk | not run | 12.50 ± 0.50 | not run |" in experiment_page(first | {"command": ""})
     reproduce(Walk(), runs=tmp_path, rows=["walk"], seeds=[1], resume=True, report=quiet)
     both = reproduce(Walk(), runs=tmp_path, rows=["still"], resume=True, report=quiet)
     assert both["rows"][0]["ours"]["end"]["count"] == 1
     assert both["rows"][1]["not_run"] == [2]
-    assert "(1 of 2 not run)" in markdown(both | {"command": ""})
+    assert "(1 of 2 not run)" in experiment_page(both | {"command": ""})
 
 
 def test_finished_cell_without_a_number_is_not_one_that_was_not_run(tmp_path):
@@ -152,7 +153,7 @@ def test_finished_cell_without_a_number_is_not_one_that_was_not_run(tmp_path):
 
     reproduce(Gone(), runs=tmp_path, rows=["walk"], seeds=[1], report=quiet)
     result = reproduce(Gone(), runs=tmp_path, rows=["still"], resume=True, report=quiet)
-    assert "| Walk (1 of 2 not run) | – | 12.50 ± 0.50 | 10 |" in markdown(result | {"command": ""})
+    assert "| Walk (1 of 2 not run) | – | 12.50 ± 0.50 | 10 |" in experiment_page(result | {"command": ""})
 
 
 def _file(path: Path, result: dict) -> Path:
@@ -176,7 +177,7 @@ def test_result_file_is_completed_and_not_measured_anew(tmp_path):
     new, old = (next(c for c in both["cells"] if c["seed"] == s) for s in (1, 2))
     assert (new["commit"], new["versions"]) == (both["commit"], both["versions"])
     assert (old["commit"], old["versions"]) == ("0" * 40, {"torch": "0"})
-    assert "same settings: `000000000000`: walk (seed 2)." in markdown(both | {"command": ""})
+    assert "same settings: `000000000000`: walk (seed 2)." in experiment_page(both | {"command": ""})
     nothing = reproduce(
         walk, runs=tmp_path / "third", rows=[], earlier=[_file(tmp_path / "b.json", both)], report=quiet
     )
@@ -193,7 +194,7 @@ def test_result_file_that_does_not_fit_is_refused(tmp_path):
         r"other settings \(budget\)": [_file(tmp_path / "a.json", result | {"settings": {"budget": 9}})],
         "expected a result of walk, got one of swim": [_file(tmp_path / "b.json", result | {"name": "swim"})],
         "other numbers for row 'walk', seed 1": [good, _file(tmp_path / "c.json", other)],
-        "has a row 'run', which walk has not": [_file(tmp_path / "d.json", renamed)],
+        "has a row 'run', which walk lacks": [_file(tmp_path / "d.json", renamed)],
         "expected a result as `reproduce` writes it": [_file(tmp_path / "e.json", {"cells": [3]})],
         "cannot be read": [tmp_path / "absent.json"],
     }.items():
@@ -225,7 +226,7 @@ def shell(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, "load", lambda name: walk)
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
-    app.command()(cli.command)
+    app.command(cls=Command)(cli.command)
     return lambda *arguments: CliRunner().invoke(app, list(arguments)), walk
 
 
@@ -235,7 +236,7 @@ def test_command_writes_both_files(shell, tmp_path):
     assert done.exit_code == 0, done.output
     saved = json.loads((tmp_path / "docs/results/walk.json").read_text())
     assert saved["command"] == "constrained-nn reproduce walk --seeds 1:3"
-    assert (tmp_path / "docs/results/walk.md").read_text() == markdown(saved)
+    assert (tmp_path / "docs/results/walk.md").read_text() == experiment_page(saved)
 
 
 def test_command_compares_with_published_arrays(shell, tmp_path):

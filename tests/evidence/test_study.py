@@ -18,11 +18,19 @@ from scipy.stats import beta
 from typer.testing import CliRunner
 
 from constrained_nn.cli import study as cli
+from constrained_nn.cli.shell import Command
 from constrained_nn.errors import FileFormatError
-from constrained_nn.experiments.runner import run_in_processes
-from constrained_nn.experiments.study import RowsSpec, markdown, outcomes, read_study, run_study, write_report
+from constrained_nn.experiments.runner.processes import run_in_processes
+from constrained_nn.experiments.study import (
+    RowsSpec,
+    outcomes,
+    read_study,
+    run_study,
+    study_page,
+    write_report,
+)
 from constrained_nn.experiments.study.report import latex
-from constrained_nn.experiments.study.run import cells
+from constrained_nn.experiments.study.run import study_cells
 from constrained_nn.experiments.study.statistics import interval, summarize
 from constrained_nn.training import Soft
 from tests.evidence import targets
@@ -76,7 +84,7 @@ def test_share_without_spread_gets_the_clopper_pearson_bound(spec):
 
 
 def test_differences_are_paired(spec, tmp_path):
-    found = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.quick)
+    found = run_study(spec, tmp_path, jobs=2, report=quiet, measure=targets.quick)
     by = entries_by(spec, found)
     hardnet = by["hardnet"]
     assert hardnet.mean is not None
@@ -92,27 +100,27 @@ def test_differences_are_paired(spec, tmp_path):
 
 def test_failed_cells_are_shown_and_tried_again(spec, tmp_path):
     lines: list[str] = []
-    found = run_study(spec, tmp_path, jobs=2, report=lines.append, target=targets.soft_fails)
+    found = run_study(spec, tmp_path, jobs=2, report=lines.append, measure=targets.soft_fails)
     assert {o.cell.title: o.error for o in found if o.status == "failed"} == {
-        "unicycle-obstacles, soft, seed 2": "ConvergenceError: no way",
+        "unicycle-obstacles, soft, seed 2": "ArithmeticError: no way",
         "unicycle-obstacles, none, seed 1": "its process was ended by signal 9",
     }
     by = entries_by(spec, found)
     assert (by["soft"].done, by["soft"].expected) == (2, 3)
     assert not by["soft"].complete
     assert (by["hardnet"].pairs, by["hardnet"].pairs_expected) == (2, 3)  # the baseline lacks a seed
-    assert "-2 [-2, -2] (2/3 seeds)" in markdown(spec, summarize(spec, found))
+    assert "-2 [-2, -2] (2/3 seeds)" in study_page(spec, summarize(spec, found))
     write_report(spec, found, tmp_path, "constrained-nn study study.yaml")
     for text in ((tmp_path / "table.md").read_text(), (tmp_path / "table.tex").read_text()):
         assert "(2/3 seeds)" in text
-        assert "seed 2 failed: ConvergenceError: no way" in text
+        assert "seed 2 failed: ArithmeticError: no way" in text
     rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
     assert sum(row["status"] == "failed" for row in rows) == 2
     assert sum(row["status"] == "done" for row in rows) == 8 * 40
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
-    again = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.quick)
+    again = run_study(spec, tmp_path, jobs=2, report=quiet, measure=targets.quick)
     assert all(o.status == "done" for o in again)
     starts = [(tmp_path / p).read_text() for p in tmp_path.rglob("started")]
     assert sorted(starts) == ["x"] * 9 + [
@@ -122,11 +130,11 @@ def test_failed_cells_are_shown_and_tried_again(spec, tmp_path):
 
 @pytest.mark.once  # in other processes
 def test_diverged_runs_withhold_the_mean(spec, tmp_path):
-    found = run_study(spec, tmp_path, jobs=2, report=quiet, target=targets.one_diverges)
+    found = run_study(spec, tmp_path, jobs=2, report=quiet, measure=targets.one_diverges)
     soft = entries_by(spec, found)["soft"]
     assert soft.mean is None
     assert (soft.diverged, soft.runs) == (3, 120)
-    assert "3/120 diverged" in markdown(spec, summarize(spec, found))
+    assert "3/120 diverged" in study_page(spec, summarize(spec, found))
     assert entries_by(spec, found)["hardnet"].difference is None
 
 
@@ -138,24 +146,24 @@ def test_interruption_keeps_what_is_finished(spec, tmp_path):
 
     slow = spec.model_copy(update={"methods": spec.methods[:3]})
     with pytest.raises(KeyboardInterrupt):
-        run_study(slow, tmp_path, jobs=2, report=interrupt, target=targets.endless)
+        run_study(slow, tmp_path, jobs=2, report=interrupt, measure=targets.endless)
     found = outcomes(slow, tmp_path)
     assert [o.status for o in found].count("done") == 1
-    page = markdown(slow, summarize(slow, found))
+    page = study_page(slow, summarize(slow, found))
     assert "unfinished" in page
     assert "(1/3 seeds)" in page
-    whole = run_study(slow, tmp_path, jobs=2, report=quiet, target=targets.quick)
-    elsewhere = run_study(slow, tmp_path / "other", jobs=1, report=quiet, target=targets.quick)
+    whole = run_study(slow, tmp_path, jobs=2, report=quiet, measure=targets.quick)
+    elsewhere = run_study(slow, tmp_path / "other", jobs=1, report=quiet, measure=targets.quick)
     assert latex(slow, summarize(slow, whole)) == latex(slow, summarize(slow, elsewhere))
 
 
 @pytest.mark.once  # in other processes
 def test_cells_of_other_settings_are_not_reused(spec, tmp_path):
     few = spec.model_copy(update={"methods": spec.methods[:1], "seeds": (1,)})
-    run_study(few, tmp_path, jobs=1, report=quiet, target=targets.quick)
+    run_study(few, tmp_path, jobs=1, report=quiet, measure=targets.quick)
     longer = few.model_copy(update={"training": few.training | {"steps": 7}})
     assert [o.status for o in outcomes(longer, tmp_path)] == ["unfinished"]
-    run_study(longer, tmp_path, jobs=1, report=quiet, target=targets.quick)
+    run_study(longer, tmp_path, jobs=1, report=quiet, measure=targets.quick)
     assert [o.status for o in outcomes(few, tmp_path)] == ["done"]  # and nothing was overwritten
     (path,) = [p for p in tmp_path.rglob("cell.json") if '"done"' in p.read_text()][:1]
     path.write_text(path.read_text()[:50])
@@ -163,8 +171,8 @@ def test_cells_of_other_settings_are_not_reused(spec, tmp_path):
 
 
 def test_methods_that_do_not_learn_run_once(spec):
-    assert [c.seed for c in cells(spec) if c.method.label == "nominal"] == [None]
-    assert len(cells(spec)) == 10
+    assert [c.labels["seed"] for c in study_cells(spec, Path()) if "nominal" in c.title] == [None]
+    assert len(study_cells(spec, Path())) == 10
 
 
 # --- bad input ---
@@ -199,14 +207,17 @@ def test_methods_that_do_not_learn_run_once(spec):
         (("count: 40", "count: 0"), "count"),
         (("count: 40, seed: 5", "split: tset"), "Did you mean 'test'"),
         (("count: 40, seed: 5", "seed: 5"), "either count"),
+        (("count: 40, seed: 5", "split: test, seed: 5"), "a split has no seed"),
+        (("nominal]", "{method: nominal, training: {steps: 2}}]"), "'nominal' learns nothing"),
+        ((STUDY, "experiment: lmi-nonnormal\nseeds: [1]"), "no row depends on a seed"),
         (("baseline: soft", "baseline: sotf"), "Did you mean 'soft'"),
         (("[cost, collided]", "[costs]"), "Did you mean 'cost'"),
         (("baseline: soft", "seeds: [4]"), "'seeds' occurs twice"),
-        (("methods: [", "methods: [["), "no YAML"),
+        (("methods: [", "methods: [["), "not valid YAML"),
         (("[hardnet, soft", "[{method: soft, options: {wait: 1}}"), "no option 'wait'"),
         ((STUDY, "just words"), "expected a study"),
-        ((STUDY, "a: !!python/object/apply:os.getcwd []"), "no YAML"),
-        ((STUDY, "[" * 5000), "no YAML"),
+        ((STUDY, "a: !!python/object/apply:os.getcwd []"), "not valid YAML"),
+        ((STUDY, "[" * 5000), "not valid YAML"),
     ],
 )
 def test_bad_study_is_one_clear_line(tmp_path, change, words):
@@ -214,7 +225,7 @@ def test_bad_study_is_one_clear_line(tmp_path, change, words):
     assert change[0] in STUDY
     file.write_text(STUDY.replace(*change))
     app = typer.Typer()
-    app.command()(cli.command)
+    app.command(cls=Command)(cli.command)
     result = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2, result.output
     assert words in result.output
@@ -238,7 +249,7 @@ def test_study_of_the_guide_is_one(tmp_path):
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "study.md").read_text()
     (tmp_path / "study.yaml").write_text(guide.split("```yaml\n")[1].split("```")[0])
     spec = read_study(tmp_path / "study.yaml")
-    assert len(cells(spec)) == 3 * 5 + 1
+    assert len(study_cells(spec, Path())) == 3 * 5 + 1
     assert spec.config(spec.methods[2], "unicycle-obstacles", 1).method == Soft(weight=1.0)
 
 
@@ -282,7 +293,7 @@ def test_those_that_share_a_training_never_run_at_once():
             self.work, (self.sentinel, self.end) = work, os.pipe()
             alive[work] = self
             os.close(self.end)  # readable at once
-            self.running = True
+            self.running, self.exitcode = True, 0
 
         def is_alive(self):
             return self.running
@@ -290,7 +301,7 @@ def test_those_that_share_a_training_never_run_at_once():
         def join(self):
             os.close(self.sentinel)
 
-    def start(_, work):
+    def start(function, work):
         process = Process(work)
         for other in alive.values():
             if other is not process:
@@ -302,7 +313,8 @@ def test_those_that_share_a_training_never_run_at_once():
         return process
 
     todo = [("a", 1), ("b", 1), ("c", 2), ("d", 1)]
-    run_in_processes(todo, 2, start, lambda process, work: None, shared=lambda w: w[1])
+    nothing = dict.fromkeys(("begin", "end"), lambda *_: None)
+    run_in_processes(todo, print, 2, **nothing, group=lambda w: w[1], start=start)
     assert log == [("a", 1), ("c", 2), ("b", 1), ("d", 1)]
 
 
@@ -314,10 +326,10 @@ def test_rows_of_an_experiment(tmp_path):
     file, out = tmp_path / "rows.yaml", tmp_path / "out"
     file.write_text(ROWS)
     app = typer.Typer()
-    app.command()(cli.command)
+    app.command(cls=Command)(cli.command)
     result = CliRunner().invoke(app, [str(file), "--out", str(out), "--jobs", "2"])
     assert result.exit_code == 0, result.output
-    assert "[2/2] control-oriented, M = 2, seed 0: K 1, G 1 0.2" in result.output
+    assert "[2/2] pfar: control-oriented, M = 2, seed 0: K 1, G 1 0.2" in result.output
     assert (out / "pfar.png").stat().st_size > 1000
     table = (out / "pfar.md").read_text()
     assert "| PID | 0.2" in table
@@ -327,7 +339,7 @@ def test_rows_of_an_experiment(tmp_path):
     assert again.exit_code == 0
     file.write_text(ROWS + f"earlier: [{out / 'pfar.json'}]\n")
     kept = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "new"), "--jobs", "1"])
-    assert "2 of 2 cells are finished already" in kept.output
+    assert "2 finished cells are kept from pfar.json" in kept.output
     assert (tmp_path / "new" / "pfar.md").read_text().splitlines()[:8] == table.splitlines()[:8]
     file.write_text(file.read_text().replace("tests: 4", "tests: 5"))
     refused = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "new"), "--jobs", "1"])

@@ -1,8 +1,9 @@
 """Projection layers side by side: each takes a `Workload` and gives a forward and a backward run.
 
-A builder returns `(forward, both)`: `forward()` is the projected points as a NumPy array, `both()` the derivative of
-`sum(weight * x)` in the points (and, where the peer can, in the right-hand sides too). What does not depend on the
-points and right-hand sides is prepared outside both. Every peer works in float64.
+A builder returns `(forward, both)`: `forward()` is the projected points as a NumPy array, `both()`
+the derivative of `sum(weight * x)` in the points (and, where the peer can, in the right-hand sides
+too). What does not depend on the points and right-hand sides is prepared outside both. Every peer
+works in float64.
 """
 
 # The peers are optional.

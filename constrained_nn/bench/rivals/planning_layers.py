@@ -23,7 +23,7 @@ _STATES, _ROWS = 3 * HORIZON, 6 * HORIZON
 
 
 def published_layer(y: Tensor, x0: Tensor, iterations: int, damping: float = 0.3) -> Tensor:
-    """The iteration of the paper, unrolled: all 60 rows, a dense Jacobian written entry by entry, Cholesky.
+    """The iteration of the paper, unrolled: 60 rows, a dense Jacobian entry by entry, Cholesky.
 
     Rows: 30 of the dynamics, 10 of the ellipse, 20 of the limits.
     """
@@ -79,7 +79,7 @@ def raw_plans(batch: int) -> tuple[Tensor, Tensor]:
 
 
 def measure(name: str, batch: int, iterations: int) -> dict[str, float]:
-    """CPU seconds forward and backward, peak memory beyond what the process had, and the largest violation left."""
+    """CPU seconds forward and backward, peak memory beyond the start, and the largest violation."""
     layer = layer_of(name, iterations)
     dtype = torch.float32 if name == "published" else torch.float64
 

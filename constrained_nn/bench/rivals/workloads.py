@@ -103,10 +103,11 @@ NAMES = ("w1s", "w1b", "w2", "dc3")
 
 
 def reference(work: Workload) -> tuple[np.ndarray, np.ndarray]:
-    """Projections and derivatives `dL/dpoint`, one element at a time, by an algorithm that is not ours.
+    """Projections and derivatives `dL/dpoint`, one at a time, by an algorithm that is not ours.
 
-    Least-distance programming: the equalities are eliminated by their null space, the multipliers are those of a
-    non-negative least-squares problem (Lawson and Hanson, chapter 23), and a QR of the active rows finishes.
+    Least-distance programming: the equalities are eliminated by their null space, the multipliers
+    are those of a non-negative least-squares problem (Lawson and Hanson, chapter 23), and a QR of
+    the active rows finishes.
     """
     rows, bound = work.one_sided()
     batch, n = work.point.shape

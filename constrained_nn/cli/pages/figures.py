@@ -106,7 +106,7 @@ def _cover(claim: dict[str, Any], certificate: dict[str, Any]) -> list[Figure]:
 
 
 def _safe_set(claim: dict[str, Any], lower: list[float], upper: list[float], middle: list[float]) -> Any:
-    """Grid of the first two states, and the smallest `e` and `h` there; `e'` by a difference along the drift."""
+    """Grid of the first two states, and the smallest `e` and `h`; `e'` by a difference."""
     from constrained_nn.evidence.tracing import evaluate
     from constrained_nn.verify.arithmetic import parse
 

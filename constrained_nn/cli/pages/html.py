@@ -1,4 +1,4 @@
-"""The page that `constrained-nn report` writes: what the checker confirmed, and nothing else as confirmed."""
+"""The page that `constrained-nn report` writes: it calls confirmed what the checker confirmed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = {
 }
 _GRADES = {
     "proof": "proof: every inequality was checked again in exact or ball arithmetic, from the file alone",
-    "sampled": "sampled: falsification failed so far, with a bound on the probability; this is no proof",
+    "sampled": "sampled: falsification failed so far, with a bound on the probability; this is not a proof",
 }
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; }
@@ -72,7 +72,7 @@ def _banner(findings: Sequence[Finding]) -> str:
         style, words = "good", "Every claim of this file is proved."
     else:
         style = "good"
-        words = "No claim of this file was refuted; those of grade sampled are no proofs."
+        words = "No claim of this file was refuted; those of grade sampled are not proofs."
     return f'<div class="banner {style}"><strong>{words}</strong></div>'
 
 
@@ -156,6 +156,6 @@ def _again(certificate: dict[str, Any], file: Path) -> str:
         "<h2>Check it again</h2><p>The checker reads the file and nothing else; it needs NumPy and python-flint, no "
         "simulator and no network. Exit code 0: all claims hold; 3: a counterexample; 2: inconclusive or damaged.</p>"
         f"<pre>pip install constrained-nn\nconstrained-nn check {escape(file.name)}{accept}</pre>"
-        f'<p class="quiet">The digest covers the whole file: an edited one is refused. This page is no evidence by '
+        f'<p class="quiet">The digest covers the whole file: an edited one is refused. This page is not evidence by '
         f"itself; the file is.</p>"
     )

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from constrained_nn.cli.shell.shell import DONE, REFUTED, UNDECIDED, fail, one_line
+from constrained_nn.cli.shell.codes import DONE, REFUTED, UNDECIDED
+from constrained_nn.cli.shell.shell import fail, one_line
 
 MOST_SECONDS = 10**6
 _START = 120.0  # seconds that the interpreter and our own imports may take; they do not depend on the file

@@ -47,7 +47,7 @@ def training_progress(steps: Mapping[str, int], *, quiet: bool) -> Iterator[Upda
 
 @contextmanager
 def cover_progress() -> Iterator[Callable[[float, int, int], None]]:
-    """A function `(share, boxes, open)` that shows how much of a domain is settled; nothing without a terminal."""
+    """A function `(share, boxes, open)` that shows how much is settled, if there is a terminal."""
     if not sys.stderr.isatty():
         yield lambda share, boxes, open: None
         return

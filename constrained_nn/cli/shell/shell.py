@@ -1,4 +1,4 @@
-"""How commands begin and end: arguments that mean something, one clear line, and an exit code; never a traceback."""
+"""How commands begin and end: sensible arguments, one clear line, an exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-DONE, UNDECIDED, REFUTED = 0, 2, 3  # holds; bad input, a crash or no verdict; a counterexample
-INTERRUPTED = 130  # what a shell reports for a program that ended on Ctrl-C
+from constrained_nn.cli.shell.codes import DONE, INTERRUPTED, UNDECIDED
+
 MOST_INTEGERS = 10_000
 
 
@@ -48,8 +48,8 @@ class Command(TyperCommand):
 class Shell(TyperGroup):
     """All commands; whatever happens, the exit code is 0, 2, 3 or 130.
 
-    Click and Python themselves end with 1 on a closed pipe, an abortion or an exception. Nothing may be taken for a
-    verdict that is none, so that 1 becomes 2 here.
+    Click and Python themselves end with 1 on a closed pipe, an abort or an exception. Nothing may
+    be mistaken for a verdict, so that 1 becomes 2 here.
     """
 
     def main(self, args: Any = None, *arguments: Any, **options: Any) -> Any:
@@ -69,8 +69,26 @@ class Shell(TyperGroup):
         sys.exit(_after_output(code))
 
 
+def refuse_options(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Options that would be ignored are errors, where they are given.
+
+    Args:
+        context: Of the command.
+        names: Names of its parameters.
+        why: The predicate of the message, such as "has no effect with --all".
+    """
+    for name in names:
+        if is_given(context, name):
+            fail(f"--{name.replace('_', '-')} {why}. Leave it out.")
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was given on the command line; False for one at its default."""
+    return getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+
+
 def _refuse_meaningless(name: str, value: Any) -> None:
-    """A number that sets no limit, or a file that may never end."""
+    """Refuse a number that sets no limit, and a file that may never end."""
     if isinstance(value, float) and not math.isfinite(value):
         fail(f"--{name}: expected a finite number, got {value}. Leave it out for its default.")
     for path in value if isinstance(value, list | tuple) else (value,):
@@ -81,7 +99,7 @@ def _refuse_meaningless(name: str, value: Any) -> None:
 
 
 def _refuse_empty(args: list[str]) -> None:
-    """An empty argument is a variable that was not set; as a path it would mean this folder."""
+    """Refuse an empty argument: a variable was not set, and as a path it would mean this folder."""
     for before, argument in zip(["", *args], args, strict=False):
         name, equals, value = argument.partition("=")
         if not argument.strip():
@@ -101,7 +119,7 @@ def _exit_code(code: Any) -> int:
 
 
 def _after_output(code: int) -> int:
-    """The exit code, once everything that was printed has arrived; a verdict that nobody could read is none."""
+    """The exit code once all output has arrived; a verdict that nobody could read does not count."""
     output = sys.stdout
     if output is None:
         return code

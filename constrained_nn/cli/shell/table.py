@@ -1,10 +1,13 @@
-"""Tables of results in the terminal."""
+"""Metrics of runs as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from constrained_nn.printing import make_table, print_tables
+
+# metric -> heading, format
 COLUMNS = (
     ("cost", "cost", "{:.2f}"),
     ("max_violation", "max viol.", "{:.4g}"),
@@ -19,17 +22,20 @@ COLUMNS = (
 
 def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str = "") -> None:
     """Print one row a method; a missing number is shown as such."""
-    from rich.console import Console
-    from rich.table import Table
+    caption = "violations: time integrals of relu(Au - b), mean over runs"
+    print_tables(make_table(*metrics_cells(results), title=title, caption=caption), width=120)
 
-    table = Table(title=title or None, caption="violations: time integrals of relu(Au - b), mean over runs")
-    table.add_column("method")
-    for _, heading, _ in COLUMNS:
-        table.add_column(heading, justify="right")
-    for method, metrics in results.items():
-        cells = [_cell(metrics.get(name), form) for name, _, form in COLUMNS]
-        table.add_row(method, *cells)
-    Console(width=None if Console().is_terminal else 120).print(table)
+
+def metrics_cells(
+    results: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table."""
+    heads = ["method", *(heading for _, heading, _ in COLUMNS)]
+    rows = [
+        [method, *(_cell(metrics.get(name), form) for name, _, form in COLUMNS)]
+        for method, metrics in results.items()
+    ]
+    return heads, rows
 
 
 def _cell(value: Any, form: str) -> str:

@@ -1,7 +1,14 @@
-"""What runs experiments: their protocol, cells in processes, and tables."""
+"""What runs experiments: their protocol, one driver of cells, and tables."""
 
-from constrained_nn.experiments.runner.earlier import earlier_cells
-from constrained_nn.experiments.runner.processes import how_it_ended, run_in_processes
+from constrained_nn.experiments.runner.cells import (
+    Cell,
+    Outcome,
+    Report,
+    fingerprint,
+    perform,
+    read_outcome,
+    run_cells,
+)
 from constrained_nn.experiments.runner.protocol import (
     Column,
     Comparison,
@@ -11,38 +18,25 @@ from constrained_nn.experiments.runner.protocol import (
     available,
     load,
 )
-from constrained_nn.experiments.runner.reproduction import (
-    cell_name,
-    cell_title,
-    choose_rows,
-    describe_outcome,
-    prepare_cells,
-    read_cell,
-    reproduce,
-    run_cell,
-    spell_settings,
-)
-from constrained_nn.experiments.runner.table import markdown
+from constrained_nn.experiments.runner.reproduction import choose_rows, reproduce
+from constrained_nn.experiments.runner.table import experiment_page
 
 __all__ = [
+    "Cell",
     "Column",
     "Comparison",
     "Experiment",
+    "Outcome",
     "Published",
+    "Report",
     "Row",
     "available",
-    "cell_name",
-    "cell_title",
     "choose_rows",
-    "describe_outcome",
-    "earlier_cells",
-    "how_it_ended",
+    "experiment_page",
+    "fingerprint",
     "load",
-    "markdown",
-    "prepare_cells",
-    "read_cell",
+    "perform",
+    "read_outcome",
     "reproduce",
-    "run_cell",
-    "run_in_processes",
-    "spell_settings",
+    "run_cells",
 ]

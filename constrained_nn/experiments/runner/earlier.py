@@ -1,4 +1,4 @@
-"""Finished cells of result files, so that a published table is completed instead of measured anew."""
+"""Finished cells of result files, so that a table is completed instead of measured again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Key = tuple[str, int | None]  # row and seed
 
 
 def earlier_cells(experiment: Experiment, files: Sequence[Path]) -> dict[Key, dict[str, Any]]:
-    """Finished cells of result files by row and seed; each keeps the commit and the versions that made it.
+    """Finished cells of result files by row and seed, with the commit and versions that made them.
 
     Raises:
-        FileFormatError: A file is no result of this experiment with these settings, has a row that the experiment
-            lacks, or has other numbers than an earlier file for the same cell.
+        FileFormatError: A file is not a result of this experiment with these settings, has a row
+            that the experiment lacks, or has other numbers than an earlier file for the same cell.
     """
     found: dict[Key, dict[str, Any]] = {}
     rows = [row.name for row in experiment.rows]
@@ -27,7 +27,7 @@ def earlier_cells(experiment: Experiment, files: Sequence[Path]) -> dict[Key, di
         for cell in _finished_cells(experiment, file):
             key = (cell["row"], cell["seed"])
             if cell["row"] not in rows:
-                raise FileFormatError(f"{file} has a row '{cell['row']}', which {experiment.name} has not.")
+                raise FileFormatError(f"{file} has a row '{cell['row']}', which {experiment.name} lacks.")
             if key in found and found[key]["metrics"] != cell["metrics"]:
                 raise FileFormatError(
                     f"{file} has other numbers for row '{cell['row']}', seed {cell['seed']} than a file before it. "
@@ -38,7 +38,7 @@ def earlier_cells(experiment: Experiment, files: Sequence[Path]) -> dict[Key, di
 
 
 def _finished_cells(experiment: Experiment, file: Path) -> list[dict[str, Any]]:
-    """The cells of one file; one that does not say what made it was made by what made the file."""
+    """The cells of one file; one that does not say what made it has the origin of the file."""
     try:
         result = read_values(file)
         name, settings, cells = result["name"], result["settings"], result["cells"]

@@ -45,8 +45,8 @@ class Row:
         published: Published numbers by column name; empty for rows that the paper does not have.
         seeded: Whether the result depends on a seed; rows that do not are run once.
         note: Footnote, such as a known error of the published number.
-        shares: Row whose training this one continues, in that row's folder with the same seed; the two
-            are never run at once.
+        shares: Row whose training this one continues, in that row's folder with the same seed; the
+            two are never run at once.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Comparison:
 class Experiment(ABC):
     """A published table, and how to measure it here; one file each, with `EXPERIMENT = <Class>()`.
 
-    A *cell* is one row with one seed. The driver runs the cells, keeps every finished one, and writes
-    means over seeds beside the published numbers. An experiment is pickled to run in another process.
-    Budgets are step counts, never times, so that a run that was interrupted and resumed gives the same
-    numbers.
+    A *cell* is one row with one seed. The driver runs the cells, keeps every finished one, and
+    writes means over seeds beside the published numbers. An experiment is pickled to run in another
+    process. Budgets are step counts, never times, so that a run that was interrupted and resumed
+    gives the same numbers.
 
     Attributes:
         name: Name on the command line and of the result file.
@@ -85,7 +85,8 @@ class Experiment(ABC):
         source: Paper and table that the published numbers come from.
         columns, rows: The table.
         seeds: Seeds of the full table.
-        center: How seeds are summarized in the table: mean with standard deviation, or median with range.
+        center: How seeds are summarized in the table: mean with standard deviation, or median with
+            range.
         notes: What differs from the published setting, and why; one paragraph each.
     """
 
@@ -109,8 +110,8 @@ class Experiment(ABC):
     def run(self, row: str, seed: int | None, directory: Path) -> Mapping[str, float]:
         """The metrics of one cell, by column name (further keys are kept in the JSON file).
 
-        `directory` is the cell's own. It is empty at first; after an interruption it holds what the earlier
-        attempt wrote there, so that a training loop continues from its checkpoint.
+        `directory` is the cell's own. It is empty at first; after an interruption it holds what the
+        earlier attempt wrote there, so that a training loop continues from its checkpoint.
         """
 
     def fast(self) -> Experiment:
@@ -149,13 +150,15 @@ def available() -> list[str]:
 def load(spec: str) -> Experiment:
     """The experiment that `spec` means: a name, `module:OBJECT` or `file.py:OBJECT`.
 
-    Names are ours (`safe-control` is in `tables/hardnet/safe_control.py`) and those of the entry points
-    `constrained_nn.experiments` of installed packages.
+    Names are ours (`safe-control` is in `tables/hardnet/safe_control.py`) and those of the entry
+    points `constrained_nn.experiments` of installed packages.
 
     Raises:
-        UnknownNameError: There is no such name, module, file or object; the message suggests the nearest.
+        UnknownNameError: There is no such name, module, file or object; the message suggests the
+            nearest.
         FileFormatError: Importing it raises, or it is not an experiment.
-        ValueError: Its name is taken. Folders and result files have this name, so that two cannot share it.
+        ValueError: Its name is taken. Folders and result files have this name, so that two cannot
+            share it.
     """
     found = find(KIND, spec, _OURS)
     another = found.name != spec and found.name in available()

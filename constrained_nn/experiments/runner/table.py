@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from constrained_nn.printing import markdown_table
 
-def markdown(result: dict[str, Any]) -> str:
+
+def experiment_page(result: dict[str, Any]) -> str:
     """One page: the table with the published numbers beside ours, then how it was made."""
     lines = [f"# {result['title']}", "", f"Published numbers: {result['source']}.", ""]
     lines += [*_table(result), ""]
@@ -63,7 +65,7 @@ def _table(result: dict[str, Any]) -> list[str]:
     heads = ["method"]
     for column in columns:
         heads += [column["label"], "published"] if compared[column["name"]] else [column["label"]]
-    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    body = []
     for row in rows:
         cells = [row["label"] + _missing(row)]
         for column in columns:
@@ -72,12 +74,12 @@ def _table(result: dict[str, Any]) -> list[str]:
             if compared[name]:
                 entry = row["published"].get(name)
                 cells.append("" if entry is None else _mean(entry, column["format"]))
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        body.append(cells)
+    return markdown_table(heads, body)
 
 
 def _missing(row: dict[str, Any]) -> str:
-    """How many cells of a row are in no mean; nothing where all of them are missing, which every number says."""
+    """How many cells of a row are in no mean; nothing where all are missing: every number says so."""
     missing = [
         f"{len(row[key])} of {row['cells']} {words}"
         for key, words in (("failed", "failed"), ("not_run", "not run"))
@@ -111,13 +113,10 @@ def _median(entry: dict[str, Any], format: str) -> str:
 
 
 def _reference(comparisons: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| compared with published arrays | ours | published | tolerance | agrees |",
-        "|---|---:|---:|---:|---|",
-    ]
+    heads = ["compared with published arrays", "ours", "published", "tolerance", "agrees"]
+    rows = []
     for c in comparisons:
-        ours, theirs = (f"{v:.6g}" if isinstance(v, float | int) else v for v in (c["ours"], c["reference"]))
-        lines.append(
-            f"| {c['what']} | {ours} | {theirs} | {c['atol']:g} | {'yes' if c['agrees'] else '**no**'} |"
-        )
-    return [*lines, ""]
+        both = (c["ours"], c["reference"])
+        numbers = [f"{v:.6g}" if isinstance(v, float | int) else v for v in both]
+        rows.append([c["what"], *numbers, f"{c['atol']:g}", "yes" if c["agrees"] else "**no**"])
+    return [*markdown_table(heads, rows), ""]

@@ -1,53 +1,35 @@
-"""One cell of a study, in a process of its own: train, then meet every scenario."""
+"""The work of one cell of a study of methods: train, then meet every scenario."""
 
 from __future__ import annotations
 
 import math
-import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from constrained_nn.files import write_values
 
-CELL = "cell.json"
-
-
-def run_cell(
-    config: dict[str, Any], scenarios: list[dict[str, Any]], directory: Path, fingerprint: str
-) -> None:
-    """Train (or go on, or reuse a finished run) and measure every run of every scenario; never raises.
+def measure_cell(
+    config: dict[str, Any], scenarios: Sequence[Mapping[str, Any]], folder: Path
+) -> dict[str, Any]:
+    """Train (or continue, or reuse a finished run) and measure every run of every scenario.
 
     Args:
         config: Settings of the training run, as JSON values.
         scenarios: Scenarios, as JSON values.
-        directory: Folder of the cell.
-        fingerprint: Kept with the result.
+        folder: Folder of the cell; the training has `run` in it.
+
+    Returns:
+        `scenarios`: scenario -> metric -> one value a run; None where a value is not finite.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption ends
-    import torch
-
-    torch.set_num_threads(1)
-    result: dict[str, Any] = {"fingerprint": fingerprint}
-    try:
-        result |= {"status": "done", "scenarios": measure_cell(config, scenarios, directory / "run")}
-    except Exception as error:
-        result |= {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-    write_values(directory / CELL, result)
-
-
-def measure_cell(
-    config: dict[str, Any], scenarios: list[dict[str, Any]], run_directory: Path
-) -> dict[str, dict[str, list[float | None]]]:
-    """Scenario -> metric -> one value a run; None where a value is not finite."""
     import torch
 
     from constrained_nn.training import TrainConfig, load_run, measure, train
 
     settings = TrainConfig.from_json(config)
-    if (run_directory / "result.json").exists():
-        run = load_run(run_directory)
+    if (folder / "run" / "result.json").exists():
+        run = load_run(folder / "run")
     else:
-        run = train(settings, run_directory, resume=True, command="constrained-nn study")
+        run = train(settings, folder / "run", resume=True, command="constrained-nn study")
     found = {}
     for scenario in scenarios:
         starts = torch.as_tensor(scenario_starts(run.task, scenario)).to(settings.torch_dtype)
@@ -61,10 +43,10 @@ def measure_cell(
             ]
             for name, values in metrics.items()
         }
-    return found
+    return {"scenarios": found}
 
 
-def scenario_starts(task: Any, scenario: dict[str, Any]) -> Any:
+def scenario_starts(task: Any, scenario: Mapping[str, Any]) -> Any:
     """Start states `(count, n)` of a scenario; the same for every method."""
     if scenario["split"] is not None:
         return task.published_starts()[scenario["split"]]

@@ -7,10 +7,11 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from constrained_nn.experiments.study.run import Outcome
+from constrained_nn.experiments.runner import Outcome
 from constrained_nn.experiments.study.spec import METRICS, StudySpec
 from constrained_nn.experiments.study.statistics import Entry, summarize
 from constrained_nn.files import commit, machine, versions, write_atomically, write_json
+from constrained_nn.printing import latex_table, markdown_table
 
 
 def write_report(spec: StudySpec, outcomes: list[Outcome], out: Path, command: str) -> list[Entry]:
@@ -19,7 +20,7 @@ def write_report(spec: StudySpec, outcomes: list[Outcome], out: Path, command: s
     write_atomically(out / "runs.csv", _csv(_runs(spec, outcomes)))
     write_atomically(out / "summary.csv", _csv(_summary(spec, entries)))
     write_atomically(out / "table.tex", latex(spec, entries))
-    write_atomically(out / "table.md", markdown(spec, entries))
+    write_atomically(out / "table.md", study_page(spec, entries))
     from constrained_nn.plotting import plot_intervals
 
     panels = {metric: METRICS[metric] for metric in spec.metrics}
@@ -60,11 +61,11 @@ def _runs(spec: StudySpec, outcomes: list[Outcome]) -> Iterable[list[object]]:
     yield ["task", "scenario", "method", "seed", "start", "status", *METRICS]
     for o in outcomes:
         for scenario in spec.scenarios:
-            head = [o.cell.task, scenario.name, o.cell.method.label, o.cell.seed]
+            head = [o.cell.labels["task"], scenario.name, o.cell.labels["method"], o.cell.labels["seed"]]
             if o.status != "done":
                 yield [*head, None, o.status, *[None] * len(METRICS)]
                 continue
-            metrics = o.scenarios[scenario.name]
+            metrics = o.values["scenarios"][scenario.name]
             for i in range(len(metrics["cost"])):
                 values = [metrics[name][i] for name in METRICS]
                 yield [*head, i, "diverged" if values[0] is None else "done", *values]
@@ -96,7 +97,7 @@ def _groups(spec: StudySpec, entries: list[Entry]) -> Iterable[tuple[str, str, d
             )
 
 
-def number(value: float) -> str:
+def _digits(value: float) -> str:
     """Four significant digits, without exponent where that is readable."""
     return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"
 
@@ -107,61 +108,46 @@ def _cell(e: Entry) -> str:
         if e.diverged:
             return f"{e.diverged}/{e.runs} diverged"
         return "failed" if any("failed" in p for p in e.problems) else "unfinished"
-    text = f"{number(e.mean)} [{number(e.low)}, {number(e.high)}]"
+    text = f"{_digits(e.mean)} [{_digits(e.low)}, {_digits(e.high)}]"
     return text if e.complete else f"{text} ({e.done}/{e.expected} seeds)"
 
 
-def markdown(spec: StudySpec, entries: list[Entry]) -> str:
-    """One table for each task and scenario, and a list of what is missing."""
+def study_page(spec: StudySpec, entries: list[Entry]) -> str:
+    """One table in Markdown for each task and scenario, and a list of what is missing."""
     lines = [f"# {spec.name}", "", f"{_how(spec)}.", ""]
     for task, scenario, methods in _groups(spec, entries):
-        lines += [f"## {task}, {scenario}", ""]
-        heads = ["method", *(METRICS[m] for m in spec.metrics)]
-        if spec.baseline:
-            heads += [f"{METRICS[m]} − {spec.baseline}" for m in spec.metrics]
-        lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-        for label, row in methods.items():
-            cells = [label, *map(_cell, row)]
-            if spec.baseline:
-                cells += [_difference(e) for e in row]
-            lines.append("| " + " | ".join(cells) + " |")
-        missing = sorted(
-            {f"- {label}: {p}" for label, row in methods.items() for e in row for p in e.problems}
-        )
+        lines += [f"## {task}, {scenario}", "", *markdown_table(*_cells(spec, methods))]
+        missing = [f"- {problem}" for problem in _missing(methods)]
         lines += ["", "Not in the means:", "", *missing, ""] if missing else [""]
     return "\n".join(lines)
-
-
-def _difference(e: Entry) -> str:
-    if e.difference is None:
-        return "" if e.pairs_expected == 0 else "–"
-    text = "{} [{}, {}]".format(*map(number, e.difference))
-    return text if e.pairs == e.pairs_expected else f"{text} ({e.pairs}/{e.pairs_expected} seeds)"
-
-
-_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-_ESCAPES |= {"^": r"\textasciicircum{}", "–": "--"}
-
-
-def _tex(text: str) -> str:
-    return "".join(_ESCAPES.get(c, c) for c in text)
 
 
 def latex(spec: StudySpec, entries: list[Entry]) -> str:
     """One `tabular` with booktabs rules for each task and scenario."""
     lines = [f"% {_how(spec)}.", "% Needs \\usepackage{booktabs}."]
     for task, scenario, methods in _groups(spec, entries):
-        heads = ["method", *(METRICS[m] for m in spec.metrics)]
-        if spec.baseline:
-            heads += [f"{METRICS[m]} $-$ {_tex(spec.baseline)}" for m in spec.metrics]
-        lines += [f"% {task}, {scenario}", f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule"]
-        lines += [" & ".join(heads) + r" \\", "\\midrule"]
-        for label, row in methods.items():
-            cells = [label, *map(_cell, row)] + ([_difference(e) for e in row] if spec.baseline else [])
-            lines.append(" & ".join(map(_tex, cells)) + r" \\")
-        missing = sorted({f"{label}: {p}" for label, row in methods.items() for e in row for p in e.problems})
-        lines.append("\\bottomrule")
-        for line in missing:
-            lines.append(f"\\multicolumn{{{len(heads)}}}{{l}}{{\\footnotesize {_tex(line)}}} \\\\")
-        lines.append("\\end{tabular}")
+        heads, rows = _cells(spec, methods)
+        lines += [f"% {task}, {scenario}", *latex_table(heads, rows, notes=_missing(methods))]
     return "\n".join(lines) + "\n"
+
+
+def _cells(spec: StudySpec, methods: dict[str, list[Entry]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of a table."""
+    heads = ["method", *(METRICS[m] for m in spec.metrics)]
+    rows = [[label, *map(_cell, row)] for label, row in methods.items()]
+    if spec.baseline:
+        heads += [f"{METRICS[m]} − {spec.baseline}" for m in spec.metrics]
+        for cells, row in zip(rows, methods.values(), strict=True):
+            cells += map(_difference, row)
+    return heads, rows
+
+
+def _missing(methods: dict[str, list[Entry]]) -> list[str]:
+    return sorted({f"{label}: {p}" for label, row in methods.items() for e in row for p in e.problems})
+
+
+def _difference(e: Entry) -> str:
+    if e.difference is None:
+        return "" if e.pairs_expected == 0 else "–"
+    text = "{} [{}, {}]".format(*map(_digits, e.difference))
+    return text if e.pairs == e.pairs_expected else f"{text} ({e.pairs}/{e.pairs_expected} seeds)"

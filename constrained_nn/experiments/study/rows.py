@@ -1,13 +1,9 @@
-"""A study of the rows of one experiment: its cells in parallel processes, its table, its figures."""
+"""A study of the rows of one experiment: its cells, its table, its figures."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import signal
-from collections.abc import Callable
 from dataclasses import fields, replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,27 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from constrained_nn.experiments.runner import (
     Experiment,
-    Row,
-    cell_name,
-    cell_title,
+    Report,
     choose_rows,
-    describe_outcome,
-    earlier_cells,
-    how_it_ended,
+    experiment_page,
+    fingerprint,
     load,
-    markdown,
-    prepare_cells,
-    read_cell,
     reproduce,
-    run_cell,
-    run_in_processes,
-    spell_settings,
 )
 from constrained_nn.files import write_atomically, write_values
 from constrained_nn.settings import MOST_SEED
 
-Report = Callable[[str], None]
-Work = tuple[Row, int | None]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
@@ -43,7 +28,7 @@ class RowsSpec(BaseModel):
     """A study of an experiment; everything but its name may be left out.
 
     Args:
-        experiment: Its name, as for `reproduce`.
+        experiment: As for `reproduce`: a name, `module:OBJECT` or `file.py:OBJECT`.
         rows: Names of rows; default all.
         seeds: Seeds; default those of the experiment.
         settings: Fields of the experiment to be changed, such as `{tests: 200}`.
@@ -61,9 +46,12 @@ class RowsSpec(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> RowsSpec:
         try:
-            choose_rows(self.load(), self.rows)
+            experiment = self.load()
+            choose_rows(experiment, self.rows)
         except LookupError as error:
             raise ValueError(str(error)) from None
+        if self.seeds is not None and not any(row.seeded for row in experiment.rows):
+            raise ValueError("seeds: no row depends on a seed. Leave them out.")
         for name, values in (("row", self.rows), ("seed", self.seeds)):
             if values is not None and len(set(values)) < len(values):
                 raise ValueError(f"a {name} occurs twice. Leave one out.")
@@ -84,78 +72,26 @@ class RowsSpec(BaseModel):
 
 
 def run_rows(spec: RowsSpec, out: Path, *, jobs: int, report: Report = print) -> None:
-    """Run what is not finished yet, `jobs` processes at a time; rows that share a training one after the other."""
-    experiment, cells = spec.load(), _cells(spec, out)
-    kept = earlier_cells(experiment, spec.earlier)
-    prepare_cells(experiment, cells, resume=True, fresh=False)
-    work = list[Work]()
-    for row in (row for row in experiment.rows if spec.rows is None or row.name in spec.rows):
-        seeds = (experiment.seeds if spec.seeds is None else spec.seeds) if row.seeded else (None,)
-        work += [(row, seed) for seed in seeds]
-    work.sort(
-        key=lambda w: (w[0].seeded, w[1] or 0, bool(w[0].shares))
-    )  # seed by seed, shared trainings first
-    todo = [
-        (row, seed)
-        for row, seed in work
-        if (row.name, seed) not in kept and read_cell(cells / cell_name(row.name, seed)) is None
-    ]
-    finished = len(work) - len(todo)
-    if finished:
-        report(f"{finished} of {len(work)} cells are finished already")
-
-    def start(context: Any, work: Work) -> BaseProcess:
-        row, seed = work
-        directory = cells / cell_name(row.name, seed)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cell.json").unlink(missing_ok=True)
-        arguments = (spec.model_dump(), row.name, seed, directory)
-        process = context.Process(target=_run, args=arguments, daemon=True)
-        process.start()
-        return process
-
-    def ended(process: BaseProcess, cell: Work) -> None:
-        nonlocal finished
-        row, seed = cell
-        finished += 1
-        directory = cells / cell_name(row.name, seed)
-        result = read_cell(directory)
-        if result is None and not (directory / "cell.json").exists():
-            result = {"row": row.name, "seed": seed, "status": "failed", "error": how_it_ended(process)}
-            write_values(directory / "cell.json", {**result, "seconds": 0.0})
-        outcome = "failed" if result is None else describe_outcome(experiment, result)
-        report(f"[{finished}/{len(work)}] {cell_title(row, seed)}: {outcome}")
-
-    run_in_processes(todo, jobs, start, ended, shared=lambda w: (w[0].shares or w[0].name, w[1]))
-
-
-def _run(spec: dict[str, Any], name: str, seed: int | None, directory: Path) -> None:
-    """One cell, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption ends
-    import torch
-
-    torch.set_num_threads(1)
-    experiment = RowsSpec(**spec).load()
-    run_cell(experiment, next(row for row in experiment.rows if row.name == name), seed, directory)
+    """Run what is not finished yet, `jobs` processes at a time."""
+    _reproduce(spec, out, rows=spec.rows, jobs=jobs, report=report)
 
 
 def write_rows(spec: RowsSpec, out: Path, command: str) -> tuple[dict[str, Any], list[Path]]:
-    """The table of what is finished, and the files written: the table as JSON and Markdown, and figures."""
+    """The table of what is finished, and the files written: JSON, Markdown and figures."""
     experiment = spec.load()
-    result = reproduce(
-        experiment, runs=_cells(spec, out), seeds=spec.seeds, rows=[], resume=True, earlier=spec.earlier
-    )
+    result = _reproduce(spec, out, rows=[], report=lambda line: None)
     if spec.rows is not None:
-        for key in ("rows", "cells"):
-            names = {"rows": "name", "cells": "row"}[key]
-            result[key] = [entry for entry in result[key] if entry[names] in spec.rows]
+        for key, name in (("rows", "name"), ("cells", "row")):
+            result[key] = [entry for entry in result[key] if entry[name] in spec.rows]
     result["command"] = command
     data, page = out / f"{experiment.name}.json", out / f"{experiment.name}.md"
     write_values(data, result)
-    write_atomically(page, markdown(result))
+    write_atomically(page, experiment_page(result))
     return result, [data, page, *experiment.draw(result, out)]
 
 
-def _cells(spec: RowsSpec, out: Path) -> Path:
-    """The folder of the cells; the settings are part of its name, so that cells of others are never touched."""
-    return out / f"cells-{hashlib.sha256(spell_settings(spec.load()).encode()).hexdigest()[:8]}"
+def _reproduce(spec: RowsSpec, out: Path, **options: Any) -> dict[str, Any]:
+    """The settings are part of the folder's name, so that cells of others are never touched."""
+    experiment = spec.load()
+    runs = out / f"cells-{fingerprint(experiment.settings())[:8]}"
+    return reproduce(experiment, runs=runs, seeds=spec.seeds, resume=True, earlier=spec.earlier, **options)

@@ -1,147 +1,83 @@
-"""Runs the cells of a study in parallel processes, and keeps every finished one."""
+"""A study of methods as cells."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from constrained_nn.experiments.runner import how_it_ended, run_in_processes
-from constrained_nn.experiments.study.cell import CELL, run_cell
+from constrained_nn.experiments.runner import (
+    Cell,
+    Outcome,
+    Report,
+    fingerprint,
+    read_outcome,
+    run_cells,
+)
+from constrained_nn.experiments.study.cell import measure_cell
 from constrained_nn.experiments.study.spec import MethodSpec, StudySpec
-from constrained_nn.files import read_values, write_values
+from control_envs.tasks import make_task
 
-Report = Callable[[str], None]
-Target = Callable[[dict[str, Any], list[dict[str, Any]], Path, str], None]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method on one task with one seed (None for a method that does not learn)."""
-
-    method: MethodSpec
-    task: str
-    seed: int | None
-
-    @property
-    def title(self) -> str:
-        return f"{self.task}, {self.method.label}" + ("" if self.seed is None else f", seed {self.seed}")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a cell: `done` with its values, `failed` with a reason, or `unfinished`."""
-
-    cell: Cell
-    status: str
-    error: str
-    scenarios: dict[str, dict[str, list[float | None]]]
-
-
-def cells(spec: StudySpec) -> list[Cell]:
-    """All cells, seed by seed, so that an interrupted study has as many complete seeds as possible."""
-    once = [Cell(m, task, None) for task in spec.tasks for m in spec.methods if not m.learns]
-    return once + [
-        Cell(m, task, seed) for seed in spec.seeds for task in spec.tasks for m in spec.methods if m.learns
-    ]
+Measure = Callable[[dict[str, Any], Sequence[Mapping[str, Any]], Path], dict[str, Any]]
 
 
 def run_study(
-    spec: StudySpec, out: Path, *, jobs: int, report: Report = print, target: Target = run_cell
+    spec: StudySpec,
+    out: Path,
+    *,
+    jobs: int,
+    report: Report = print,
+    measure: Measure = measure_cell,
 ) -> list[Outcome]:
     """Run what is not finished yet, `jobs` processes at a time, and return the outcome of every cell.
 
-    Cells that are finished are kept; failed ones are tried again. On an interruption the processes are ended,
-    their checkpoints stay, and KeyboardInterrupt goes on to the caller.
+    Finished cells are kept; failed ones are tried again. On an interruption the processes are
+    ended, their checkpoints stay, and KeyboardInterrupt reaches the caller.
     """
-    todo = [cell for cell in cells(spec) if _outcome(spec, cell, out).status != "done"]
-    total, kept = len(cells(spec)), len(cells(spec)) - len(todo)
-    if kept:
-        report(f"{kept} of {total} cells are finished already")
-    finished = kept
-
-    def start(context: Any, cell: Cell) -> BaseProcess:
-        return _start(context, spec, cell, out, target)
-
-    def ended(process: BaseProcess, cell: Cell) -> None:
-        nonlocal finished
-        finished += 1
-        _bury(process, spec, cell, out)
-        report(f"[{finished}/{total}] {cell.title}: {_describe(_outcome(spec, cell, out))}")
-
-    run_in_processes(todo, jobs, start, ended)
-    return outcomes(spec, out)
+    cells = study_cells(spec, out, measure)
+    return run_cells(cells, jobs=jobs, report=report, describe=_describe_costs)
 
 
 def outcomes(spec: StudySpec, out: Path) -> list[Outcome]:
     """The outcome of every cell, from what is on disk."""
-    return [_outcome(spec, cell, out) for cell in cells(spec)]
+    return [read_outcome(cell) for cell in study_cells(spec, out)]
 
 
-def _start(context: Any, spec: StudySpec, cell: Cell, out: Path, target: Target) -> BaseProcess:
-    directory = _directory(spec, cell, out)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / CELL).unlink(missing_ok=True)
-    config = spec.settings(cell.method, cell.task, spec.seeds[0] if cell.seed is None else cell.seed)
+def study_cells(spec: StudySpec, out: Path, measure: Measure = measure_cell) -> list[Cell]:
+    """All cells, seed by seed, so that an interrupted study has as many complete seeds as possible."""
+    once = [(m, task, None) for task in spec.tasks for m in spec.methods if not m.learns]
+    learn = [(m, task, seed) for seed in spec.seeds for task in spec.tasks for m in spec.methods if m.learns]
+    return [_cell(spec, out, measure, *which) for which in (*once, *learn)]
+
+
+def _cell(
+    spec: StudySpec, out: Path, measure: Measure, method: MethodSpec, task: str, seed: int | None
+) -> Cell:
+    """One method on one task with one seed, None for a method that does not learn."""
     scenarios = [s.model_dump() for s in spec.scenarios]
-    arguments = (config, scenarios, directory, spec.fingerprint(cell.method, cell.task, cell.seed))
-    process = context.Process(target=target, args=arguments, daemon=True)
-    process.start()
-    return process
+    named = spec.settings(method, task, 0 if seed is None else seed)
+    run = spec.settings(method, task, spec.seeds[0] if seed is None else seed)
+    # training settings are part of the folder's name, so that runs of others are never touched
+    key = fingerprint({k: v for k, v in named.items() if k != "seed"})[:8]
+    label = "".join(c if c.isalnum() or c in "-_." else "_" for c in method.label)
+    last = "once" if seed is None else f"seed{seed}"
+    return Cell(
+        title=f"{task}, {method.label}" + ("" if seed is None else f", seed {seed}"),
+        labels={"task": task, "method": method.label, "seed": seed},
+        settings=[named, scenarios, make_task(task).version, seed],
+        folder=out / "cells" / task / f"{label}-{key}" / last,
+        run=partial(measure, run, scenarios),
+    )
 
 
-def _bury(process: BaseProcess, spec: StudySpec, cell: Cell, out: Path) -> None:
-    """A process that ended without a result has failed; its cell says how."""
-    directory = _directory(spec, cell, out)
-    if not (directory / CELL).exists():
-        fingerprint = spec.fingerprint(cell.method, cell.task, cell.seed)
-        write_values(
-            directory / CELL, {"fingerprint": fingerprint, "status": "failed", "error": how_it_ended(process)}
-        )
-
-
-def _outcome(spec: StudySpec, cell: Cell, out: Path) -> Outcome:
-    path = _directory(spec, cell, out) / CELL
-    try:
-        saved = read_values(path)
-        if saved["fingerprint"] == spec.fingerprint(cell.method, cell.task, cell.seed):
-            if saved["status"] == "done":
-                return Outcome(cell, "done", "", {s.name: saved["scenarios"][s.name] for s in spec.scenarios})
-            return Outcome(cell, "failed", str(saved["error"]), {})
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # absent, cut short, or of another kind: to be run
-    return Outcome(cell, "unfinished", "", {})
-
-
-def _directory(spec: StudySpec, cell: Cell, out: Path) -> Path:
-    """The folder of a cell; training settings are part of its name, so that runs of others are never touched."""
-    config = spec.settings(cell.method, cell.task, 0 if cell.seed is None else cell.seed)
-    seed = "once" if cell.seed is None else f"seed{cell.seed}"
-    return out / "cells" / cell.task / f"{_safe(cell.method.label)}-{_key(config)}" / seed
-
-
-def _key(config: dict[str, Any]) -> str:
-    import hashlib
-
-    body = json.dumps({k: v for k, v in config.items() if k != "seed"}, sort_keys=True)
-    return hashlib.sha256(body.encode()).hexdigest()[:8]
-
-
-def _safe(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
-
-
-def _describe(outcome: Outcome) -> str:
-    if outcome.status != "done":
-        return f"{outcome.status}" + (f" ({outcome.error})" if outcome.error else "")
+def _describe_costs(outcome: Outcome) -> str:
+    """The mean cost in every scenario, or how many runs diverged."""
     parts = []
-    for name, metrics in outcome.scenarios.items():
+    for name, metrics in outcome.values["scenarios"].items():
         costs = metrics.get("cost", [])
-        lost = sum(v is None for v in costs)
         known = [v for v in costs if v is not None]
+        lost = len(costs) - len(known)
         mean = f"cost {sum(known) / len(known):.2f}" if known and not lost else "no mean cost"
         parts.append(f"{name}: {mean}" + (f", {lost} of {len(costs)} runs diverged" if lost else ""))
     return "; ".join(parts)

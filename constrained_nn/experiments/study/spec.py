@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 from collections.abc import Hashable
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +21,7 @@ from pydantic import (
 from constrained_nn.errors import FileFormatError
 from constrained_nn.experiments.study.rows import RowsSpec, Seed
 from constrained_nn.files import read_text
+from constrained_nn.registry import describe_unknown
 from constrained_nn.settings import MOST_SEED
 from constrained_nn.training import TrainConfig, Unconstrained, make_method
 from control_envs.tasks import UnicycleObstacles, make_task
@@ -65,6 +63,8 @@ class MethodSpec(_Strict):
             make_method(self.method, self.options)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(str(error)) from None
+        if self.training and not self.learns:
+            raise ValueError(f"method '{self.method}' learns nothing. Leave its training out.")
         if not self.label:
             object.__setattr__(self, "label", self.method)
         return self
@@ -86,6 +86,8 @@ class ScenarioSpec(_Strict):
     def _one_source(self) -> ScenarioSpec:
         if (self.count is None) == (self.split is None):
             raise ValueError(f"scenario '{self.name}': give either count (with seed) or split.")
+        if self.split is not None and "seed" in self.model_fields_set:
+            raise ValueError(f"scenario '{self.name}': a split has no seed. Leave seed out.")
         return self
 
 
@@ -161,19 +163,13 @@ class StudySpec(_Strict):
         """The same as JSON values, with the options as the study states them: cells are named by these."""
         return self.config(method, task, seed).to_json() | {"options": method.options}
 
-    def fingerprint(self, method: MethodSpec, task: str, seed: int | None) -> str:
-        """Digest of what determines the numbers of a cell; a cell of other settings is never reused."""
-        config = self.settings(method, task, 0 if seed is None else seed)
-        scenarios = [s.model_dump() for s in self.scenarios]
-        body = json.dumps([config, scenarios, make_task(task).version, seed], sort_keys=True)
-        return hashlib.sha256(body.encode()).hexdigest()
-
 
 def read_study(path: Path) -> StudySpec | RowsSpec:
     """The study in a YAML file: of methods on tasks, or of the rows of an `experiment`.
 
     Raises:
-        FileFormatError: The file is missing, no YAML, or describes no study; the message says where.
+        FileFormatError: The file is missing, is not YAML, or does not describe a study; the message
+            says where.
     """
     try:
         size = path.stat().st_size
@@ -187,7 +183,7 @@ def read_study(path: Path) -> StudySpec | RowsSpec:
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise FileFormatError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}.") from None
+        raise FileFormatError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}.") from None
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected a study with methods, tasks, scenarios and seeds.")
     try:
@@ -217,20 +213,14 @@ def _first(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         models = {"methods": MethodSpec, "scenarios": ScenarioSpec}
         model = models.get(str(first["loc"][0]), RowsSpec if error.title == "RowsSpec" else StudySpec)
-        return _unknown("entry", str(first["loc"][-1]), list(model.model_fields))
+        return describe_unknown("entry", str(first["loc"][-1]), model.model_fields)
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where and first["type"] != "value_error" else message
 
 
 def _known(what: str, name: str, names: list[str]) -> None:
     if name not in names:
-        raise ValueError(_unknown(what, name, names))
-
-
-def _unknown(what: str, name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    suggestion = f" Did you mean '{near[0]}'?" if near else ""
-    return f"unknown {what} '{name}'.{suggestion} Known: {', '.join(names) or 'none'}."
+        raise ValueError(describe_unknown(what, name, names))
 
 
 def _once(what: str, values: list[Any], remedy: str = " Leave one out.") -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from constrained_nn.experiments.study.run import Outcome
+from constrained_nn.experiments.runner import Outcome
 from constrained_nn.experiments.study.spec import SHARES, StudySpec
 
 
@@ -59,19 +59,17 @@ def summarize(spec: StudySpec, outcomes: list[Outcome]) -> list[Entry]:
 def _entry(
     spec: StudySpec, outcomes: list[Outcome], task: str, scenario: str, method: str, metric: str
 ) -> Entry:
-    mine = [o for o in outcomes if o.cell.task == task and o.cell.method.label == method]
+    mine = _of(outcomes, task, method)
     done = [o for o in mine if o.status == "done"]
     problems = tuple(
-        (f"seed {o.cell.seed} " if o.cell.seed is not None else "")
-        + o.status
-        + (f": {o.error}" if o.error else "")
-        for o in mine
+        ("" if seed is None else f"seed {seed} ") + o.status + (f": {o.error}" if o.error else "")
+        for seed, o in ((o.cell.labels["seed"], o) for o in mine)
         if o.status != "done"
     )
-    values = _values(spec, outcomes, task, scenario, method, metric)
+    values = _values(mine, scenario, metric)
     rows = list(values.values())
-    runs = sum(len(o.scenarios[scenario][metric]) for o in done)
-    diverged = sum(v is None for o in done for v in o.scenarios[scenario][metric])
+    numbers = [v for o in done for v in o.values["scenarios"][scenario][metric]]
+    runs, diverged = len(numbers), numbers.count(None)
     if diverged:
         problems += (f"{diverged} of {runs} runs diverged",)
     mean = low = high = difference = None
@@ -79,10 +77,9 @@ def _entry(
     if rows and not diverged:
         mean, low, high = interval(np.array(rows), spec, share=metric in SHARES)
     if spec.baseline is not None and spec.baseline != method:
-        theirs = _values(spec, outcomes, task, scenario, spec.baseline, metric)
-        difference, pairs = _difference(spec, values, theirs)
-        of_baseline = sum(o.cell.task == task and o.cell.method.label == spec.baseline for o in outcomes)
-        expected = max(len(mine), of_baseline)
+        of_baseline = _of(outcomes, task, spec.baseline)
+        difference, pairs = _difference(spec, values, _values(of_baseline, scenario, metric))
+        expected = max(len(mine), len(of_baseline))
     return Entry(
         task=task,
         scenario=scenario,
@@ -102,14 +99,17 @@ def _entry(
     )
 
 
-def _values(
-    spec: StudySpec, outcomes: list[Outcome], task: str, scenario: str, method: str, metric: str
-) -> dict[int | None, list[float]]:
+def _of(outcomes: list[Outcome], task: str, method: str) -> list[Outcome]:
+    wanted = (task, method)
+    return [o for o in outcomes if (o.cell.labels["task"], o.cell.labels["method"]) == wanted]
+
+
+def _values(outcomes: list[Outcome], scenario: str, metric: str) -> dict[int | None, list[float]]:
     """Seed -> value of each run, of the finished cells; NaN where a run diverged."""
     return {
-        o.cell.seed: [np.nan if v is None else v for v in o.scenarios[scenario][metric]]
+        o.cell.labels["seed"]: [np.nan if v is None else v for v in o.values["scenarios"][scenario][metric]]
         for o in outcomes
-        if o.cell.task == task and o.cell.method.label == method and o.status == "done"
+        if o.status == "done"
     }
 
 
@@ -134,11 +134,13 @@ def _difference(
 def interval(values: np.ndarray, spec: StudySpec, *, share: bool = False) -> tuple[float, float, float]:
     """Mean of `values` `(seeds, starts)` with a percentile bootstrap interval.
 
-    Seeds and start states are drawn with replacement, independently of each other, and with the same draws for
-    every method and metric. With one seed the interval covers the choice of start states alone.
+    Seeds and start states are drawn with replacement, independently of each other, and with the
+    same draws for every method and metric. With one seed the interval covers the choice of start
+    states alone.
 
-    A share that is 0 or 1 in all runs has no spread to resample; its other end is the Clopper-Pearson bound for
-    as many trials as there are start states (more seeds of the same states are not counted as more trials).
+    A share that is 0 or 1 in all runs has no spread to resample; its other end is the
+    Clopper-Pearson bound for as many trials as there are start states (more seeds of the same
+    states are not counted as more trials).
     """
     chosen_seeds, chosen_starts = (_resampled(count, spec.resamples) for count in values.shape)
     means = np.einsum("rs,si,ri->r", chosen_seeds, values, chosen_starts, optimize=True)

@@ -1,6 +1,7 @@
 """The published tables: one family a room, one experiment a file."""
 
-# name on the command line -> module here that defines it as EXPERIMENT; none is imported before it is asked for
+# name on the command line -> module here that defines it as EXPERIMENT; none is imported before it
+# is asked for
 EXPERIMENTS = {
     "coils-birotor": "coils.coils_birotor",
     "coils-cart-pole": "coils.coils_cart_pole",

@@ -167,7 +167,8 @@ class Recorded(Experiment):
         errors: Names of the columns with an error.
 
     Raises:
-        ValueError: A count is not whole or too small, a time is not positive, or a time is not whole in steps.
+        ValueError: A count is not whole or too small, a time is not positive, or a time is not
+            whole in steps.
     """
 
     epochs: int = 300
@@ -228,7 +229,7 @@ class Recorded(Experiment):
 
     @property
     def directions(self) -> Callable[[Tensor], Tensor] | None:
-        """`x -> (..., d, m)`: directions in which an input can act; this hook's default None is all."""
+        """`x -> (..., d, m)`: directions in which an input can act; None, the default, is all."""
         return None
 
     def settings(self) -> Mapping[str, Any]:

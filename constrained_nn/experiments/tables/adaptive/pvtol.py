@@ -54,7 +54,8 @@ class Pvtol(Recorded):
     """Tracking error on random references in wind far above that of the recorded flights; see `Recorded`.
 
     Args:
-        published_roll_rate: Fly with the published formula of the roll acceleration instead of the right one.
+        published_roll_rate: Fly with the published formula of the roll acceleration instead of the
+            right one.
     """
 
     steps: int = 100

@@ -1,4 +1,4 @@
-"""Hard constraints behind the adaptive controller: an input box, and a region to keep out of in any wind of a range."""
+"""Hard constraints behind the adaptive controller: an input box, and a disc to keep out of."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Shield:
     """Inputs of the planar rotorcraft that keep its center out of a disc, whatever the wind in `[0, wind]`.
 
-    With `d = |p − c| − (radius + margin)`, normal `n` and `h = d' + rate d`, the row is `h' + rate h >= 0` for
-    the worst drag: each body component of the drag is monotone in the wind, so that its two ends bound it.
+    With `d = |p − c| − (radius + margin)`, normal `n` and `h = d' + rate d`, the row is `h' + rate
+    h >= 0` for the worst drag: each body component of the drag is monotone in the wind, so that its
+    two ends bound it.
 
     Args:
         plant: The rotorcraft with its drag.

@@ -15,7 +15,8 @@ from control_envs.dynamics import Pendulum
 class PendulumModel(CoILSExperiment):
     """A pendulum of 0.15 kg and 0.5 m around its upper rest, from samples over half a turn to either side."""
 
-    # V must shrink by exp(−15) within the test: to 2 % of the box, with room for its level sets being no spheres
+    # V must shrink by exp(−15) within the test: to 2 % of the box, with room for its level sets
+    # being no spheres
     rate: ClassVar[float] = 1.5
     name: ClassVar[str] = "coils-pendulum"
     title: ClassVar[str] = "CoILS: inverted pendulum with a torque limit"

@@ -118,7 +118,7 @@ class StableNLink(Experiment):
         return self.plant(n).derivative(0.0, x, x.new_zeros(*x.shape[:-1], 1))
 
     def train(self, row: str, n: int, seed: int, directory: Path) -> nn.Module:
-        """The model of a row, `x -> dx/dt`; a checkpoint in `directory` is gone on from."""
+        """The model of a row, `x -> dx/dt`; it continues from a checkpoint in `directory`."""
         import torch
 
         from constrained_nn.certificates import NeuralLyapunov

@@ -131,7 +131,7 @@ class CoILSExperiment(Experiment):
         return goal - width, goal + width
 
     def train(self, row: str, seed: int, directory: Path) -> tuple[CoILS | None, Controller]:
-        """Model and controller of a row; a checkpoint in `directory` is gone on from. No model for rows without."""
+        """Model (or None) and controller of a row; continues from a checkpoint in `directory`."""
         import torch
 
         from constrained_nn.control import FunctionController

@@ -68,8 +68,8 @@ class Recipe:
     Args:
         shared: Epochs that all rows have in common.
         own: Epochs with the row's own layer or penalty (for the backbone alone: with nothing).
-        learning_rate, final_learning_rate: Adam's, along a cosine in the first stage; the second stage goes from
-            `restart` times the first one's start to the same end.
+        learning_rate, final_learning_rate: Adam's, along a cosine in the first stage; the second
+            stage goes from `restart` times the first one's start to the same end.
         restart: See there.
         batch: Windows a step.
         horizon: Steps of a window in the first stage and in the second.
@@ -101,7 +101,8 @@ class ChaosExperiment(Experiment):
     Args:
         recipe: Training.
         steps: Model steps of the long rollout, each of `substeps` applications of the network.
-        samples: States that the statistics are taken over: the last ones of the rollout, and as many of the truth.
+        samples: States that the statistics are taken over: the last ones of the rollout, and as
+            many of the truth.
         far_steps: Steps from far starts.
         device: Device of training and rollouts.
     """

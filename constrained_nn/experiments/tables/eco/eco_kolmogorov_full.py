@@ -14,8 +14,8 @@ class EcoKolmogorovFull(EcoKolmogorov):
     """`EcoKolmogorov` with a larger network and as many trajectories as published.
 
     Args:
-        recipe, steps, samples, far_steps, device, count, length, inner, width, depth, tests, test_length, dt: See
-            `EcoKolmogorov`.
+        recipe, steps, samples, far_steps, device, count, length, inner, width, depth, tests,
+            test_length, dt: See `EcoKolmogorov`.
     """
 
     name: ClassVar[str] = "eco-kolmogorov-full"

@@ -20,7 +20,8 @@ class EcoKuramotoSivashinskyDeepONet(EcoKuramotoSivashinsky):
     """`EcoKuramotoSivashinsky` with a DeepONet that gives the next state itself, a second later.
 
     Args:
-        recipe, steps, samples, far_steps, device, inner, width, depth, kernel: See `EcoKuramotoSivashinsky`.
+        recipe, steps, samples, far_steps, device, inner, width, depth, kernel: See
+            `EcoKuramotoSivashinsky`.
         count, length: Number of training trajectories and states of each, a second apart.
         channels, hidden, basis, harmonics: Of the DeepONet.
     """

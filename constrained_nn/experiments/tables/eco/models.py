@@ -43,7 +43,8 @@ def shadow(
 ) -> tuple[Float[Tensor, 2], Float[Tensor, "2 2"]]:
     """Center and shape of the ellipse over which all states with `V <= c` lie, in a plane through `mean`.
 
-    With `x = center + A z`, `V = |z|²`: center `plane (center − mean)`, shape `c (plane A)(plane A)ᵀ`.
+    With `x = center + A z`, `V = |z|²`: center `plane (center − mean)`, shape `c (plane A)(plane
+    A)ᵀ`.
     """
     z = torch.zeros_like(energy.coordinates(mean)).requires_grad_()
     points = plane @ (energy.state(z) - mean)

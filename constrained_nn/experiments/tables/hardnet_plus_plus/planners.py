@@ -74,10 +74,11 @@ class Planner(ABC):
 class HardNetPlanner(Planner):
     """The network behind HardNet++.
 
-    The squared distance between raw and enforced output is penalized, with a weight that falls linearly: few steps
-    then suffice, and the derivative at the solution is close to the exact one. No gradient leads from a plan on
-    one side of the ellipse to one on the other; therefore every state is trained together with its mirror image, and
-    where the mirrored plan of the image is cheaper, the raw output is drawn to it.
+    The squared distance between raw and enforced output is penalized, with a weight that falls
+    linearly: few steps then suffice, and the derivative at the solution is close to the exact one.
+    No gradient leads from a plan on one side of the ellipse to one on the other; therefore every
+    state is trained together with its mirror image, and where the mirrored plan of the image is
+    cheaper, the raw output is drawn to it.
     """
 
     batch: ClassVar[int] = 250

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Vertices: thrust over mass at hover [m/s^2], and the coupling ε of the turn into a side force [m].
 THRUST, COUPLING = (8.8, 10.8), (0.0, 0.3)
 RATE = 0.5
-# Accelerations by unknown forces, each up to this much for |w| <= 1: vx, vy [m/s^2], turn [rad/s^2].
+# Accelerations by unknown forces, each up to this much for |w| <= 1: vx, vy [m/s^2], turn
+# [rad/s^2].
 FORCES = (0.3, 0.3, 0.3)
 # The size of the ellipsoid that is proposed: px, py [m], phi [rad], vx, vy [m/s], rate [rad/s].
 SIZES = (2.0, 2.0, 0.6, 2.0, 2.0, 1.5)

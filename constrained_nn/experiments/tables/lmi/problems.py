@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from constrained_nn.sets import LMI
 
 ALPHA = 0.1
-# (smallest, largest |eigenvalue|, spread of the disturbance input); second table: eigenvalues of both signs
+# (smallest, largest |eigenvalue|, spread of the disturbance input); second table: eigenvalues of
+# both signs
 STABLE = {"train": (0.5, 5.0, 1.0), "slow": (0.05, 0.5, 1.0), "large": (0.5, 5.0, 3.0)}
 JOINT = {"train": (0.1, 1.0), "ood": (0.3, 1.5)}
-# Draws whose unstable part is less controllable than this are discarded, as unstabilizable in practice.
+# Draws whose unstable part is less controllable than this are discarded, as unstabilizable in
+# practice.
 STABILIZABLE = 1e-2
 
 
@@ -130,7 +132,7 @@ def descend(
     directory: Path,
     name: str,
 ) -> None:
-    """Two phases of training, the second shorter and slower; each goes on from its checkpoint."""
+    """Two phases of training, the second shorter and slower; each continues from its checkpoint."""
     from constrained_nn.training import fit
 
     for phase, rate in enumerate((1e-3, 2e-4)):
@@ -148,7 +150,7 @@ def descend(
 
 
 def log_det(S: Tensor, floor: float = 1e-6) -> Tensor:
-    """`log det` through eigenvalues that are not below `floor`, so that a penalty method has a loss to start from."""
+    """`log det` with eigenvalues raised to `floor`, so that a penalty method can start anywhere."""
     from constrained_nn.linalg import symmetric_eigenvalues
 
     return symmetric_eigenvalues(S).clamp_min(floor).log().sum(-1)
@@ -280,7 +282,7 @@ TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12, "tol_inf
 def run_conic(
     make: Callable[[], Conic], data: tuple[np.ndarray, ...], solver: str, compiled: bool, **options: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Decisions `(count, m)`, objectives and CPU milliseconds a sample; `compiled=False` builds every problem anew."""
+    """Decisions `(count, m)`, objectives, CPU milliseconds a sample; `compiled=False` builds every problem again."""
     conic = make()
     conic.solve(*(d[0] for d in data), solver=solver, **options)  # compile outside of the clock
     values, objectives = [], []

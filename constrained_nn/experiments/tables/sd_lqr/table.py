@@ -24,7 +24,8 @@ COUNTS = (50, 200, 1000)
 # Seeds of the start states of references and of tests.
 # The settings were chosen on starts of seed 43; the published table is of others.
 _REFERENCE_SEED, _START_SEED = 42, 143
-# A run whose error grows beyond this many times its start is lost; its input is that of the reference from there on.
+# A run whose error grows beyond this many times its start is lost; its input is that of the
+# reference from there on.
 _LOST = 100.0
 # Which training each learned row judges.
 MODELS = {
@@ -87,7 +88,8 @@ class RegulatorExperiment(Experiment):
         Column("fell_back", "fallback [%]", ".2f"),
     )
     seeds: ClassVar = (1, 2, 3)
-    # Half width of the deviations of the pairs, and of the inputs around the one that holds the goal.
+    # Half width of the deviations of the pairs, and of the inputs around the one that holds the
+    # goal.
     near: ClassVar[float]
     room: ClassVar[tuple[float, ...]]
     # Control intervals between two Riccati equations; in between the gain is held, not the input.
@@ -121,7 +123,7 @@ class RegulatorExperiment(Experiment):
         return self._metrics(errors) | {"fell_back": fell_back} | self.more(row, make, directory)
 
     def more(self, row: str, make: Callable[..., Any], directory: Path) -> dict[str, float]:
-        """Further metrics of a row; this hook's default is none."""
+        """Further metrics of a row; none by default."""
         return {}
 
     # --- training --------------------------------------------------------------------------------------------
@@ -240,7 +242,8 @@ class RegulatorExperiment(Experiment):
     ) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Follow references `(tests, T + 1, n)`, `(tests, T, m)` from the starts `(tests, n)`.
 
-        States, `|e|/|e(0)|` `(models, tests, T + 1)`, and how often the gain of the reference stood in [%].
+        States, `|e|/|e(0)|` `(models, tests, T + 1)`, and how often the gain of the reference stood
+        in [%].
         """
         import torch
 

@@ -55,8 +55,9 @@ class Regression(Recipe):
 class Economical(Recipe):
     """Regression in which a network beside a linear part must earn what it adds.
 
-    `mean |f − ẋ|² + (decay |weights|² + constant mean |B_net|²) / N`: both penalties are priors, whose weight against
-    `N` samples falls with `N`. The second one says that an input matrix is constant unless the data deny it.
+    `mean |f − ẋ|² + (decay |weights|² + constant mean |B_net|²) / N`: both penalties are priors,
+    whose weight against `N` samples falls with `N`. The second one says that an input matrix is
+    constant unless the data deny it.
 
     Args:
         model: The models of the plant.
@@ -122,8 +123,8 @@ class JointFactors(Recipe):
 class Contraction(Recipe):
     """Model, contraction metric and controller together.
 
-    `|f(x, u) − ẋ|² + relu(λ_max(Ṁ + M A + Aᵀ M + 2 r M) + 0.01) + relu(λ_max(M) − 10)` with `M = L(x) L(x)ᵀ + 0.1 I`,
-    `u = ū + K(x, x̄) e`, `A = ∂/∂x f(x, u(x))` and `r = 0.5`.
+    `|f(x, u) − ẋ|² + relu(λ_max(Ṁ + M A + Aᵀ M + 2 r M) + 0.01) + relu(λ_max(M) − 10)` with `M =
+    L(x) L(x)ᵀ + 0.1 I`, `u = ū + K(x, x̄) e`, `A = ∂/∂x f(x, u(x))` and `r = 0.5`.
 
     Args:
         model: The models of the plant.
@@ -217,8 +218,9 @@ def train(
 ) -> list[float]:
     """Adam from 1e-3 to 2e-5 in float32; of each model the weights with the best validation loss are kept.
 
-    Batches and pairs are functions of seed and step, so that an interrupted run goes on with identical results.
-    Returns the validation loss, mean over the models, of every step (measured every 50).
+    Batches and pairs are functions of seed and step, so that an interrupted run continues with
+    identical results. Returns the validation loss, mean over the models, of every step (measured
+    every 50).
     """
     recipe.float()
     samples = samples.float()
