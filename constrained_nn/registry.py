@@ -37,7 +37,7 @@ class Kind(Generic[T]):
     group: str
 
 
-def find(kind: Kind[T], spec: str, known: Mapping[str, T | str]) -> T:
+def find(kind: Kind[T], spec: str, known: Mapping[str, T | type[T] | str]) -> T:
     """The object that `spec` means.
 
     Args:
@@ -140,7 +140,7 @@ def load_file(path: str | Path) -> Any:
 # --- the steps of `find` -------------------------------------------------------------------------
 
 
-def _named(kind: Kind[T], name: str, known: Mapping[str, T | str]) -> T:
+def _named(kind: Kind[T], name: str, known: Mapping[str, T | type[T] | str]) -> T:
     refuse_taken(kind, name, known)
     if name in known:
         entry = known[name]

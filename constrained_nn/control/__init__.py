@@ -14,9 +14,15 @@ from constrained_nn.control.adaptive import (
     TanhFeatures,
 )
 from constrained_nn.control.anchored import AffineModel, AnchoredController, AnchoredModel
-from constrained_nn.control.base import Controller, DynamicController, FunctionController, ResidualController
+from constrained_nn.control.base import (
+    Controller,
+    DynamicController,
+    FunctionController,
+    ResidualController,
+    SaturatedController,
+)
 from constrained_nn.control.cascade import CascadeGains, SaturatedCascade, flat_state
-from constrained_nn.control.conflicts import Brake, ConflictRule, InOrder
+from constrained_nn.control.conflicts import Brake, ConflictRule, InOrder, rule_of
 from constrained_nn.control.safety_filter import SafetyFilter
 from constrained_nn.control.state_dependent_lqr import (
     Factorization,
@@ -55,8 +61,10 @@ __all__ = [
     "ResidualController",
     "SafetyFilter",
     "SaturatedCascade",
+    "SaturatedController",
     "SigmaModification",
     "StateDependentLQR",
     "TanhFeatures",
     "flat_state",
+    "rule_of",
 ]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -98,6 +99,41 @@ class FunctionController(Controller):
 
     def forward(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         return self.function(t, x)
+
+
+class SaturatedController(Controller):
+    """A controller whose inputs end at the limits of the actuators.
+
+    `u = min(max(controller(t, x), low), high)`.
+
+    Guarantee: `low <= u <= high`; beyond a limit the gradient is zero.
+
+    Args:
+        controller: The controller.
+        low: Lower limits `(m,)`, in the units of the inputs.
+        high: Upper limits `(m,)`.
+
+    Returns:
+        `forward(t, x)`: the input `(*batch, m)`.
+
+    Example:
+        >>> import torch
+        >>> far = FunctionController(lambda t, x: 9 * x)
+        >>> SaturatedController(far, -torch.ones(2), torch.ones(2))(0.0, torch.tensor([1.0, -0.1]))
+        tensor([ 1.0000, -0.9000])
+
+    References:
+        Khalil, Nonlinear Systems (2002), section 1.2.7, saturation.
+    """
+
+    def __init__(self, controller: Controller, low: Float[Tensor, " m"], high: Float[Tensor, " m"]) -> None:
+        super().__init__()
+        self.controller = controller
+        self.low, self.high = low, high
+
+    def forward(self, t: Any, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+        u = self.controller(t, x)
+        return torch.minimum(torch.maximum(u, self.low.to(u)), self.high.to(u))
 
 
 class ResidualController(Controller):

@@ -83,6 +83,12 @@ class Brake(ConflictRule):
         return self.law(t, x)
 
 
+def rule_of(condition: Callable[..., Any]) -> ConflictRule | None:
+    """`InOrder` for the condition of `SafeInputs`; none for others, where the layer's policy decides."""
+    safe = getattr(condition, "__self__", None)
+    return InOrder(safe) if isinstance(safe, SafeInputs) else None
+
+
 def enforce_or_resolve(
     rule: ConflictRule, t: Any, x: Tensor, raw: Tensor, set: Any, layer: ProjectionLayer
 ) -> Tensor:

@@ -5,7 +5,6 @@ from constrained_nn.training.closed_loop import (
     Evaluation,
     Run,
     TrainConfig,
-    barrier_of,
     evaluate,
     load_run,
     make_backbone,
@@ -59,7 +58,7 @@ from constrained_nn.training.operators import (
     mean_square,
     multistep_loss,
 )
-from constrained_nn.training.safety import Kept, Safety, describe, draw_starts, safety_of
+from constrained_nn.training.safety import Kept, Safety, barrier_of, describe, draw_starts, safety_of
 from constrained_nn.training.schedule import LearningRate, Schedule
 from constrained_nn.training.supervised import fit
 from constrained_nn.training.tasks import available_tasks, find_task, task_spec

@@ -17,6 +17,7 @@ from constrained_nn.training import (
     Samples,
     TrainConfig,
     WorstStates,
+    barrier_of,
     descend,
     dynamics_loss,
     evaluate,
@@ -27,7 +28,7 @@ from constrained_nn.training import (
     sample_dynamics,
     train,
 )
-from constrained_nn.training.closed_loop import barrier_of, new_run
+from constrained_nn.training.closed_loop import new_run
 from constrained_nn.training.closed_loop.loop import ClosedLoop, schedule_of
 from constrained_nn.training.meta import force_data
 from constrained_nn.training.methods.base import running_excess

@@ -1,7 +1,6 @@
 """Closed-loop training: what is trained, its evaluation, and runs on disk."""
 
 from constrained_nn.training.closed_loop.backbone import make_backbone
-from constrained_nn.training.closed_loop.condition import barrier_of
 from constrained_nn.training.closed_loop.config import TrainConfig
 from constrained_nn.training.closed_loop.evaluation import Evaluation, evaluate, measure, simulate
 from constrained_nn.training.closed_loop.loop import train
@@ -13,7 +12,6 @@ __all__ = [
     "Evaluation",
     "Run",
     "TrainConfig",
-    "barrier_of",
     "evaluate",
     "load_run",
     "make_backbone",

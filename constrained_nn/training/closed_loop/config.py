@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -9,9 +10,11 @@ import torch
 
 from constrained_nn.settings import MOST_SEED, require_integer, require_real, require_widths
 from constrained_nn.training.methods import METHODS, Method, make_method
-from constrained_nn.training.names import find, make, name_of, options_of
-from control_envs.tasks import TASKS, Task, make_task
+from constrained_nn.training.names import make, name_of, options_of
+from constrained_nn.training.tasks import find_task, task_spec
+from control_envs.tasks import Task
 
+_LATER = {"horizon": None, "from_nominal": False, "gains": None}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -34,6 +37,10 @@ class TrainConfig:
         hidden: Widths of the hidden layers of the backbone.
         dtype: `"float64"` or `"float32"`.
         eval_every: Steps between evaluations on the validation states, and between checkpoints.
+        horizon: Samples of a training run; default: those of the task.
+        from_nominal: Whether the last layer starts at zero, and training so at the nominal controller.
+        gains: Decay rates of the constraints by name, as `safety_of` takes them; default: `train`
+            chooses them once, and the run keeps them.
 
     Raises:
         TypeError: A field is not of its type.
@@ -52,6 +59,9 @@ class TrainConfig:
     hidden: tuple[int, ...] = (200, 200)
     dtype: Literal["float32", "float64"] = "float64"
     eval_every: int = 90
+    horizon: int | None = None
+    from_nominal: bool = False
+    gains: Mapping[str, tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         require_integer("TrainConfig", "steps", self.steps)
@@ -59,6 +69,11 @@ class TrainConfig:
         require_integer("TrainConfig", "eval_every", self.eval_every, least=1)
         require_integer("TrainConfig", "seed", self.seed, most=MOST_SEED)
         require_real("TrainConfig", "learning_rate", self.learning_rate, above=0.0)
+        if self.horizon is not None:
+            require_integer("TrainConfig", "horizon", self.horizon, least=1)
+        if self.gains is not None:  # lists, as JSON gives them
+            gains = {name: tuple(map(float, each)) for name, each in self.gains.items()}
+            object.__setattr__(self, "gains", gains)
         require_real("TrainConfig", "final_learning_rate", self.final_learning_rate, least=0.0, optional=True)
         for name in ("max_gradient_norm", "max_adjoint_norm"):
             require_real("TrainConfig", name, getattr(self, name), above=0.0, optional=True)
@@ -87,11 +102,17 @@ class TrainConfig:
         """
         methods = {name: type(method) for name, method in METHODS.items()}
         values = {each.name: getattr(self, each.name) for each in fields(self)} | {
-            "task": name_of(self.task, TASKS),
+            "task": task_spec(self.task),
             "method": name_of(self.method, methods),
             "options": options_of(self.method),
             "hidden": list(self.hidden),
         }
+        # what came later stands in a file only where it is used, so that earlier runs stay the same
+        for name, default in _LATER.items():
+            if values[name] == default:
+                del values[name]
+        if self.gains is not None:
+            values["gains"] = {name: list(each) for name, each in self.gains.items()}
         changed = options_of(self.task)
         return values | ({"task_options": changed} if changed else {})
 
@@ -123,7 +144,5 @@ class TrainConfig:
 
 
 def _task(name: str, options: dict[str, Any]) -> Task:
-    if ":" not in name and not options:
-        return make_task(name)
-    kind = find(name, TASKS, Task, "task") if ":" in name else type(make_task(name))  # pyright: ignore
-    return make(kind, options, f"task '{name}'")
+    task = find_task(name)
+    return make(type(task), options, f"task '{name}'") if options else task

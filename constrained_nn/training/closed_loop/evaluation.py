@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from constrained_nn.certificates import ControlBarrier
-from constrained_nn.control import Controller
-from constrained_nn.training.closed_loop.condition import barrier_of
+from constrained_nn.control import ConflictRule, Controller, SafetyFilter
+from constrained_nn.sets import IntervalSet
+from constrained_nn.training.safety import safety_of
 from control_envs.simulate import SubStep, Trajectory, rollout
 from control_envs.tasks import Task
 
@@ -28,20 +28,30 @@ class Evaluation:
     Args:
         metrics: Numbers by name; see `evaluate`.
         trajectory: The states and inputs.
+        conflicts: How often each constraint gave way because the set of safe inputs was empty, in
+            runs and samples; a constraint that never did is left out.
     """
 
     metrics: dict[str, float]
     trajectory: Trajectory
+    conflicts: dict[str, int] = field(default_factory=dict)
 
 
-def simulate(task: Task, controller: Callable[[Any, Any], Any], starts: Tensor, **options: Any) -> Trajectory:
+def simulate(
+    task: Task,
+    controller: Callable[[Any, Any], Any],
+    starts: Tensor,
+    *,
+    horizon: int | None = None,
+    **options: Any,
+) -> Trajectory:
     """`rollout` with the task's plant, step, horizon, integrator and sub-steps."""
     return rollout(
         task.plant,
         controller,
         starts,
         dt=task.dt,
-        horizon=task.horizon,
+        horizon=task.horizon if horizon is None else horizon,
         integrator=task.integrator,
         substeps=task.substeps,
         **options,
@@ -49,8 +59,14 @@ def simulate(task: Task, controller: Callable[[Any, Any], Any], starts: Tensor, 
 
 
 @torch.no_grad()
-def measure(task: Task, controller: Controller, starts: Tensor) -> tuple[dict[str, Tensor], Trajectory]:
-    """Simulate in eval mode and measure every run `(runs,)`.
+def measure(
+    task: Task,
+    controller: Controller,
+    starts: Tensor,
+    *,
+    condition: Callable[[Any, Tensor], IntervalSet] | None = None,
+) -> tuple[dict[str, Tensor], Trajectory]:
+    """Simulate in eval mode and measure every run `(runs,)`, by the rows of `condition`.
 
     `cost`; `max_violation`, `mean_violation`, `violated` (time integrals of `relu(A u − b)` per barrier: largest
     and mean over barriers, number above 1e-4: the paper's columns); `worst_row` (largest
@@ -59,16 +75,20 @@ def measure(task: Task, controller: Controller, starts: Tensor) -> tuple[dict[st
     """
     was_training = controller.training
     controller.eval()
-    barrier = barrier_of(task)
-    rows = barrier.condition(0.0, starts).upper.shape[-1]
+    judged = _Latest(condition or safety_of(task).condition)
+    rows = judged(0.0, starts).upper.shape[-1]
     worst_row = torch.full_like(starts[..., 0], -torch.inf)
+    rules = _conflict_rules(controller)
+    for rule in rules:
+        rule.reset()
 
     def excess(j: int):
-        return lambda t, x, u: barrier.condition(t, x).residual(u)[..., j]
+        return lambda t, x, u: judged(t, x).residual(u)[..., j]
 
     def watch(sub: SubStep) -> None:  # of held inputs only: the input at the end is never held
         index = slice(None) if sub.index is None else sub.index
-        worst_row[index] = torch.maximum(worst_row[index], _relative_excess(barrier, sub.t, sub.x, sub.u))
+        found = _relative_excess(judged(sub.t, sub.x), sub.u)
+        worst_row[index] = torch.maximum(worst_row[index], found)
 
     trajectory = simulate(
         task,
@@ -80,7 +100,9 @@ def measure(task: Task, controller: Controller, starts: Tensor) -> tuple[dict[st
     )
     controller.train(was_training)
     violations = torch.stack([trajectory.integrals[f"violation-{j}"] for j in range(rows)], -1)
-    worst_g = torch.stack([trajectory.worst[c.name] for c in task.constraints], -1).amax(-1)
+    worst_g = torch.full_like(starts[..., 0], -torch.inf)
+    for constraint in task.constraints:
+        worst_g = torch.maximum(worst_g, trajectory.worst[constraint.name])
     metrics = {
         "cost": trajectory.integrals["cost"],
         "max_violation": violations.amax(-1),
@@ -94,7 +116,13 @@ def measure(task: Task, controller: Controller, starts: Tensor) -> tuple[dict[st
 
 
 @torch.no_grad()
-def evaluate(task: Task, controller: Controller, starts: np.ndarray | Tensor) -> Evaluation:
+def evaluate(
+    task: Task,
+    controller: Controller,
+    starts: np.ndarray | Tensor,
+    *,
+    condition: Callable[[Any, Tensor], IntervalSet] | None = None,
+) -> Evaluation:
     """Simulate and measure, in the dtype of `starts` (NumPy: float64).
 
     Metrics: means over runs of `cost`, `max_violation`, `mean_violation`, `violated` (see `measure`);
@@ -103,7 +131,10 @@ def evaluate(task: Task, controller: Controller, starts: np.ndarray | Tensor) ->
     diverged); `policy_ms` (one evaluation on the start states).
     """
     x0 = torch.as_tensor(starts)
-    runs, trajectory = measure(task, controller, x0)
+    runs, trajectory = measure(task, controller, x0, condition=condition)
+    conflicts: dict[str, int] = {}
+    for rule in _conflict_rules(controller):
+        conflicts |= rule.counts
     was_training = controller.training
     controller.eval()
     metrics = {
@@ -117,12 +148,31 @@ def evaluate(task: Task, controller: Controller, starts: np.ndarray | Tensor) ->
         "policy_ms": _policy_ms(controller, x0),
     }
     controller.train(was_training)
-    return Evaluation({name: float(value) for name, value in metrics.items()}, trajectory)
+    numbers = {name: float(value) for name, value in metrics.items()}
+    return Evaluation(numbers, trajectory, conflicts)
 
 
-def _relative_excess(barrier: ControlBarrier, t: Any, x: Tensor, u: Tensor) -> Tensor:
-    rows = barrier.condition(t, x)
-    return (rows.residual(u) / rows.scale(u).clamp_min(torch.finfo(u.dtype).tiny)).amax(-1)
+class _Latest:
+    """A condition that keeps its last set: several functions ask for that of the same states."""
+
+    def __init__(self, condition: Callable[[Any, Tensor], Any]) -> None:
+        self.condition = condition
+        self.last: tuple[Any, Any, Any] = (None, None, None)
+
+    def __call__(self, t: Any, x: Tensor) -> Any:
+        if self.last[1] is not x or self.last[0] is not t:
+            self.last = (t, x, self.condition(t, x))
+        return self.last[2]
+
+
+def _conflict_rules(controller: Controller) -> list[ConflictRule]:
+    filters = [m for m in controller.modules() if isinstance(m, SafetyFilter)]
+    return [f.on_conflict for f in filters if f.on_conflict is not None]
+
+
+def _relative_excess(set: Any, u: Tensor) -> Tensor:
+    excess = set.residual(u) / set.scale(u).clamp_min(torch.finfo(u.dtype).tiny)
+    return excess.amax(-1)
 
 
 def _policy_ms(controller: Controller, x: Tensor, repeats: int = 5) -> float:

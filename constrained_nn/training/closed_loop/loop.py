@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +32,9 @@ from constrained_nn.training.closed_loop.runs import (
     read_config,
     write_result,
 )
+from constrained_nn.training.safety import draw_starts, has_barrier, safety_of
 from constrained_nn.training.schedule import LearningRate, Schedule
+from control_envs.tasks import Task
 
 
 def train(
@@ -65,6 +68,7 @@ def train(
         OSError: A file cannot be written; the last checkpoint is kept.
     """
     directory = Path(directory)
+    config = settle_gains(config, directory if resume else None)
     run = new_run(directory, config, device=device)
     _prepare(run, resume)
     if not run.method.learns:
@@ -87,10 +91,33 @@ def train(
     return _finish(run, device, command, seconds=time.perf_counter() - began)
 
 
+def settle_gains(config: TrainConfig, directory: Path | None) -> TrainConfig:
+    """The settings with the gains of the constraints: those of the run in a folder, else chosen now."""
+    if config.gains is not None or has_barrier(config.task):
+        return config
+    if directory is not None and (directory / CONFIG).exists():
+        return replace(config, gains=read_config(directory).gains)
+    safety = safety_of(config.task)
+    if safety.inputs is None:
+        return config
+    return replace(config, gains={kept.name: kept.gains for kept in safety.kept})
+
+
 def schedule_of(config: TrainConfig) -> Schedule:
     """How long and how fast a run goes; the last step has the last rate."""
     rate = LearningRate(config.learning_rate, config.final_learning_rate, over=config.steps - 1)
     return Schedule(config.steps, rate, config.eval_every, config.max_gradient_norm)
+
+
+# Start states where a task has no published ones.
+TRAIN, VALIDATION, TEST = 1000, 50, 100
+
+
+def describe_test_starts(task: Task) -> str:
+    """Which start states a result is about, in words."""
+    if hasattr(task, "published_starts"):
+        return f"the {len(draw_starts(task, 'test', TEST))} published test states"
+    return f"{TEST} test states that training never draws"
 
 
 class ClosedLoop(engine.Training):
@@ -106,6 +133,7 @@ class ClosedLoop(engine.Training):
     def __init__(self, run: Run, device: str = "cpu") -> None:
         self.run, self.device = run, device
         self.module: nn.Module = run.backbone
+        self.train_starts = draw_starts(run.task, "train", TRAIN, seed=run.config.seed)
         self.layers = [m for m in run.controller.modules() if isinstance(m, ProjectionLayer)]
 
     def batches(self, step: int) -> Iterator[engine.Measurement]:
@@ -114,7 +142,8 @@ class ClosedLoop(engine.Training):
         x0 = self.starts(step)
         penalties = run.method.penalties(run.proposer, run.condition, step)
         running = {"cost": run.task.stage_cost, **penalties}
-        trajectory = simulate(run.task, self.policy(step), x0, running=running)
+        horizon = min(run.task.horizon, run.config.horizon or run.task.horizon)
+        trajectory = simulate(run.task, self.policy(step), x0, running=running, horizon=horizon)
         loss = sum(trajectory.integrals.values()).sum()  # pyright: ignore[reportAttributeAccessIssue]
         cost = trajectory.integrals["cost"].detach().mean().item()
         yield engine.Measurement(loss, size=len(x0), record={"cost": cost})
@@ -122,7 +151,7 @@ class ClosedLoop(engine.Training):
     def starts(self, step: int) -> Tensor:
         """Start states of a step; the order within an epoch depends on seed and epoch alone."""
         config = self.run.config
-        starts = self.run.task.published_starts()["train"]  # pyright: ignore[reportAttributeAccessIssue]
+        starts = self.train_starts
         per_epoch = math.ceil(len(starts) / config.batch)
         epoch, position = divmod(step - 1, per_epoch)
         order = np.random.default_rng([config.seed, epoch]).permutation(len(starts))
@@ -149,9 +178,9 @@ class ClosedLoop(engine.Training):
 
     def validate(self, step: int) -> dict[str, float]:
         run = self.run
-        starts = run.task.published_starts()["validation"]  # pyright: ignore[reportAttributeAccessIssue]
+        starts = draw_starts(run.task, "validation", VALIDATION)
         x0 = torch.as_tensor(starts, dtype=run.config.torch_dtype, device=self.device)
-        metrics = evaluate(run.task, run.controller, x0).metrics
+        metrics = evaluate(run.task, run.controller, x0, condition=run.safety.condition).metrics
         chosen = ("cost", "max_violation", "worst_row", "collisions")
         found = {f"validation_{name}": metrics[name] for name in chosen}
         names = {int(status): status.name.lower() for status in Status}  # files may count a retired one
@@ -195,17 +224,18 @@ def _finish(run: Run, device: str, command: str, seconds: float) -> Run:
     # judged in float64, whatever it was trained in, unless the weights are on another device
     double = new_run(run.directory, run.config).controller.double()
     double.load_state_dict(run.controller.state_dict())
-    starts = run.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
-    evaluation = evaluate(run.task, double, starts)
+    starts = draw_starts(run.task, "test", TEST)
+    evaluation = evaluate(run.task, double, starts, condition=run.safety.condition)
     write_result(
         run,
         evaluation.metrics,
-        starts="the 84 published test states, simulated in float64",
+        starts=f"{describe_test_starts(run.task)}, simulated in float64",
         device=device,
         command=command,
         commit=commit(),
         versions=versions(),
         machine=machine(),
         train_seconds=round(seconds, 3),
+        conflicts=evaluation.conflicts,
     )
     return run

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from constrained_nn.control import Controller
+from constrained_nn.control import Controller, SaturatedController
 from constrained_nn.errors import FileFormatError
 from constrained_nn.files import read_tensors, read_values, write_values
 from constrained_nn.training.checkpoint import copy_weights, require_same_settings
 from constrained_nn.training.closed_loop.backbone import make_backbone
-from constrained_nn.training.closed_loop.condition import barrier_of
 from constrained_nn.training.closed_loop.config import TrainConfig
 from constrained_nn.training.methods import Condition, Method
+from constrained_nn.training.safety import Safety, safety_of
 from control_envs.tasks import Task
 
 CONFIG, CHECKPOINT, POLICY = "config.json", "checkpoint.safetensors", "policy.safetensors"
@@ -38,7 +38,8 @@ class Run:
         method: The method with its options; a copy, whose layers count this run alone.
         backbone: The network.
         proposer: The policy `(t, x) -> u` before anything is enforced.
-        condition: The constraint set of each state.
+        safety: What is asked of inputs, and what it guarantees.
+        condition: The constraint set of each state, as the method sees it.
         controller: The policy.
     """
 
@@ -48,6 +49,7 @@ class Run:
     method: Method
     backbone: nn.Sequential
     proposer: Controller
+    safety: Safety
     condition: Condition
     controller: Controller
 
@@ -56,7 +58,7 @@ def new_run(directory: Path, config: TrainConfig, *, device: str = "cpu") -> Run
     """A run with fresh weights; writes nothing.
 
     Raises:
-        TypeError: The method asks for constraints and the task has no barrier.
+        DegreeError: The method asks for constraints that rows in the input cannot keep.
     """
     task, method = config.task, copy.deepcopy(config.method)
     x = torch.zeros(1, task.plant.state_dim, dtype=config.torch_dtype)
@@ -64,10 +66,17 @@ def new_run(directory: Path, config: TrainConfig, *, device: str = "cpu") -> Run
     backbone = make_backbone(
         features, task.plant.input_dim, config.hidden, config.seed, config.torch_dtype
     ).to(device)
-    condition = barrier_of(task).condition if method.constrains else _no_condition
+    if config.from_nominal:
+        for tensor in backbone[-1].parameters():
+            nn.init.zeros_(tensor)
+    safety = safety_of(task, config.gains)
+    condition: Condition = safety.condition if method.constrains else _no_condition
     proposer = method.network(task, backbone)
+    if config.from_nominal:  # a published task states its own controller, beyond the limits or not
+        low, high = (torch.as_tensor(side) for side in (task.input_low, task.input_high))
+        proposer = SaturatedController(proposer, low, high)
     controller = method.controller(proposer, condition).to(device)
-    return Run(Path(directory), config, task, method, backbone, proposer, condition, controller)
+    return Run(Path(directory), config, task, method, backbone, proposer, safety, condition, controller)
 
 
 def _no_condition(t: Any, x: Tensor) -> Any:

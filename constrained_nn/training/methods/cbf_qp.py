@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from constrained_nn.control import Controller, FunctionController, SafetyFilter
+from constrained_nn.control import Controller, FunctionController, SafetyFilter, rule_of
 from constrained_nn.layers import EuclideanProjection
 from constrained_nn.sets import IntervalSet
 from constrained_nn.training.methods.base import Condition, Method
@@ -29,4 +29,4 @@ class CBFQP(Method):
         return FunctionController(task.nominal)
 
     def controller(self, network: Controller, condition: Condition, step: int | None = None) -> Controller:
-        return SafetyFilter(network, condition, EuclideanProjection())
+        return SafetyFilter(network, condition, EuclideanProjection(), on_conflict=rule_of(condition))

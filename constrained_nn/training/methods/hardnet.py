@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from constrained_nn.control import Controller, SafetyFilter
+from constrained_nn.control import Controller, SafetyFilter, rule_of
 from constrained_nn.layers import HardNetAffine, ProjectionLayer
 from constrained_nn.sets import IntervalSet
 from constrained_nn.settings import require_integer, require_real
@@ -82,7 +82,7 @@ class HardNet(Method):
 
     def controller(self, network: Controller, condition: Condition, step: int | None = None) -> Controller:
         if self.share(step) == 1.0 and self.factor is None:
-            return SafetyFilter(network, condition, self.enforcer)
+            return SafetyFilter(network, condition, self.enforcer, on_conflict=rule_of(condition))
         return MethodController(network, condition, self, step)
 
     def penalties(self, network: Controller, condition: Condition, step: int) -> Running:

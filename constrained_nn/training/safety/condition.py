@@ -20,7 +20,7 @@ from constrained_nn.certificates import (
     judge,
 )
 from constrained_nn.protocols import BarrierFunction, ControlAffine
-from constrained_nn.sets import ConstraintSet
+from constrained_nn.sets import IntervalSet
 from constrained_nn.training.safety.gains import choose_pace
 from constrained_nn.training.safety.starts import draw_region, draw_starts
 from control_envs.tasks import Task
@@ -60,7 +60,7 @@ class Safety:
         between_samples: Whether it holds between samples as well.
     """
 
-    condition: Callable[[Any, Tensor], ConstraintSet]
+    condition: Callable[[Any, Tensor], IntervalSet]
     inputs: SafeInputs | None
     kept: tuple[Kept, ...]
     built: str
@@ -87,8 +87,28 @@ def safety_of(task: Task, gains: Mapping[str, tuple[float, ...]] | None = None) 
     return _from_constraints(task, gains)
 
 
+def barrier_of(task: Any) -> ControlBarrier:
+    """The barrier that a task brings.
+
+    Raises:
+        TypeError: It brings none.
+    """
+    if not has_barrier(task):
+        raise TypeError(
+            f"training: expected a task with a barrier and a control-affine plant, got '{task.name}'. "
+            f"`safety_of(task)` builds a condition from the constraints of any task."
+        )
+    return ControlBarrier(task.barrier, task.plant, rate=task.alpha)
+
+
+def has_barrier(task: Any) -> bool:
+    """Whether a task brings a barrier of its own."""
+    barrier = getattr(task, "barrier", None)
+    return isinstance(barrier, BarrierFunction) and isinstance(task.plant, ControlAffine)
+
+
 def _from_barrier(task: Any) -> Safety:
-    barrier = ControlBarrier(task.barrier, task.plant, rate=task.alpha)
+    barrier = barrier_of(task)
     return Safety(
         barrier.condition,
         None,
