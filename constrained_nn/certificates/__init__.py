@@ -12,10 +12,18 @@ from constrained_nn.certificates.energy import (
 )
 from constrained_nn.certificates.lyapunov import AngleEmbedding, LyapunovFunction, QuadraticLyapunov
 from constrained_nn.certificates.neural_lyapunov import BiLipschitzLyapunov, NeuralLyapunov
-from constrained_nn.certificates.safe_inputs import DegreeError, Judgement, Requirement, SafeInputs, judge
+from constrained_nn.certificates.safe_inputs import (
+    MOST_CORNERS,
+    DegreeError,
+    Judgement,
+    Requirement,
+    SafeInputs,
+    judge,
+)
 from constrained_nn.certificates.sampled_barrier import SampledBarrier
 
 __all__ = [
+    "MOST_CORNERS",
     "AngleEmbedding",
     "BiLipschitzLyapunov",
     "ControlBarrier",

@@ -19,24 +19,31 @@ def command(
 ) -> None:
     """Compare runs of one task on the same start states: a table, and figures if asked."""
     prepare_torch("cpu", threads)
-    from constrained_nn.cli.shell import fail, metrics_cells, metrics_table
+    from constrained_nn.cli.shell import constraints_table, fail, metrics_cells, metrics_table
     from constrained_nn.files import write_atomically
     from constrained_nn.printing import latex_table
-    from constrained_nn.training import evaluate, load_run
+    from constrained_nn.training import (
+        TEST_STARTS,
+        describe_test_starts,
+        draw_starts,
+        evaluate,
+        load_run,
+    )
 
     loaded = {str(path): load_run(path) for path in runs}
     tasks = {run.task.name for run in loaded.values()}
     if len(tasks) > 1:
         fail(f"compare: expected runs of one task, got {', '.join(sorted(tasks))}.")
-    results, states = {}, {}
+    found = {}
     for path, run in loaded.items():
         label = run.method.name if _unique(loaded, run.method.name) else Path(path).name
-        starts = run.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
-        evaluation = evaluate(run.task, run.controller.double(), starts)
-        results[label] = evaluation.metrics
-        states[label] = evaluation.trajectory.x.numpy()
-    metrics_table(results, title=f"{next(iter(tasks))}: the published test states")
+        starts = draw_starts(run.task, "test", TEST_STARTS)
+        policy = run.controller.double()
+        found[label] = evaluate(run.task, policy, starts, condition=run.safety.condition)
+    results = {label: evaluation.metrics for label, evaluation in found.items()}
     task = next(iter(loaded.values())).task
+    metrics_table(results, title=f"{task.name}: {describe_test_starts(task)}")
+    constraints_table(task, found)
     if latex is not None:
         heads, rows = metrics_cells(results)
         lines = latex_table([head.replace("\n", " ") for head in heads], rows)
@@ -45,10 +52,11 @@ def command(
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
 
+        runs = {label: evaluation.trajectory for label, evaluation in found.items()}
         if figure is not None:
-            typer.echo(f"wrote {plot_trajectories(figure, task, states)}")
+            typer.echo(f"wrote {plot_trajectories(figure, task, runs)}")
         if gif is not None:
-            typer.echo(f"wrote {animate_trajectories(gif, task, states)}")
+            typer.echo(f"wrote {animate_trajectories(gif, task, runs)}")
 
 
 def _unique(loaded: dict, method: str) -> bool:

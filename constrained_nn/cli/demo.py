@@ -39,10 +39,10 @@ def command(
 
     _refuse_other_files(out, resume)
     steps = _train(out, seed, processes, resume, fast, quiet)
-    task, results, states = _evaluate(out)
+    task, results, runs = _evaluate(out)
     costs = {name: f"cost {metrics['cost']:.1f}, " for name, metrics in results.items()}
-    figure = plot_trajectories(out / "trajectories.png", task, states, subtitles=costs)
-    shown = {name: states[name] for name in ("none", "soft", "hardnet")}
+    figure = plot_trajectories(out / "trajectories.png", task, runs, subtitles=costs)
+    shown = {name: runs[name] for name in ("none", "soft", "hardnet")}
     animation = animate_trajectories(out / "trajectories.gif", task, shown)
     write_values(out / "result.json", {"results": results, "seed": seed, "steps": steps})
     metrics_table(results, title="unicycle among obstacles: 84 held-out start states")
@@ -87,20 +87,20 @@ def _train(out: Path, seed: int, processes: int, resume: bool, fast: bool, quiet
 
 
 def _evaluate(out: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The task, and metrics and states on its test states by method."""
+    """The task, and metrics and trajectories from its test states by method."""
     import torch
 
     from constrained_nn.training import evaluate, load_run
 
     torch.set_num_threads(1)
-    task, results, states = None, {}, {}
+    task, results, runs = None, {}, {}
     for name in ("nominal", "none", "soft", "dc3", "cbf-qp", "hardnet"):
         run = load_run(out / name)
         task = run.task
         evaluation = evaluate(task, run.controller, task.published_starts()["test"])  # pyright: ignore
         results[name] = evaluation.metrics
-        states[name] = evaluation.trajectory.x.numpy()
-    return task, results, states
+        runs[name] = evaluation.trajectory
+    return task, results, runs
 
 
 def _refuse_other_files(out: Path, resume: bool) -> None:

@@ -15,7 +15,9 @@ from constrained_nn.options import Device, RunFolder, Seed, Threads, prepare_tor
 def command(
     context: typer.Context,
     run: RunFolder,
-    starts: Annotated[str, typer.Option(help="test: the published test states; fresh: new ones.")] = "test",
+    starts: Annotated[
+        str, typer.Option(help="test: those of `train` (published where there are some); fresh: new ones.")
+    ] = "test",
     start: Annotated[
         str | None,
         typer.Option(
@@ -54,28 +56,29 @@ def command(
     import numpy as np
     import torch
 
-    from constrained_nn.cli.shell import metrics_table
-    from constrained_nn.training import evaluate, load_run
+    from constrained_nn.cli.shell import constraints_table, metrics_table
+    from constrained_nn.training import TEST_STARTS, draw_starts, evaluate, load_run
 
     loaded = load_run(run, device=device)
     if start is not None:
         x0, starts = np.array([_state(start, loaded.task)]), "given"
     elif starts == "test":
-        x0 = loaded.task.published_starts()["test"]  # pyright: ignore[reportAttributeAccessIssue]
+        x0 = draw_starts(loaded.task, "test", TEST_STARTS)
     else:
-        x0 = loaded.task.sample_starts(np.random.default_rng(seed), count)
+        x0 = draw_starts(loaded.task, "fresh", count, seed=seed)
     x0 = torch.as_tensor(x0, device=device)
-    evaluation = evaluate(loaded.task, loaded.controller.double(), x0)
+    evaluation = evaluate(loaded.task, loaded.controller.double(), x0, condition=loaded.safety.condition)
     title = f"{len(x0)} {starts} start states"
     metrics_table({loaded.method.name: evaluation.metrics}, title=title)
-    states = {loaded.method.name: evaluation.trajectory.x.cpu().numpy()}
+    constraints_table(loaded.task, {loaded.method.name: evaluation})
+    runs = {loaded.method.name: evaluation.trajectory}
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
 
         if figure is not None:
-            typer.echo(f"wrote {plot_trajectories(figure, loaded.task, states)}")
+            typer.echo(f"wrote {plot_trajectories(figure, loaded.task, runs)}")
         if gif is not None:
-            typer.echo(f"wrote {animate_trajectories(gif, loaded.task, states)}")
+            typer.echo(f"wrote {animate_trajectories(gif, loaded.task, runs)}")
     margin = evaluation.metrics["margin"]
     if start is not None and not margin >= 0:
         names = ", ".join(c.name for c in loaded.task.constraints)

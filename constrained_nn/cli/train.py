@@ -10,16 +10,18 @@ import typer
 from constrained_nn.cli.shell import fail, refuse_options
 from constrained_nn.options import Device, Quiet, Seed, Threads, prepare_torch
 
-Task = Annotated[str, typer.Argument(help="Task, such as unicycle-obstacles; see `list tasks`.")]
+Task = Annotated[
+    str, typer.Argument(help="Task: a name (see `list tasks`), my_robot.py:MyTask or module:MyTask.")
+]
 MethodName = Annotated[str, typer.Option(help="Method: hardnet, soft, none, ...; see `list methods`.")]
 Out = Annotated[Path | None, typer.Option(help="Folder; default runs/TASK-METHOD-SEED.")]
-Steps = Annotated[int, typer.Option(min=0, help="Gradient steps.")]
-Batch = Annotated[int, typer.Option(min=1, help="Start states a step.")]
-Rate = Annotated[float, typer.Option(help="Step size of Adam.")]
-FinalRate = Annotated[float | None, typer.Option(help="Its last value, along a cosine. Default: constant.")]
-GradientNorm = Annotated[
-    float | None, typer.Option(help="Clip the gradient of the mean cost. Default: no clipping.")
+Steps = Annotated[
+    int | None, typer.Option(min=0, help="Gradient steps. Default, as for what follows: by task.")
 ]
+Batch = Annotated[int | None, typer.Option(min=1, help="Start states a step.")]
+Rate = Annotated[float | None, typer.Option(help="Step size of Adam.")]
+FinalRate = Annotated[float | None, typer.Option(help="Its last value, along a cosine.")]
+GradientNorm = Annotated[float | None, typer.Option(help="Clip the gradient of the mean cost.")]
 AdjointNorm = Annotated[
     float | None, typer.Option(help="Clip the gradient of each run's cost in its own state.")
 ]
@@ -27,7 +29,7 @@ Option = Annotated[
     list[str] | None,
     typer.Option(help="Option of the method, such as weight=0.01; may be given again."),
 ]
-Every = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+Every = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
 
 # parameters that only a method that learns has a use for
 _LEARNING = (
@@ -47,19 +49,19 @@ def command(
     task: Task,
     method: MethodName = "hardnet",
     out: Out = None,
-    steps: Steps = 600,
-    batch: Batch = 100,
-    learning_rate: Rate = 1e-3,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
     final_learning_rate: FinalRate = None,
-    max_gradient_norm: GradientNorm = 300.0,
-    max_adjoint_norm: AdjointNorm = 1000.0,
+    max_gradient_norm: GradientNorm = None,
+    max_adjoint_norm: AdjointNorm = None,
     seed: Seed = 1,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     option: Option = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")
     ] = False,
-    eval_every: Every = 90,
+    eval_every: Every = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = False,
     device: Device = "cpu",
     threads: Threads = 1,
@@ -71,13 +73,16 @@ def command(
     continues with --resume and ends with the same numbers.
     """
     prepare_torch(device, threads)
-    from constrained_nn.training import TrainConfig, find_task, make_method
+    from constrained_nn.training import TrainConfig, default_settings, find_task, make_method
 
     options = _parse_options(option or [])
     _refuse_unknown(context, task, method, options)
+    found = find_task(task)
     given = {name: context.params[name] for name in (*_LEARNING[:-1], "dtype")}
-    config = TrainConfig(find_task(task), make_method(method, options), seed=seed, **given)
-    out = out or Path("runs") / f"{task}-{method}-{seed}"
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = default_settings(found) | {"seed": seed} | given
+    config = TrainConfig(found, make_method(method, options), **settings)
+    out = out or Path("runs") / f"{found.name}-{method}-{seed}"
     _train(config, out, resume, device, _writer(out) if tensorboard else None, quiet)
 
 

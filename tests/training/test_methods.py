@@ -54,6 +54,7 @@ class Halfway(Method):
 class Nearby(UnicycleObstacles):
     """A task of one's own."""
 
+    name: ClassVar[str] = "nearby"
     summary: ClassVar[str] = "the same with a short horizon"
     horizon = 10
 

@@ -36,7 +36,7 @@ from constrained_nn.training import (
     train_many,
 )
 from constrained_nn.training.closed_loop.runs import CHECKPOINT, POLICY
-from control_envs.errors import NonFiniteError, UnknownTaskError
+from control_envs.errors import NonFiniteError
 from control_envs.tasks import UnicycleObstacles
 
 
@@ -298,7 +298,7 @@ def test_unknown_names_suggest_the_nearest():
         make_method("hardnett")
     with pytest.raises(TypeError, match="Its options: weight"):
         make_method("soft", {"wieght": 1.0})
-    with pytest.raises(UnknownTaskError, match="Did you mean 'unicycle-obstacles'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'unicycle-obstacles'"):
         TrainConfig.from_json({"task": "unicycle-obstacle", "method": "hardnet"})
 
 
@@ -315,6 +315,9 @@ def test_settings_without_a_meaning_are_refused(name):
         "seed": counts,
         "batch": [0, *counts],
         "eval_every": [0, *counts],
+        "horizon": [0, *(v for v in counts if v is not None)],
+        "from_nominal": [1, None, "yes"],
+        "gains": [3.0, {"wall": 2.0}, {"wall": ("fast",)}, {"wall": (np.nan,)}],
         "learning_rate": [None, *rates],
         "final_learning_rate": rates[1:],
         "max_gradient_norm": rates,

@@ -3,6 +3,15 @@
 from constrained_nn.certificates.safe_inputs.compromise import relax_in_order
 from constrained_nn.certificates.safe_inputs.degree import DegreeError, Judgement, judge
 from constrained_nn.certificates.safe_inputs.limited import limit_rows
-from constrained_nn.certificates.safe_inputs.requirement import Requirement, SafeInputs
+from constrained_nn.certificates.safe_inputs.requirement import MOST_CORNERS, Requirement, SafeInputs
 
-__all__ = ["DegreeError", "Judgement", "Requirement", "SafeInputs", "judge", "limit_rows", "relax_in_order"]
+__all__ = [
+    "MOST_CORNERS",
+    "DegreeError",
+    "Judgement",
+    "Requirement",
+    "SafeInputs",
+    "judge",
+    "limit_rows",
+    "relax_in_order",
+]

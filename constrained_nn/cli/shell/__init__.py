@@ -12,7 +12,7 @@ from constrained_nn.cli.shell.shell import (
     parse_integers,
     refuse_options,
 )
-from constrained_nn.cli.shell.table import metrics_cells, metrics_table
+from constrained_nn.cli.shell.table import constraints_table, metrics_cells, metrics_table
 
 __all__ = [
     "DONE",
@@ -22,6 +22,7 @@ __all__ = [
     "UNDECIDED",
     "Command",
     "Shell",
+    "constraints_table",
     "cover_progress",
     "fail",
     "is_given",

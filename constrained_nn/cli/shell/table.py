@@ -40,3 +40,29 @@ def metrics_cells(
 
 def _cell(value: Any, form: str) -> str:
     return "not finite" if value is None else form.format(value)
+
+
+def constraints_table(task: Any, found: Mapping[str, Any]) -> None:
+    """Print what became of each constraint, method by method."""
+    from constrained_nn.training import report_constraints
+
+    if not task.constraints:
+        return
+    heads = ["method", "constraint", "worst\nmargin", "runs\nviolated", "at most\n(95 %)", "of the\ntime"]
+    heads += ["first", "gave\nway"]
+    rows = [
+        [
+            method,
+            one.name,
+            f"{one.worst_margin:.3g} {one.unit}",
+            f"{one.violated_runs} of {one.runs}",
+            f"{one.bound:.1%}",
+            f"{one.share:.2%}",
+            "-" if one.first is None else f"{one.first:.2f} s",
+            str(one.conflicts),
+        ]
+        for method, evaluation in found.items()
+        for one in report_constraints(task, evaluation.trajectory, evaluation.conflicts)
+    ]
+    caption = "gave way: runs and samples at which no input met it beside what comes before it"
+    print_tables(make_table(heads, rows, title="constraints, at the samples", caption=caption), width=120)

@@ -71,9 +71,12 @@ class TrainConfig:
         require_real("TrainConfig", "learning_rate", self.learning_rate, above=0.0)
         if self.horizon is not None:
             require_integer("TrainConfig", "horizon", self.horizon, least=1)
-        if self.gains is not None:  # lists, as JSON gives them
-            gains = {name: tuple(map(float, each)) for name, each in self.gains.items()}
-            object.__setattr__(self, "gains", gains)
+        if not isinstance(self.from_nominal, bool):
+            raise TypeError(
+                f"TrainConfig: expected from_nominal as true or false, got {self.from_nominal!r}. Give one of them."
+            )
+        if self.gains is not None:
+            object.__setattr__(self, "gains", _read_gains(self.gains))
         require_real("TrainConfig", "final_learning_rate", self.final_learning_rate, least=0.0, optional=True)
         for name in ("max_gradient_norm", "max_adjoint_norm"):
             require_real("TrainConfig", name, getattr(self, name), above=0.0, optional=True)
@@ -141,6 +144,22 @@ class TrainConfig:
         if isinstance(rest.get("hidden"), list):  # as JSON gives it
             rest["hidden"] = tuple(rest["hidden"])
         return cls(task, method, **rest)
+
+
+def _read_gains(gains: Any) -> dict[str, tuple[float, ...]]:
+    """Gains by constraint; lists, as JSON gives them, become tuples."""
+    try:
+        found = {name: tuple(map(float, each)) for name, each in gains.items()}
+    except (AttributeError, TypeError, ValueError):
+        found = {"": (float("nan"),)}
+    if not all(
+        isinstance(name, str) and all(0 < g < float("inf") for g in each) for name, each in found.items()
+    ):
+        raise ValueError(
+            f"TrainConfig: expected gains as positive rates [1/s] by the name of a constraint, such as "
+            f"{{'wall': (2.0, 4.0)}}, got {gains!r}. Give rates, or leave them out to have them chosen."
+        )
+    return found
 
 
 def _task(name: str, options: dict[str, Any]) -> Task:

@@ -110,14 +110,14 @@ def schedule_of(config: TrainConfig) -> Schedule:
 
 
 # Start states where a task has no published ones.
-TRAIN, VALIDATION, TEST = 1000, 50, 100
+TRAIN, VALIDATION, TEST_STARTS = 1000, 50, 100
 
 
 def describe_test_starts(task: Task) -> str:
     """Which start states a result is about, in words."""
     if hasattr(task, "published_starts"):
-        return f"the {len(draw_starts(task, 'test', TEST))} published test states"
-    return f"{TEST} test states that training never draws"
+        return f"the {len(draw_starts(task, 'test', TEST_STARTS))} published test states"
+    return f"{TEST_STARTS} test states that training never draws"
 
 
 class ClosedLoop(engine.Training):
@@ -224,7 +224,7 @@ def _finish(run: Run, device: str, command: str, seconds: float) -> Run:
     # judged in float64, whatever it was trained in, unless the weights are on another device
     double = new_run(run.directory, run.config).controller.double()
     double.load_state_dict(run.controller.state_dict())
-    starts = draw_starts(run.task, "test", TEST)
+    starts = draw_starts(run.task, "test", TEST_STARTS)
     evaluation = evaluate(run.task, double, starts, condition=run.safety.condition)
     write_result(
         run,

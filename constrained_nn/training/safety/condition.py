@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from constrained_nn.certificates import (
+    MOST_CORNERS,
     ControlBarrier,
     DegreeError,
     Judgement,
@@ -192,6 +193,16 @@ def judge_constraints(task: Task) -> dict[str, Judgement]:
             )
         found[constraint.name] = judgement
     return found
+
+
+def count_trials(task: Task) -> int:
+    """Steps of the plant that the rows of a task cost at each sample; 0 for a task without rows."""
+    if not task.constraints or has_barrier(task):
+        return 0
+    inputs = task.plant.input_dim
+    trials = 2**inputs + 1 if inputs <= MOST_CORNERS else 2 * inputs + 1
+    degrees = [judgement.degree for judgement in judge_constraints(task).values()]
+    return trials ** max(degrees) if max(degrees) else 0
 
 
 def advance_of(task: Task) -> Callable[[Any, Tensor, Tensor], Tensor]:
