@@ -52,11 +52,11 @@ def command(
     if figure is not None or gif is not None:
         from constrained_nn.plotting import animate_trajectories, plot_trajectories
 
-        runs = {label: evaluation.trajectory for label, evaluation in found.items()}
+        shown = {label: evaluation.trajectory for label, evaluation in found.items()}
         if figure is not None:
-            typer.echo(f"wrote {plot_trajectories(figure, task, runs)}")
+            typer.echo(f"wrote {plot_trajectories(figure, task, shown)}")
         if gif is not None:
-            typer.echo(f"wrote {animate_trajectories(gif, task, runs)}")
+            typer.echo(f"wrote {animate_trajectories(gif, task, shown)}")
 
 
 def _unique(loaded: dict, method: str) -> bool:

@@ -80,7 +80,7 @@ def command(
     found = find_task(task)
     given = {name: context.params[name] for name in (*_LEARNING[:-1], "dtype")}
     given = {name: value for name, value in given.items() if value is not None}
-    settings = default_settings(found) | {"seed": seed} | given
+    settings: dict[str, Any] = default_settings(found) | {"seed": seed} | given
     config = TrainConfig(found, make_method(method, options), **settings)
     out = out or Path("runs") / f"{found.name}-{method}-{seed}"
     _train(config, out, resume, device, _writer(out) if tensorboard else None, quiet)
