@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from constrained_nn.certificates import SampledBarrier
 from constrained_nn.cli import certify, check
+from constrained_nn.cli.shell import Command
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence.claims import certify_barrier, save_barrier
 from constrained_nn.evidence.claims.barrier import _Search, certify_barrier_record
@@ -281,8 +282,8 @@ def test_kinks_are_never_enclosed() -> None:
 def test_command_line_and_record(tmp_path) -> None:
     save_barrier(tmp_path, "double-integrator")
     app = typer.Typer()
-    app.command("certify")(certify.command)
-    app.command("check")(check.command)
+    app.command("certify", cls=Command)(certify.command)
+    app.command("check", cls=Command)(check.command)
     made = CliRunner().invoke(app, ["certify", str(tmp_path)])
     assert made.exit_code == 0, made.output
     assert "So S is never left" in made.output

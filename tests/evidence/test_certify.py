@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from constrained_nn.cli import certify, check, simulate
+from constrained_nn.cli.shell import Command
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import Subject
 from constrained_nn.training import TrainConfig, make_method, train
@@ -35,9 +36,9 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def shell():
     app = typer.Typer()
-    app.command("certify")(certify.command)
-    app.command("check")(check.command)
-    app.command("simulate")(simulate.command)
+    app.command("certify", cls=Command)(certify.command)
+    app.command("check", cls=Command)(check.command)
+    app.command("simulate", cls=Command)(simulate.command)
     return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
 
 

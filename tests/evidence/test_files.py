@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from constrained_nn.cli import study
+from constrained_nn.cli.shell import Command
 from constrained_nn.experiments.study import report as _study_report
 from constrained_nn.files import write_atomically, write_json
 from tests.evidence.test_study import STUDY
@@ -39,9 +40,9 @@ def test_study_on_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
     file.write_text(STUDY)
     monkeypatch.setattr(_study_report, "write_atomically", full_disk)
     app = typer.Typer()
-    app.command()(study.command)
+    app.command(cls=Command)(study.command)
     result = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "out"), "--report-only"])
     assert result.exit_code == 2
     assert "No space left" in result.output
-    assert "Finished cells are kept" in result.output
+    assert "What was finished is kept" in result.output
     assert result.output.count("\n") == 1

@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from constrained_nn.cli import certify
+from constrained_nn.cli.shell import Command
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import certify_decisions, load_decisions, save_decisions, write
 from constrained_nn.experiments.tables.lmi import problems as systems
@@ -62,7 +63,7 @@ def test_command_line_certifies_and_checks(folder: Path) -> None:
 )
 def test_options_about_runs_are_refused(folder: Path, option: str) -> None:
     app = typer.Typer()
-    app.command()(certify.command)
+    app.command(cls=Command)(certify.command)
     result = CliRunner().invoke(app, [str(folder), option])
     assert result.exit_code == 2
     assert option.partition("=")[0] in result.output

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from constrained_nn.cli import report as cli
+from constrained_nn.cli.shell import Command
 from constrained_nn.evidence import write
 from constrained_nn.evidence.claims import certify_barrier
 from constrained_nn.verify import decode, digest, encode
@@ -19,7 +20,7 @@ from control_envs.tasks import DoubleIntegratorTask
 @pytest.fixture
 def shell(tmp_path):
     app = typer.Typer()
-    app.command()(cli.command)
+    app.command(cls=Command)(cli.command)
 
     def run(certificate: dict, *options: str) -> tuple[int, str]:
         file = tmp_path / "c.json"
