@@ -65,14 +65,15 @@ def command(
     a crash, or inconclusive.
     """
     from constrained_nn.evidence import certify, fresh_starts, write
-    from constrained_nn.evidence.claims import record_in
+    from constrained_nn.evidence.claims import SEARCHES, record_in
 
     if not run.is_dir():
         fail(f"{run}: expected the folder of a training run, or one with a record that is to be proved.")
     prepare_torch("cpu", threads)
     record = record_in(run)
     if record is not None:
-        _refuse(context, grade, ("starts", "runs", "seed", "confidence", "search"), record)
+        unused = () if record.name in SEARCHES else ("seconds", "jobs")
+        _refuse(context, grade, ("starts", "runs", "seed", "confidence", "search", *unused), record)
         certificate = _recorded(record, out, seconds, jobs)
         _point(certificate, record)
         _report(certificate, out or run / "certificate.json")

@@ -18,7 +18,7 @@ from constrained_nn.certificates import SampledBarrier
 from constrained_nn.cli import certify, check
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence.claims import certify_barrier, save_barrier
-from constrained_nn.evidence.claims.barrier import _Search, certify_barrier_record
+from constrained_nn.evidence.claims.barrier import certify_barrier_record, cover_start
 from constrained_nn.evidence.search import falsify_barrier, quiet
 from constrained_nn.evidence.tracing import program_of, trace, trace_derivative
 from constrained_nn.layers import HardNetAffine
@@ -59,6 +59,7 @@ def test_double_integrator_is_proved(proof) -> None:
     assert finding.outcome is Outcome.HOLDS, finding.text
     assert "whatever is proposed" in finding.statement
     assert proof["claims"][0]["leaves"] < 100
+    assert certify_barrier(LINE, command="test", jobs=4)["claims"] == proof["claims"]
 
 
 def change_number(claim: dict, key: str, value: float, index: int = 0) -> None:
@@ -142,7 +143,7 @@ def test_start_box_around_a_corner_is_covered_by_pieces() -> None:
     """The unicycle's start box reaches close to the fence: one enclosure is too coarse, its pieces are not."""
     system = system_of(ROUND)
     low, high = [-4.3, -2.4, -0.45], [-2.2, 2.4, 0.45]
-    tree = _Search(system, ROUND, 1000, 60.0, quiet).start(low, high)
+    tree = cover_start(system, ROUND, low, high)
     pieces = list(leaves(tree, low, high, claims.STARTS, "start"))
     assert len(pieces) > 1
     assert all(inside(system, piece.lower, piece.upper) for piece in pieces)
@@ -169,6 +170,13 @@ def test_start_box_is_refused_where_it_is_saved(tmp_path) -> None:
     for start in (([0.2, 0.0], [-0.2, 0.1]), ([0.2], [0.3, 0.1]), ([float("nan")], [0.0])):
         with pytest.raises(ShapeError, match="lower <= upper"):
             save_barrier(tmp_path, LINE.name, start)
+
+
+def test_search_that_is_cut_short_says_so() -> None:
+    with pytest.raises(ConvergenceError, match=r"none yet on a share of .* 3 boxes\. Raise them"):
+        certify_barrier(LINE, command="test", most=3)
+    with pytest.raises(ConvergenceError, match="no decision in time"):
+        certify_barrier(LINE, command="test", seconds=-1.0, start=([-2.55, -0.38], [-0.45, 0.38]))
 
 
 def test_unbounded_curvature_gives_no_proof() -> None:
@@ -283,7 +291,7 @@ def test_command_line_and_record(tmp_path) -> None:
     app = typer.Typer()
     app.command("certify")(certify.command)
     app.command("check")(check.command)
-    made = CliRunner().invoke(app, ["certify", str(tmp_path)])
+    made = CliRunner().invoke(app, ["certify", str(tmp_path), "--jobs", "2"])
     assert made.exit_code == 0, made.output
     assert "So S is never left" in made.output
     assert CliRunner().invoke(app, ["check", str(tmp_path / "certificate.json")]).exit_code == 0
@@ -297,6 +305,6 @@ def test_command_line_and_record(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_unicycle_is_proved_and_checked() -> None:
-    proof = certify_barrier(ROUND, command="test")
+    proof = certify_barrier(ROUND, command="test", jobs=2)
     (finding,) = check_claims(proof)
     assert finding.outcome is Outcome.HOLDS

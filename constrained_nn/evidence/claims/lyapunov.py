@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from constrained_nn.errors import InfeasibleError
 from constrained_nn.evidence.head import begin_claim
-from constrained_nn.evidence.search import Examiner, Report, cover, quiet, worst_of
+from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet, worst_of
 from constrained_nn.evidence.tracing import evaluate
 from constrained_nn.verify import encode
 from constrained_nn.verify.arithmetic import parse, precision
@@ -284,22 +284,22 @@ def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     return examine_with(claims.read_loop(claim, certificate))
 
 
-def examine_with(loop: Loop) -> Callable[[Sequence[float], Sequence[float]], tuple[str | None, int]]:
+def examine_with(loop: Loop) -> Examiner:
     """What the checker will find of a box, and the axis whose width costs most."""
 
-    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
         if loop.outside(lower, upper):
-            return "o", 0
+            return Examination("o")
         bound, stays, found = loop.decrease(lower, upper)
         if stays and bound <= -loop.margin:
-            return "d", 0
+            return Examination("d")
         if loop.inner.contains(lower, upper):
-            return "i", 0
+            return Examination("i")
         widths = [b - a for a, b in zip(lower, upper, strict=True)]
         slopes = [float(abs(d).upper()) for d in (found.jacobian or [[]])[0]]
         costs = [w * s for w, s in zip(widths, slopes, strict=True)]
         if not np.isfinite(costs).all():
             costs = [w / (b - a) for w, a, b in zip(widths, loop.lower, loop.upper, strict=True)]
-        return None, int(np.argmax(costs))
+        return Examination(None, int(np.argmax(costs)))
 
     return examine

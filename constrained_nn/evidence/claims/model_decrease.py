@@ -14,7 +14,7 @@ from torch import Tensor
 from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, QuadraticLyapunov
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence.head import begin_claim, head, read_record
-from constrained_nn.evidence.search import Examiner, Report, cover, quiet
+from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet
 from constrained_nn.evidence.tracing import trace_closed_loop, trace_module
 from constrained_nn.files import write_values
 from constrained_nn.layers import HardNetAffine
@@ -164,12 +164,12 @@ def certify_model(
 def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     model = claims.read_model(claim, certificate)
 
-    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
         if model.is_hole(lower, upper):
-            return "o", 0
+            return Examination("o")
         if model.is_proved(lower, upper):
-            return ".", 0
+            return Examination(".")
         widths = [(b - a) / r for a, b, r in zip(lower, upper, model.hole, strict=True)]
-        return None, widths.index(max(widths))
+        return Examination(None, widths.index(max(widths)))
 
     return examine

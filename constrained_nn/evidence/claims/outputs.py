@@ -12,7 +12,7 @@ from torch import nn
 
 from constrained_nn.errors import ShapeError
 from constrained_nn.evidence.head import begin_claim, head, read_record
-from constrained_nn.evidence.search import Examiner, Report, cover, quiet, worst_of
+from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet, worst_of
 from constrained_nn.evidence.tracing import evaluate, trace_module
 from constrained_nn.files import write_values
 from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
@@ -181,13 +181,13 @@ def _search(
 def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     rows = claims.read_rows(claim, certificate)
 
-    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
         excess, found = rows.excess(lower, upper)
         if excess <= 0:
-            return ".", 0
+            return Examination(".")
         widths = np.subtract(upper, lower)
         slopes = np.array([[float(abs(d).upper()) for d in row] for row in found.jacobian or []])
         costs = slopes.max(0) * widths if np.isfinite(slopes).all() else widths
-        return None, int(np.argmax(costs))
+        return Examination(None, int(np.argmax(costs)))
 
     return examine

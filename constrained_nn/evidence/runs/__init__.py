@@ -6,4 +6,15 @@ from constrained_nn.evidence.runs.repetition import replay
 from constrained_nn.evidence.runs.samples import Sample, fresh_starts, sample
 from constrained_nn.evidence.runs.subject import Subject, allow_least_violation, relative_excess
 
-__all__ = ["Sample", "Subject", "allow_least_violation", "certify", "fresh_starts", "record", "relative_excess", "replay", "sample", "write"]
+__all__ = [
+    "Sample",
+    "Subject",
+    "allow_least_violation",
+    "certify",
+    "fresh_starts",
+    "record",
+    "relative_excess",
+    "replay",
+    "sample",
+    "write",
+]

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from constrained_nn.files import write_json
 from constrained_nn.errors import ConvergenceError
-from constrained_nn.evidence.head import (about_task, begin_claim, head)
+from constrained_nn.evidence.head import about_task, begin_claim, head
 from constrained_nn.evidence.runs.recording import record
 from constrained_nn.evidence.runs.samples import Sample, sample
 from constrained_nn.evidence.runs.subject import Subject
+from constrained_nn.files import write_json
+from constrained_nn.verify import clopper_pearson, digest, encode
 from constrained_nn.verify.claims import rows as rows_claim
 from constrained_nn.verify.claims import sampled as sampled_claim
-from constrained_nn.verify import clopper_pearson, digest, encode
 
 
 def certify(

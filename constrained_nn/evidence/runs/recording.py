@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from constrained_nn.evidence.runs.subject import (CHUNK, Subject, simulate)
+from constrained_nn.evidence.runs.subject import CHUNK, Subject, simulate
 from constrained_nn.verify import encode
 from control_envs.simulate import SubStep
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constrained_nn.evidence.runs.subject import (CHUNK, Subject, relative_excess, simulate)
+from constrained_nn.evidence.runs.subject import CHUNK, Subject, relative_excess, simulate
 from control_envs.simulate import SubStep
 
 _FRESH = 0x5EED  # spawn key that keeps these draws apart from every other use of the same seed
