@@ -9,19 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.evidence.tracing import POINTWISE, Builder, evaluate
+from constrained_nn.evidence.tracing import POINTWISE, Builder, evaluate, execution
+from constrained_nn.evidence.true_system import ranges
 from constrained_nn.verify import leaves
 from constrained_nn.verify.arithmetic import (
     BINARY,
+    OPERATIONS,
     Interpreter,
     Program,
     Vector,
     apply,
     enclose,
     interval,
+    jets,
     maximum,
     parse,
     precision,
+    vectors,
 )
 from constrained_nn.verify.arithmetic import UNARY as NAMES
 from constrained_nn.verify.arithmetic.balls import UNARY, minimum, power
@@ -35,6 +39,8 @@ def ends(ball: arb) -> tuple[float, float]:
 
 def test_every_operation_has_its_ball_and_its_points() -> None:
     assert set(NAMES) == set(UNARY) == set(POINTWISE)
+    for algebra in (vectors._ALGEBRA, jets._ALGEBRA, ranges._ALGEBRA, {**execution._ALGEBRA, "const": None}):
+        assert set(algebra) == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)

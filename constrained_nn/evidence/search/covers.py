@@ -207,7 +207,7 @@ def _join(parts: Iterable[Cover]) -> Cover:
 def _settle_elsewhere(
     parts: dict[str, Cover],
     pieces: list[_Piece],
-    arguments: tuple[Any, ...],
+    how: tuple[Callable[..., Examiner], tuple[Any, ...], _Limits],
     jobs: int,
     deadline: float,
     report: Report,
@@ -218,8 +218,9 @@ def _settle_elsewhere(
     they have not seen. An interruption tells them, too, so that none outlives the search by more than one box.
     """
     context = get_context("spawn")
-    stop, limits = context.Event(), arguments[-1]
-    with ProcessPoolExecutor(jobs, context, _prepare, (*arguments, stop)) as pool:
+    make, arguments, limits = how
+    stop = context.Event()
+    with ProcessPoolExecutor(jobs, context, _prepare, (make, arguments, limits, stop)) as pool:
         try:
             waiting = {pool.submit(_settle_here, piece): piece for piece in pieces}
             share = 1.0 - sum(piece.share for piece in pieces)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.errors import SetTypeError
-from constrained_nn.verify.arithmetic import Program
+from constrained_nn.verify.arithmetic import OPERATIONS, Algebra, Instruction, Program, bind
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,38 +234,47 @@ def range_of_program(program: Program, x: Range) -> Range:
     Raises:
         SetTypeError: It has an operation that has no range here.
     """
-    registers = [x]
-    for i in program.code:
-        args = [registers[a] for a in i.args]
-        if i.op == "const":
-            out = constant(torch.tensor(i.numbers, dtype=x.center.dtype), x)
-        elif i.op == "take":
-            out = args[0].take(list(i.integers))
-        elif i.op == "join":
-            out = join(*args)
-        elif i.op == "affine":
-            W = torch.tensor(i.numbers, dtype=x.center.dtype).reshape(i.size, -1)
-            out = args[0].affine(W, torch.tensor(i.offset, dtype=x.center.dtype))
-        elif i.op == "sum":
-            out = args[0].sum()
-        elif i.op == "power" and i.integers[0] in (2, 3):
-            out = args[0].map("square")
-            out = out * args[0] if i.integers[0] == 3 else out
-        elif i.op in ("add", "sub", "mul"):
-            a, b = (spread_to(arg, i.size) for arg in args)
-            out = a + b if i.op == "add" else a - b if i.op == "sub" else a * b
-        elif i.op == "div":
-            a, b = (spread_to(arg, i.size) for arg in args)
-            out = a * _reciprocal(b)
-        elif i.op in _FUNCTIONS:
-            out = args[0].map(i.op)
-        else:
-            raise SetTypeError(
-                f"range_of_program: expected sums, products, quotients and {', '.join(_FUNCTIONS)}, got '{i.op}'. "
-                f"Give `plant_lipschitz` instead of a plant to be traced."
-            )
-        registers.append(out)
-    return registers[-1]
+
+    def make_constant(i: Instruction) -> Callable[[], Range]:
+        return lambda: constant(torch.tensor(i.numbers, dtype=x.center.dtype), x)
+
+    return bind(program, {**_ALGEBRA, "const": make_constant})(x)
+
+
+def _make_affine(i: Instruction) -> Callable[[Range], Range]:
+    W, b = (torch.tensor(v, dtype=torch.float64) for v in (i.numbers, i.offset))
+    W = W.reshape(i.size, -1)
+    return lambda a: a.affine(W.to(a.center), b.to(a.center))
+
+
+def _make_power(i: Instruction) -> Callable[[Range], Range]:
+    if i.integers[0] == 2:
+        return lambda a: a.map("square")
+    if i.integers[0] == 3:
+        return lambda a: a.map("square") * a
+    return _refuse(i)
+
+
+def _refuse(i: Instruction) -> Callable[..., Range]:
+    raise SetTypeError(
+        f"range_of_program: expected sums, products, quotients and {', '.join(_FUNCTIONS)}, got '{i.op}'. Give "
+        f"`plant_lipschitz` instead of a plant to be traced."
+    )
+
+
+_ALGEBRA: Algebra[Range] = {
+    **dict.fromkeys(OPERATIONS, _refuse),
+    "take": lambda i: lambda a: a.take(list(i.integers)),
+    "join": lambda i: join,
+    "affine": _make_affine,
+    "sum": lambda i: lambda a: a.sum(),
+    "power": _make_power,
+    "add": lambda i: lambda a, b: a + b,
+    "sub": lambda i: lambda a, b: a - b,
+    "mul": lambda i: lambda a, b: a * b,
+    "div": lambda i: lambda a, b: a * _invert(b),
+    **{name: lambda i: lambda a: a.map(i.op) for name in _FUNCTIONS},
+}
 
 
 def constant(values: Tensor, like: Range) -> Range:
@@ -281,7 +290,7 @@ def spread_to(a: Range, size: int) -> Range:
     return a if a.center.shape[-1] == size else a.take([0] * size)
 
 
-def _reciprocal(a: Range) -> Range:
+def _invert(a: Range) -> Range:
     """`1 / a`, infinite where a box holds a zero of it."""
     safe = (a.low > 0) | (a.high < 0)
     low, high = torch.where(safe, 1.0 / a.high, -torch.inf), torch.where(safe, 1.0 / a.low, torch.inf)

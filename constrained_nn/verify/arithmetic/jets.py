@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from flint import arb, arb_series
 
 from constrained_nn.verify.arithmetic.balls import NAN, UNARY, setting
-from constrained_nn.verify.arithmetic.program import Instruction, Program
+from constrained_nn.verify.arithmetic.program import BINARY, Algebra, Instruction, Program, bind
+from constrained_nn.verify.arithmetic.program import UNARY as NAMES
 
 
 def order(count: int) -> AbstractContextManager[None]:
@@ -159,37 +161,40 @@ _BINARY: dict[str, Callable[[Jet, Jet], Jet]] = {
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a * b.inverse(),
 }
+Jets = list[Jet]  # a vector
 
 
-def run(program: Program, inputs: Sequence[Jet]) -> list[Jet]:
+def run(program: Program, inputs: Sequence[Jet]) -> Jets:
     """The result of a program on jets; a component that no series encloses is not finite."""
-    registers = [list(inputs)]
-    for instruction in program.code:
-        registers.append(_execute(instruction, [registers[a] for a in instruction.args]))
-    return registers[-1]
+    return _bind(program)(list(inputs))
 
 
-def _execute(i: Instruction, args: list[list[Jet]]) -> list[Jet]:
-    if i.op == "const":
-        return [Jet.of([arb(v)]) for v in i.numbers]
-    if i.op == "take":
-        return [args[0][k] for k in i.integers]
-    if i.op == "join":
-        return [jet for part in args for jet in part]
-    if i.op == "affine":
-        width = len(args[0])
-        rows = [i.numbers[k * width : (k + 1) * width] for k in range(i.size)]
-        return [_affine(row, b, args[0]) for row, b in zip(rows, i.offset, strict=True)]
-    if i.op == "power":
-        return [_power(jet, i.integers[0]) for jet in args[0]]
-    if i.op == "sum":
-        return [_affine([1.0] * len(args[0]), 0.0, args[0])]
-    if i.op in _UNARY:
-        return [_UNARY[i.op](jet) for jet in args[0]]
-    if i.op in _BINARY:
-        a, b = (part * i.size if len(part) == 1 else part for part in args)
-        return [_BINARY[i.op](p, q) for p, q in zip(a, b, strict=True)]
-    return [_nothing()] * i.size  # a kink, or a function without series here
+@lru_cache(maxsize=64)  # a solution runs the same program once for each of its coefficients
+def _bind(program: Program) -> Callable[[Jets], Jets]:
+    return bind(program, _ALGEBRA)
+
+
+def _make_pointwise(i: Instruction) -> Callable[..., Jets]:
+    """One function of every component; nothing where it has a kink, or no series here."""
+    function = _UNARY.get(i.op) or _BINARY.get(i.op) or (lambda *jets: _nothing())
+    return lambda *vectors: [function(*jets) for jets in zip(*vectors, strict=True)]
+
+
+def _make_affine(i: Instruction) -> Callable[[Jets], Jets]:
+    width = len(i.numbers) // i.size
+    rows = [i.numbers[k * width : (k + 1) * width] for k in range(i.size)]
+    return lambda a: [_affine(row, b, a) for row, b in zip(rows, i.offset, strict=True)]
+
+
+_ALGEBRA: Algebra[Jets] = {
+    "const": lambda i: lambda: [Jet.of([arb(v)]) for v in i.numbers],
+    "take": lambda i: lambda a: [a[k] for k in i.integers],
+    "join": lambda i: lambda *parts: [jet for part in parts for jet in part],
+    "affine": _make_affine,
+    "power": lambda i: lambda a: [_power(jet, i.integers[0]) for jet in a],
+    "sum": lambda i: lambda a: [_affine([1.0] * len(a), 0.0, a)],
+    **dict.fromkeys((*NAMES, *BINARY), _make_pointwise),
+}
 
 
 def _affine(weights: Sequence[float], offset: float, jets: Sequence[Jet]) -> Jet:

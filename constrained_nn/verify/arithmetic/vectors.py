@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flint import arb, arb_mat
 
@@ -19,7 +20,8 @@ from constrained_nn.verify.arithmetic.balls import (
     power,
     reciprocal,
 )
-from constrained_nn.verify.arithmetic.program import Instruction, Program
+from constrained_nn.verify.arithmetic.program import BINARY, Algebra, Instruction, Program, bind
+from constrained_nn.verify.arithmetic.program import UNARY as NAMES
 from constrained_nn.verify.cover import middle
 
 Row = list[arb]
@@ -62,7 +64,7 @@ class Vector:
         return len(self.values)
 
 
-Map = Callable[[Vector], Vector]
+Map = Callable[..., Vector]
 
 
 def join(*parts: Vector) -> Vector:
@@ -74,7 +76,7 @@ def join(*parts: Vector) -> Vector:
 
 
 def apply(op: str, *args: Vector) -> Vector:
-    """An operation of `_program.UNARY` or `_program.BINARY`, or `sum`, of vectors."""
+    """An operation of `program.UNARY` or `program.BINARY`, or `sum`, of vectors."""
     if op == "sum":
         (a,) = args
         rows = a.jacobian
@@ -196,46 +198,47 @@ class Interpreter:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._constants = [_constants(i) for i in program.code]
+        self._execute = bind(program, _ALGEBRA)
 
     def __call__(self, x: Vector) -> Vector:
         """Its result for an input `(n)`, with Jacobian if the input has one."""
         if len(x) != self.program.inputs:
             raise AssertionError(f"a program of {self.program.inputs} inputs was given {len(x)}")
-        registers = [x]
-        for instruction, constants in zip(self.program.code, self._constants, strict=True):
-            args = [registers[a] for a in instruction.args]
-            registers.append(_execute(instruction, constants, args))
-        result = registers[-1]
+        result = self._execute(x)
         if x.jacobian and result.jacobian is None:  # a constant
             return Vector(result.values, [[ZERO] * len(x.jacobian[0]) for _ in result.values])
         return result
 
 
-def _constants(i: Instruction) -> tuple[arb_mat | None, Row]:
-    if i.op == "affine":
-        return arb_mat(i.size, len(i.numbers) // i.size, [arb(v) for v in i.numbers]), [
-            arb(v) for v in i.offset
-        ]
-    return None, [arb(v) for v in i.numbers]
+def _make_constant(i: Instruction) -> Map:
+    value = Vector.constant(i.numbers)
+    return lambda: value
 
 
-def _execute(i: Instruction, constants: tuple[arb_mat | None, Row], args: list[Vector]) -> Vector:
-    if i.op == "const":
-        return Vector(constants[1])
-    if i.op == "take":
-        return args[0].take(i.integers)
-    if i.op == "join":
-        return join(*args)
-    if i.op == "affine":
-        matrix, offset = constants
-        assert matrix is not None
-        return _affine(matrix, offset, args[0])
-    if i.op == "power":
-        (a,), (k,) = args, i.integers
+def _make_affine(i: Instruction) -> Map:
+    matrix = arb_mat(i.size, len(i.numbers) // i.size, [arb(v) for v in i.numbers])
+    offset = [arb(v) for v in i.offset]
+    return lambda a: _affine(matrix, offset, a)
+
+
+def _make_power(i: Instruction) -> Map:
+    (k,) = i.integers
+
+    def raise_to(a: Vector) -> Vector:
         slopes = [k * power(v, k - 1) for v in a.values] if a.jacobian else []
         return Vector([power(v, k) for v in a.values], _scaled(slopes, a) if a.jacobian else None)
-    return apply(i.op, *args)
+
+    return raise_to
+
+
+_ALGEBRA: Algebra[Vector] = {
+    "const": _make_constant,
+    "take": lambda i: lambda a: a.take(i.integers),
+    "join": lambda i: join,
+    "affine": _make_affine,
+    "power": _make_power,
+    **{op: lambda i: partial(apply, i.op) for op in ("sum", *NAMES, *BINARY)},
+}
 
 
 def _affine(matrix: arb_mat, offset: Row, a: Vector) -> Vector:

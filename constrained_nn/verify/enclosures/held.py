@@ -25,12 +25,21 @@ from dataclasses import dataclass
 
 from flint import arb
 
-from constrained_nn.verify.arithmetic import Jet, Program, interval, order, precision, run, solution, widened
+from constrained_nn.verify.arithmetic import (
+    Jet,
+    Program,
+    below,
+    enclose_solutions,
+    interval,
+    order,
+    precision,
+    run,
+    solution,
+)
 from constrained_nn.verify.cover import middle
 
 BITS = 64
 BISECTIONS = 4  # of the range of the inputs, for the curvature
-_TRIES = 12  # of a guess that contains all solutions
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +166,7 @@ def _row(system: System, x: list[arb], witness: list[arb]) -> tuple[float, str |
         above = above if above > 0 else arb(0)  # states with less are not in the set
         m = _margin(barrier, x)
         slack = h.coefficient(1) + arb(barrier.gains[-1]) * above - half * _total(m, witness)
-        worst = min(worst, _down(slack))
+        worst = min(worst, below(slack))
         if not slack >= 0:
             return worst, f"the row of '{barrier.name}' at the witness"
     return worst, None
@@ -198,23 +207,23 @@ def _curvature(
 
 def _curvature_of(system: System, x: list[arb], part: list[tuple[float, float]]) -> tuple[float, str | None]:
     u = [interval(a, b) for a, b in part]
-    reach = _reach(system, x, u)
-    if reach is None:
+    tube = _reach(system, x, u)
+    if tube is None:
         return -1.0, "no enclosure of the solutions"
     worst = float("inf")
-    along = _Along(system, x, reach, u)
+    along = _Along(system, x, tube, u)
     for i, barrier in enumerate(system.barriers):
         m = _margin(barrier, x)
         if not _not_negative(m, part):
             return -1.0, f"the margin of '{barrier.name}' is negative"
         if len(barrier.gains) > 1 and not all(along.blind(i, j) for j in range(len(u))):
             return -1.0, f"the first derivative of '{barrier.name}' depends on the input"
-        found = _down(along.second(i) + _total(m, u))
+        found = below(along.second(i) + _total(m, u))
         for j in range(len(u)):
             if found >= 0:
                 break
             least = [arb(part[j][0]) if k == j else v for k, v in enumerate(u)]
-            at_least = _Along(system, x, reach, least).second(i) + _total(m, least)
+            at_least = _Along(system, x, tube, least).second(i) + _total(m, least)
             slope = along.second_slope(i, j) + m[1 + j]
             found = max(found, _rising(at_least, slope, arb(part[j][1]) - arb(part[j][0])))
         worst = min(worst, found)
@@ -227,7 +236,7 @@ def _rising(start: arb, slope: arb, width: arb) -> float:
     """A function that is `start >= 0` at the lower end: its slope if that is not negative, else its lower bound."""
     if not start >= 0:
         return -1.0
-    return _down(slope) if slope >= 0 else _down(start + width * slope.lower())
+    return below(slope) if slope >= 0 else below(start + width * slope.lower())
 
 
 class _Along:
@@ -269,28 +278,9 @@ def _not_negative(m: list[arb], part: list[tuple[float, float]]) -> bool:
 
 
 def _reach(system: System, x: list[arb], u: list[arb]) -> list[arb] | None:
-    """Balls that contain all solutions from `x` for the whole interval: `x + [0, T] f(reach, u)` lies in `reach`."""
-    span = interval(0.0, system.hold)
+    """Balls that contain all solutions from `x` for the whole interval, or None."""
 
-    def moved(states: list[arb]) -> list[arb]:
-        jets = run(system.plant, [Jet.of([v]) for v in (*states, *u)])
-        return [a + span * jet.coefficient(0) for a, jet in zip(x, jets, strict=True)]
+    def field(states: list[arb]) -> list[arb]:
+        return [jet.coefficient(0) for jet in run(system.plant, [Jet.of([v]) for v in (*states, *u)])]
 
-    guess = moved(x)
-    for _ in range(_TRIES):
-        if not all(g.is_finite() for g in guess):
-            return None
-        guess = [widened(g, 1e-3, 1e-9) for g in guess]
-        image = moved(guess)
-        if all(g.contains(v) for g, v in zip(guess, image, strict=True)):
-            return image  # in the guess, and contains all solutions as well
-        guess = [g.union(v) for g, v in zip(guess, image, strict=True)]
-    return None
-
-
-def _down(value: arb) -> float:
-    """A float that is not above any number of a ball; −inf where it is not finite."""
-    if not value.is_finite():
-        return float("-inf")
-    nearest = float(value.lower())
-    return nearest if arb(nearest) <= value.lower() else nearest - abs(nearest) * 2.0**-50 - 5e-324
+    return enclose_solutions(field, x, system.hold, share=1e-3, least=1e-9)

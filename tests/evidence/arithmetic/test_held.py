@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -301,23 +300,6 @@ def test_rising_functions() -> None:
     assert _held._rising(arb(-1), arb(3), arb(1)) == -1.0
     assert _held._rising(NAN, arb(3), arb(1)) == -1.0
     assert _held._rising(arb(1), NAN, arb(1)) == -math.inf
-
-
-def test_floats_below() -> None:
-    rng = random.Random(2)
-    with precision(200):
-        for _ in range(400):
-            value = Fraction(rng.randint(-(10**30), 10**30), 10 ** rng.randint(20, 40))
-            x = arb(value.numerator) / value.denominator
-            found = _held._down(x)
-            assert Fraction(found) <= value
-            assert value - Fraction(found) <= abs(value) / 2**48
-    assert _held._down(arb(0.1)) == 0.1
-    assert _held._down(arb(-0.1)) == -0.1
-    assert _held._down(interval(1.0, 2.0)) <= 1.0
-    assert _held._down(NAN) == -math.inf
-    assert _held._down(arb(2) ** -1080) == 0.0
-    assert -1e-300 < _held._down(-(arb(2) ** -1080)) < 0
 
 
 def test_margins_at_every_corner() -> None:
