@@ -1,6 +1,6 @@
 """What the commands share: errors and exit codes, limits, progress, and tables."""
 
-from constrained_nn.cli.shell.limited import limit_memory, run_limited, unlimited_memory
+from constrained_nn.cli.shell.limited import run_limited
 from constrained_nn.cli.shell.progress import cover_progress, training_progress
 from constrained_nn.cli.shell.shell import (
     INTERRUPTED,
@@ -9,10 +9,10 @@ from constrained_nn.cli.shell.shell import (
     Command,
     Shell,
     fail,
-    one_line,
     parse_integers,
 )
 from constrained_nn.cli.shell.table import COLUMNS, metrics_table
+from constrained_nn.errors import one_line
 
 __all__ = [
     "COLUMNS",
@@ -23,11 +23,9 @@ __all__ = [
     "Shell",
     "cover_progress",
     "fail",
-    "limit_memory",
     "metrics_table",
     "one_line",
     "parse_integers",
     "run_limited",
     "training_progress",
-    "unlimited_memory",
 ]
