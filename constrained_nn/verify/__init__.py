@@ -3,7 +3,7 @@
 from constrained_nn.verify.checker import Finding, Outcome, check, check_claims, conclusion, describe
 from constrained_nn.verify.claim import ClaimModule
 from constrained_nn.verify.claims import clopper_pearson
-from constrained_nn.verify.cover import MOST_DEPTH, leaves, middle, replaced
+from constrained_nn.verify.cover import MOST_DEPTH, leaves, middle, replace_at
 from constrained_nn.verify.file import MAX_BYTES, SCHEMA, VERSION, decode, decode_one, digest, encode, read
 from constrained_nn.verify.limits import NoVerdict, limit_memory, run_limited, unlimit_memory
 
@@ -29,7 +29,7 @@ __all__ = [
     "limit_memory",
     "middle",
     "read",
-    "replaced",
+    "replace_at",
     "run_limited",
     "unlimit_memory",
 ]

@@ -25,7 +25,7 @@ from constrained_nn.layers import HardNetAffine
 from constrained_nn.verify import Outcome, check_claims, decode, encode, leaves
 from constrained_nn.verify.arithmetic import Jet, interval, order, precision, run, solution
 from constrained_nn.verify.claims import barrier as claims
-from constrained_nn.verify.enclosures import examine, inside, outside
+from constrained_nn.verify.enclosures import examine, is_inside, is_outside
 from control_envs.simulate import RK4
 from control_envs.tasks import DoubleIntegratorTask, KinematicUnicycleTask, PendulumTask
 
@@ -146,8 +146,8 @@ def test_start_box_around_a_corner_is_covered_by_pieces() -> None:
     tree = cover_start(system, ROUND, low, high)
     pieces = list(leaves(tree, low, high, claims.STARTS, "start"))
     assert len(pieces) > 1
-    assert all(inside(system, piece.lower, piece.upper) for piece in pieces)
-    assert not inside(system, low, high)
+    assert all(is_inside(system, piece.lower, piece.upper) for piece in pieces)
+    assert not is_inside(system, low, high)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_boxes_of_the_unicycle(rng: np.random.Generator) -> None:
         a, b = center - half, center + half
         x = torch.tensor(rng.uniform(a, b, (50, 3)))
         inside = (barrier.value(x) >= 0).all(-1)
-        if outside(system, tuple(a), tuple(b)):
+        if is_outside(system, tuple(a), tuple(b)):
             assert not inside.any()
             settled += 1
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
-from constrained_nn.evidence.head import about_task, begin_claim, head
+from constrained_nn.evidence.head import begin_claim, describe_task, head
 from constrained_nn.evidence.search import (
     OPEN,
     Counterexample,
@@ -27,7 +27,7 @@ from constrained_nn.evidence.tracing import trace, trace_derivative
 from constrained_nn.files import read_values, write_values
 from constrained_nn.verify import digest, encode, middle
 from constrained_nn.verify.claims import barrier as claims
-from constrained_nn.verify.enclosures import BITS, Box, System, examine, inside, outside
+from constrained_nn.verify.enclosures import BITS, Slack, System, examine, is_inside, is_outside
 
 MOST_BOXES = 50_000
 NARROW = 2e-4  # width of a piece of the start box, as a share of the domain, under which it is given up
@@ -175,7 +175,7 @@ def certify_barrier(
     certificate = head(
         command=command,
         seed=0,
-        task=about_task(task) | {"dt": encode(task.clearance_hold)},
+        task=describe_task(task) | {"dt": encode(task.clearance_hold)},
         controller={
             "method": "any controller behind the rows of SampledBarrier",
             "dtype": "float64",
@@ -280,7 +280,7 @@ def _make_examiner(system: System, task: Any) -> Examiner:
     choose = _make_witness(system, task)
 
     def examine_box(low: Sequence[float], high: Sequence[float]) -> Examination:
-        if outside(system, low, high):
+        if is_outside(system, low, high):
             return Examination(".")
         witness, found = choose(low, high)
         face = claims.open_face(system, tuple(low), tuple(high), lower, upper, angles)
@@ -294,7 +294,7 @@ def _make_examiner(system: System, task: Any) -> Examiner:
 
 def _make_witness(
     system: System, task: Any
-) -> Callable[[Sequence[float], Sequence[float]], tuple[list[float], Box]]:
+) -> Callable[[Sequence[float], Sequence[float]], tuple[list[float], Slack]]:
     """Chooses the input of last resort for a box, or the one with the most room, whichever is proved."""
     import torch
     from scipy.optimize import linprog
@@ -321,7 +321,7 @@ def _make_witness(
             return [min(max(0.0, a), b) for a, b in limits]
         return [float(np.clip(v, a, b)) for v, (a, b) in zip(found.x[:m], limits, strict=True)]
 
-    def choose(lower: Sequence[float], upper: Sequence[float]) -> tuple[list[float], Box]:
+    def choose(lower: Sequence[float], upper: Sequence[float]) -> tuple[list[float], Slack]:
         center = np.array([middle(a, b) for a, b in zip(lower, upper, strict=True)])
         witness = [float(v) for v in np.clip(task.brake(0.0, center), system.low, system.high)]
         found = examine(system, lower, upper, witness)
@@ -386,10 +386,10 @@ def _make_start_examiner(system: System, task: Any) -> Examiner:
     scale = _measure(task)
 
     def examine_start(lower: Sequence[float], upper: Sequence[float]) -> Examination:
-        if inside(system, lower, upper):
+        if is_inside(system, lower, upper):
             return Examination(claims.STARTS)
         place = _name_place(lower, upper)
-        if outside(system, lower, upper):
+        if is_outside(system, lower, upper):
             return Examination(OPEN, note=f"some outside: {place}")
         widths = np.subtract(upper, lower) / scale
         on_edge = f"a piece on its edge or beyond: {place}. Take a smaller start box"

@@ -161,7 +161,7 @@ def certify_evolution(path: Path, *, command: str) -> dict[str, Any]:
     for claim, module in zip(certificate["claims"], (bounds, runs_claim), strict=False):
         found = module.evaluate(claim, certificate)
         claim["verdict"] = found.verdict
-        if isinstance(found, bounds.Bound):
+        if isinstance(found, bounds.EnergyAccount):
             claim["needed"] = encode(found.needed)
             claim["fingerprint"] = bounds.fingerprint(claim)
         else:

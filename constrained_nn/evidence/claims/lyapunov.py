@@ -180,15 +180,15 @@ def claim_decrease(
     """
     rng = rng or np.random.default_rng(0)
     P, factor = inner_matrix(loop)
-    claim = _blank(loop, certificate, P, factor, level)
+    claim = _begin(loop, certificate, P, factor, level)
     claim["radius"] = encode(_radius(claim, certificate) if radius is None else radius)
     point, change = _worst_sample(loop, claim, P, rng)
     if change >= 0:
         claim["data"]["point"] = encode(point.tolist())
-        return _stated(claim, certificate)
+        return _state(claim, certificate)
     claim["margin"] = encode(PART * -change)
     found = cover(
-        _examiner,
+        _make_examiner,
         (claim, certificate),
         loop.lower.tolist(),
         loop.upper.tolist(),
@@ -197,10 +197,10 @@ def claim_decrease(
         report=report,
     )
     claim["data"]["cover"] = found.tree
-    return _stated(claim, certificate)
+    return _state(claim, certificate)
 
 
-def _blank(
+def _begin(
     loop: ClosedLoop, certificate: dict[str, Any], P: np.ndarray, factor: float, level: float
 ) -> dict[str, Any]:
     return {
@@ -227,7 +227,7 @@ def _blank(
     }
 
 
-def _stated(claim: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
+def _state(claim: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
     """The claim with margin, counts and words from what the checker finds."""
     account = claims.evaluate(claim, certificate)
     if account.verdict == "holds":
@@ -280,17 +280,17 @@ def _worst_sample(
     return worst.state, -worst.margin
 
 
-def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
-    return examine_with(claims.read_loop(claim, certificate))
+def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+    return make_examiner_of(claims.read_loop(claim, certificate))
 
 
-def examine_with(loop: Loop) -> Examiner:
+def make_examiner_of(loop: Loop) -> Examiner:
     """What the checker will find of a box, and the axis whose width costs most."""
 
     def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
-        if loop.outside(lower, upper):
+        if loop.is_outside(lower, upper):
             return Examination("o")
-        bound, stays, found = loop.decrease(lower, upper)
+        bound, stays, found = loop.bound_change(lower, upper)
         if stays and bound <= -loop.margin:
             return Examination("d")
         if loop.inner.contains(lower, upper):

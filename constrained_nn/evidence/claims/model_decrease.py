@@ -66,7 +66,7 @@ def save_model(
     if any(t.dtype != torch.float64 for t in floats):
         raise SetTypeError("save_model: expected a model and states in float64. Call model.double().")
     n = states.shape[-1]
-    raw = _raw(model, V, n)  # first: it refuses parts that it does not know
+    raw = _trace_uncorrected(model, V, n)  # first: it refuses parts that it does not know
     loop = model.closed_loop(states) if isinstance(model, CoILS) else model.evaluate(states)
     widths = [float(hole)] * n if isinstance(hole, int | float) else list(hole)
     return write_values(
@@ -91,7 +91,7 @@ def save_model(
     )
 
 
-def _raw(model: CoILS | StableDynamics, V: LyapunovFunction, n: int) -> dict[str, Any]:
+def _trace_uncorrected(model: CoILS | StableDynamics, V: LyapunovFunction, n: int) -> dict[str, Any]:
     """The program of the model before the correction, as a function of the state."""
     if isinstance(model, CoILS):
         return trace_closed_loop(model.model, model.policy, n)
@@ -148,7 +148,7 @@ def certify_model(
     ends = [decode(saved[k], k) for k in ("lower", "upper")]
     # what the recorded velocities refute needs no cover
     if claims.evaluate(claim, certificate).verdict != "counterexample" and model.least_is_in_hole():
-        found = cover(_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
+        found = cover(_make_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
         claim["data"]["cover"] = found.tree
     account = claims.evaluate(claim, certificate)
     if account.verdict == "holds":
@@ -161,7 +161,7 @@ def certify_model(
     return certificate
 
 
-def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     model = claims.read_model(claim, certificate)
 
     def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:

@@ -48,7 +48,7 @@ def save_network(
         upper: Upper ends.
     """
     program = trace_module(module, len(lower))
-    A, bound = _one_sided(set)
+    A, bound = _list_rows(set)
     return write_values(
         folder / NETWORK,
         {
@@ -66,7 +66,7 @@ def save_network(
     )
 
 
-def _one_sided(set: IntervalSet) -> tuple[np.ndarray, np.ndarray]:
+def _list_rows(set: IntervalSet) -> tuple[np.ndarray, np.ndarray]:
     """Rows `A y <= bound` of finite bounds."""
     rows = set if isinstance(set, Polyhedron) else Polyhedron.of(set)
     A, lower, upper = (v.detach().double().cpu().numpy() for v in (rows.A, rows.lower, rows.upper))
@@ -174,11 +174,11 @@ def _search(
         data["point"] = encode(worst.state.tolist())
         return
     ends = [decode(data[k], k) for k in ("lower", "upper")]
-    found = cover(_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
+    found = cover(_make_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
     data["cover"] = found.tree
 
 
-def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     rows = claims.read_rows(claim, certificate)
 
     def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:

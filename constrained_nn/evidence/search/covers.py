@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from constrained_nn.verify import MOST_DEPTH, middle, replaced
+from constrained_nn.verify import MOST_DEPTH, middle, replace_at
 from constrained_nn.verify.arithmetic import precision
 
 OPEN = "?"
@@ -125,8 +125,8 @@ class _Piece:
         if not self.lower[axis] < cut < self.upper[axis]:
             return None
         return (
-            _Piece(self.lower, replaced(self.upper, axis, cut), 0.5 * self.share, self.path + "0"),
-            _Piece(replaced(self.lower, axis, cut), self.upper, 0.5 * self.share, self.path + "1"),
+            _Piece(self.lower, replace_at(self.upper, axis, cut), 0.5 * self.share, self.path + "0"),
+            _Piece(replace_at(self.lower, axis, cut), self.upper, 0.5 * self.share, self.path + "1"),
         )
 
 

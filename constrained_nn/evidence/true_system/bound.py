@@ -68,7 +68,7 @@ class TrueSystem:
 
     def __str__(self) -> str:
         if self.case == "nothing":
-            return f"Nothing is shown of the plant (near {_words(self.worst)}). {self.assumption}"
+            return f"Nothing is shown of the plant (near {_write_state(self.worst)}). {self.assumption}"
         reach = "the equilibrium" if self.inner == 0.0 else f"V <= {self.inner:.3g}"
         return (
             f"Grade {self.grade}: on the plant dV/dt <= -{self.rate:.3g} V wherever {self.inner:.3g} < V <= "
@@ -121,13 +121,13 @@ def bound_true_system(
     if plant_lipschitz is None:
         sizes = coils.certificate.origin.shape[0], coils.policy(0.0, low).shape[-1]
         program = parse(trace_derivative(plant), "plant", inputs=sum(sizes), outputs=sizes[0])
-    judge = _Judge(coils, plant, program, plant_lipschitz)
+    judge = _Enclosure(coils, plant, program, plant_lipschitz)
     origin, alpha = coils.certificate.origin, coils.certificate.rate
     target = 0.2 * alpha if rate is None else rate
     finest = (2.0**-24 if program is not None else 2.0**-9) * (high - low)
-    top, share = _level_and_share(judge, low, high)
-    core, constants, core_rate = _core(judge, torch.minimum(high - origin, origin - low), target)
-    x, h = _around(origin, core, low, high)
+    top, share = _find_level(judge, low, high)
+    core, constants, core_rate = _prove_core(judge, torch.minimum(high - origin, origin - low), target)
+    x, h = _split_around(origin, core, low, high)
     checked, shown, worst, residual = 0, core_rate, origin, 0.0
     open_low: list[Tensor] = []
     open_high: list[Tensor] = []
@@ -159,11 +159,11 @@ def bound_true_system(
             rest_x.append(part_x[bad & ~stuck])
             rest_h.append(part_h[bad & ~stuck])
         x, h = _bisect(rest_x, rest_h, high - low)
-    level, inner = _gap(torch.cat(open_low), torch.cat(open_high), top) if open_low else (top, 0.0)
+    level, inner = _find_gap(torch.cat(open_low), torch.cat(open_high), top) if open_low else (top, 0.0)
     if not level > inner and stuck_at is not None:
         worst, shown, residual = stuck_at, 0.0, math.inf
     if level < top:
-        share = _share(judge, low, high, level)
+        share = _measure_share(judge, low, high, level)
     known = (
         "The plant is its equations, in exact arithmetic"
         if program is not None
@@ -184,14 +184,14 @@ def bound_true_system(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Bounds:
     rate: Tensor
     residual: Tensor
     least: Tensor
     most: Tensor
 
 
-class _Judge:
+class _Enclosure:
     """Enclosures of everything that the statement needs, over boxes."""
 
     def __init__(self, coils: CoILS, plant: Any, program: Any, lipschitz: float | None) -> None:
@@ -207,7 +207,7 @@ class _Judge:
             true = None if self.program is None else range_of_program(self.program, join_ranges(box, u))
         return value, gradient, model, true
 
-    def __call__(self, x: Tensor, h: Tensor) -> _Found:
+    def __call__(self, x: Tensor, h: Tensor) -> _Bounds:
         value, gradient, model, true = self.parts(x, h)
         alpha = self.coils.certificate.rate
         norm = lambda a: torch.linalg.vector_norm(a, dim=-1)  # noqa: E731
@@ -229,7 +229,7 @@ class _Judge:
         least, most = value.low[:, 0].nan_to_num(nan=0.0).clamp_min(0.0), value.high[:, 0]
         excess = (s.high[:, 0] + push + rounding).clamp_min(0.0)
         rate = torch.where(excess <= 0, alpha, alpha - excess / least)
-        return _Found(
+        return _Bounds(
             torch.where(rate.isnan(), -torch.inf, rate),
             torch.where(residual.isnan(), torch.inf, residual),
             least,
@@ -237,8 +237,8 @@ class _Judge:
         )
 
 
-def _core(
-    judge: _Judge, width: Tensor, target: float
+def _prove_core(
+    judge: _Enclosure, width: Tensor, target: float
 ) -> tuple[Tensor, tuple[float, float, float] | None, float]:
     """Half widths of a box around the equilibrium, the constants of case 1 in it, and the rate proved there.
 
@@ -282,7 +282,7 @@ def _core(
     return width * 2.0**-18, None, 0.0
 
 
-def _around(origin: Tensor, core: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _split_around(origin: Tensor, core: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The box without the core, as parts: three ranges along every axis, without the middle of all."""
     cuts = [
         (
@@ -311,7 +311,7 @@ def _bisect(xs: list[Tensor], hs: list[Tensor], width: Tensor) -> tuple[Tensor, 
     return torch.cat([x - step, x + step]), torch.cat([half, half]) * (1.0 + 1e-15)
 
 
-def _level_and_share(judge: _Judge, low: Tensor, high: Tensor, parts: int = 4096) -> tuple[float, float]:
+def _find_level(judge: _Enclosure, low: Tensor, high: Tensor, parts: int = 4096) -> tuple[float, float]:
     """Lower bound of `V` over the faces of the box, and the share of the box below it."""
     n = len(low)
     per_axis = max(2, round(parts ** (1.0 / max(1, n - 1))))
@@ -332,10 +332,10 @@ def _level_and_share(judge: _Judge, low: Tensor, high: Tensor, parts: int = 4096
                 value = range_of_certificate(judge.coils.certificate, box)[0]
             level = min(level, value.low.nan_to_num(nan=-torch.inf).min().item())
     level = max(level, 0.0) * (1.0 - SLACK)
-    return level, _share(judge, low, high, level)
+    return level, _measure_share(judge, low, high, level)
 
 
-def _share(judge: _Judge, low: Tensor, high: Tensor, level: float) -> float:
+def _measure_share(judge: _Enclosure, low: Tensor, high: Tensor, level: float) -> float:
     n = len(low)
     side = [torch.linspace(0.0, 1.0, round(20_000 ** (1.0 / n)), dtype=low.dtype)] * n
     grid = low + (high - low) * torch.cartesian_prod(*side).reshape(-1, n)
@@ -343,7 +343,7 @@ def _share(judge: _Judge, low: Tensor, high: Tensor, level: float) -> float:
         return (judge.coils.certificate.value(grid) <= level).double().mean().item()
 
 
-def _gap(low: Tensor, high: Tensor, top: float) -> tuple[float, float]:
+def _find_gap(low: Tensor, high: Tensor, top: float) -> tuple[float, float]:
     """The largest range of levels below `top` that no open part meets: `(level, inner)`."""
     best, start = (0.0, 0.0), 0.0
     for a, b in sorted(zip(low.tolist(), high.tolist(), strict=True)):
@@ -353,5 +353,5 @@ def _gap(low: Tensor, high: Tensor, top: float) -> tuple[float, float]:
     return (top, start) if top - start > best[0] - best[1] else best
 
 
-def _words(x: tuple[float, ...]) -> str:
+def _write_state(x: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{v:.3g}" for v in x) + ")"

@@ -157,11 +157,11 @@ def _times(ends: tuple[Tensor, Tensor], slope: Tensor, spread: Tensor) -> tuple[
 Ends = tuple[Tensor, Tensor]
 
 
-def _rising(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
+def _ends_of_rising(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
     return lambda low, high: (f(low), f(high))
 
 
-def _hump(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
+def _ends_of_hump(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
     """Of an even function that falls away from 0."""
 
     def ends(low: Tensor, high: Tensor) -> Ends:
@@ -190,7 +190,7 @@ def _cos(low: Tensor, high: Tensor) -> Ends:
 
 
 def _square(low: Tensor, high: Tensor) -> Ends:
-    least, most = _hump(lambda a: -a.square())(low, high)
+    least, most = _ends_of_hump(lambda a: -a.square())(low, high)
     return -most, -least
 
 
@@ -212,15 +212,18 @@ def _logistic_slope(a: Tensor) -> Tensor:
 
 
 _FUNCTIONS: dict[str, tuple[Callable[[Tensor, Tensor], Ends], Callable[[Tensor, Tensor], Ends]]] = {
-    "tanh": (_rising(torch.tanh), _hump(lambda a: 1.0 - torch.tanh(a).square())),
-    "softplus": (_rising(lambda a: torch.logaddexp(a, torch.zeros_like(a))), _rising(torch.sigmoid)),
-    "sigmoid": (_rising(torch.sigmoid), _hump(_logistic_slope)),
-    "exp": (_rising(torch.exp), _rising(torch.exp)),
-    "atan": (_rising(torch.atan), _hump(lambda a: 1.0 / (1.0 + a.square()))),
+    "tanh": (_ends_of_rising(torch.tanh), _ends_of_hump(lambda a: 1.0 - torch.tanh(a).square())),
+    "softplus": (
+        _ends_of_rising(lambda a: torch.logaddexp(a, torch.zeros_like(a))),
+        _ends_of_rising(torch.sigmoid),
+    ),
+    "sigmoid": (_ends_of_rising(torch.sigmoid), _ends_of_hump(_logistic_slope)),
+    "exp": (_ends_of_rising(torch.exp), _ends_of_rising(torch.exp)),
+    "atan": (_ends_of_rising(torch.atan), _ends_of_hump(lambda a: 1.0 / (1.0 + a.square()))),
     "sin": (_sin, _cos),
     "cos": (_cos, lambda low, high: tuple(-e for e in reversed(_sin(low, high)))),  # type: ignore[return-value]
     "tan": (_tan, _tan_slope),
-    "square": (_square, _rising(lambda a: 2.0 * a)),
+    "square": (_square, _ends_of_rising(lambda a: 2.0 * a)),
     "neg": (
         lambda low, high: (-high, -low),
         lambda low, high: (-torch.ones_like(low), -torch.ones_like(low)),

@@ -8,7 +8,7 @@ from constrained_nn.verify.arithmetic.balls import (
     interval,
     maximum,
     precision,
-    widened,
+    widen,
 )
 from constrained_nn.verify.arithmetic.jets import Jet, order, run, solution
 from constrained_nn.verify.arithmetic.program import (
@@ -55,5 +55,5 @@ __all__ = [
     "rk4_error",
     "run",
     "solution",
-    "widened",
+    "widen",
 ]

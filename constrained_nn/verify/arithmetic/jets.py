@@ -40,19 +40,19 @@ class Jet:
         return Jet(arb_series(list(coefficients)), None if slopes is None else arb_series(list(slopes)))
 
     @staticmethod
-    def begun(coefficients: Sequence[arb], slopes: Sequence[arb] | None = None) -> Jet:
+    def begin(coefficients: Sequence[arb], slopes: Sequence[arb] | None = None) -> Jet:
         """The first coefficients of a series: of what follows nothing is known."""
-        return Jet(_begun(coefficients), None if slopes is None else _begun(slopes))
+        return Jet(_begin(coefficients), None if slopes is None else _begin(slopes))
 
     def coefficient(self, k: int) -> arb:
         """`cₖ`; NaN where it is not known, or an earlier coefficient is not finite."""
-        return _after_finite(self.value, k)
+        return _read_coefficient(self.value, k)
 
     def slope_coefficient(self, k: int) -> arb:
         """Derivative of `cₖ` in the chosen input; NaN where it is not known, or an earlier one is not finite."""
-        if not _after_finite(self.value, k).is_finite():
+        if not _read_coefficient(self.value, k).is_finite():
             return NAN
-        return arb(0) if self.slope is None else _after_finite(self.slope, k)
+        return arb(0) if self.slope is None else _read_coefficient(self.slope, k)
 
     def __add__(self, other: Jet) -> Jet:
         if self.slope is None or other.slope is None:
@@ -67,9 +67,7 @@ class Jet:
 
     def __mul__(self, other: Jet) -> Jet:
         if not (self.coefficient(0).is_finite() and other.coefficient(0).is_finite()):
-            return (
-                _nothing()
-            )  # zero times what has no value has none; of two series the product would be zero
+            return _no_jet()  # zero times what has no value has none; of two series the product would be zero
         left = None if self.slope is None else self.slope * other.value
         right = None if other.slope is None else self.value * other.slope
         slope = right if left is None else left if right is None else left + right
@@ -84,26 +82,26 @@ class Jet:
         return Jet(f(self.value), None if self.slope is None else df(self.value) * self.slope)
 
 
-def _begun(coefficients: Sequence[arb]) -> arb_series:
+def _begin(coefficients: Sequence[arb]) -> arb_series:
     return arb_series(list(coefficients), len(coefficients))
 
 
-def _after_finite(series: arb_series, k: int) -> arb:
+def _read_coefficient(series: arb_series, k: int) -> arb:
     return series[k] if k < series.prec and all(series[i].is_finite() for i in range(k)) else NAN
 
 
-def _missing() -> arb_series:
+def _no_series() -> arb_series:
     """Where there is no series: the first coefficient is NaN, so that no later one passes for a derivative."""
-    return _begun([NAN])
+    return _begin([NAN])
 
 
-def _nothing() -> Jet:
-    return Jet(_missing(), _missing())
+def _no_jet() -> Jet:
+    return Jet(_no_series(), _no_series())
 
 
 def _reciprocal(v: arb_series) -> arb_series:
     """`1 / v`; nothing where the constant term may be zero."""
-    return 1 / v if _after_finite(v, 0).is_finite() and v[0] != 0 else _missing()
+    return 1 / v if _read_coefficient(v, 0).is_finite() and v[0] != 0 else _no_series()
 
 
 def _square(a: Jet) -> Jet:
@@ -114,17 +112,17 @@ def _square(a: Jet) -> Jet:
 
 def _sqrt(a: Jet) -> Jet:
     return (
-        a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.coefficient(0) > 0 else _nothing()
+        a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.coefficient(0) > 0 else _no_jet()
     )
 
 
 def _log(a: Jet) -> Jet:
-    return a.map(lambda v: v.log(), _reciprocal) if a.coefficient(0) > 0 else _nothing()
+    return a.map(lambda v: v.log(), _reciprocal) if a.coefficient(0) > 0 else _no_jet()
 
 
 def _wave(v: arb_series) -> tuple[arb_series, arb_series]:
     """Sine and cosine by the sum formula about the constant term, whose own are enclosed without overestimation."""
-    start, motion = _after_finite(v, 0), arb_series([arb(0), *v.coeffs()[1:]], v.prec)
+    start, motion = _read_coefficient(v, 0), arb_series([arb(0), *v.coeffs()[1:]], v.prec)
     sine, cosine = UNARY["sin"][0](start), UNARY["cos"][0](start)
     s, c = motion.sin(), motion.cos()
     return sine * c + cosine * s, cosine * c - sine * s
@@ -176,7 +174,7 @@ def _bind(program: Program) -> Callable[[Jets], Jets]:
 
 def _make_pointwise(i: Instruction) -> Callable[..., Jets]:
     """One function of every component; nothing where it has a kink, or no series here."""
-    function = _UNARY.get(i.op) or _BINARY.get(i.op) or (lambda *jets: _nothing())
+    function = _UNARY.get(i.op) or _BINARY.get(i.op) or (lambda *jets: _no_jet())
     return lambda *vectors: [function(*jets) for jets in zip(*vectors, strict=True)]
 
 
@@ -226,9 +224,9 @@ def solution(plant: Program, x: Sequence[arb], u: Sequence[arb], count: int, cho
     values = [[v] for v in x]
     slopes: list[list[arb]] | None = None if chosen is None else [[arb(0)] for _ in x]
     for k in range(count):
-        jets = [Jet.begun(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
+        jets = [Jet.begin(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
         for i, jet in enumerate(run(plant, [*jets, *inputs])):
             values[i].append(jet.coefficient(k) / (k + 1))
             if slopes is not None:
                 slopes[i].append(jet.slope_coefficient(k) / (k + 1))
-    return [Jet.begun(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
+    return [Jet.begin(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]

@@ -148,20 +148,20 @@ def _instruction(item: Any, sizes: list[int], where: str) -> Instruction:
     op = item[0] if item and isinstance(item[0], str) else None
     if op == "const":
         numbers = tuple(decode(_rest(item, 1, where)[0], where))
-        return Instruction("const", (), _positive(len(numbers), where), numbers)
+        return Instruction("const", (), _require_some(len(numbers), where), numbers)
     if op == "join":
         args = tuple(_register(a, sizes, where) for a in item[1:])
-        return Instruction("join", args, _positive(sum(sizes[a] for a in args), where))
+        return Instruction("join", args, _require_some(sum(sizes[a] for a in args), where))
     if op == "take":
         a, which = _rest(item, 2, where)
         a = _register(a, sizes, where)
         taken = tuple(integer(k, where, most=sizes[a] - 1) for k in sequence(which, where))
-        return Instruction("take", (a,), _positive(len(taken), where), integers=taken)
+        return Instruction("take", (a,), _require_some(len(taken), where), integers=taken)
     if op == "affine":
         a, W, b = _rest(item, 3, where)
         a = _register(a, sizes, where)
         offset = tuple(decode(b, where))
-        weights = tuple(decode(W, where, _positive(len(offset), where) * sizes[a]))
+        weights = tuple(decode(W, where, _require_some(len(offset), where) * sizes[a]))
         return Instruction("affine", (a,), len(offset), weights, offset)
     if op == "power":
         a, k = _rest(item, 2, where)
@@ -190,7 +190,7 @@ def _register(value: Any, sizes: list[int], where: str) -> int:
     return integer(value, where, most=len(sizes) - 1)
 
 
-def _positive(count: int, where: str) -> int:
+def _require_some(count: int, where: str) -> int:
     if count < 1:
         raise FileFormatError(f"{where}: expected at least one component, got none.")
     return count

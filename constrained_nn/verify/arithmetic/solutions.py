@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from flint import arb
 
-from constrained_nn.verify.arithmetic.balls import interval, widened
+from constrained_nn.verify.arithmetic.balls import interval, widen
 from constrained_nn.verify.arithmetic.jets import Jet, order, run, solution
 from constrained_nn.verify.arithmetic.program import Program
 from constrained_nn.verify.arithmetic.vectors import Interpreter, Vector, apply, join
@@ -74,7 +74,7 @@ def enclose_solutions(
     for _ in range(_TRIES):
         if not all(g.is_finite() for g in guess):
             return None
-        guess = [widened(g, share, least) for g in guess]
+        guess = [widen(g, share, least) for g in guess]
         image = move(guess)
         if all(g.contains(v) for g, v in zip(guess, image, strict=True)):
             return image

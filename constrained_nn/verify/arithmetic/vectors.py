@@ -69,7 +69,7 @@ Map = Callable[..., Vector]
 
 def join(*parts: Vector) -> Vector:
     """Vectors one after the other."""
-    parts = _with_jacobians(*parts)
+    parts = _give_jacobians(*parts)
     values = [v for part in parts for v in part.values]
     rows = [part.jacobian for part in parts]
     return Vector(values, None if rows[0] is None else [r for block in rows for r in block or ()])
@@ -87,8 +87,8 @@ def apply(op: str, *args: Vector) -> Vector:
         image, slope = UNARY[op]
         (a,) = args
         values = [image(v) for v in a.values]
-        return Vector(values, _scaled([slope(v) for v in a.values], a) if a.jacobian else None)
-    a, b = args if len(args[0].values) == len(args[1].values) else _same_size(*args)
+        return Vector(values, _scale([slope(v) for v in a.values], a) if a.jacobian else None)
+    a, b = args if len(args[0].values) == len(args[1].values) else _match_sizes(*args)
     f = _VALUES[op]
     values = [f(x, y) for x, y in zip(a.values, b.values, strict=True)]
     if a.jacobian is None and b.jacobian is None:
@@ -98,7 +98,7 @@ def apply(op: str, *args: Vector) -> Vector:
     return Vector(values, [rows(x, y, dx, dy) for x, y, dx, dy in terms])
 
 
-def _with_jacobians(*parts: Vector) -> tuple[Vector, ...]:
+def _give_jacobians(*parts: Vector) -> tuple[Vector, ...]:
     """All with a Jacobian if one has it: that of a constant is zero."""
     widths = [len(part.jacobian[0]) for part in parts if part.jacobian]
     if not widths:
@@ -109,7 +109,7 @@ def _with_jacobians(*parts: Vector) -> tuple[Vector, ...]:
     )
 
 
-def _same_size(a: Vector, b: Vector) -> tuple[Vector, Vector]:
+def _match_sizes(a: Vector, b: Vector) -> tuple[Vector, Vector]:
     if len(a) == len(b):
         return a, b
     return (a.take([0] * len(b)), b) if len(a) == 1 else (a, b.take([0] * len(a)))
@@ -122,7 +122,7 @@ def _sum(values: Sequence[arb]) -> arb:
     return total
 
 
-def _scaled(slopes: Row, a: Vector) -> list[Row]:
+def _scale(slopes: Row, a: Vector) -> list[Row]:
     return [[_product(s, d) for d in row] for s, row in zip(slopes, a.jacobian or (), strict=True)]
 
 
@@ -134,31 +134,31 @@ def _product(slope: arb, derivative: arb) -> arb:
 # Derivatives of the operations on two components, of which at most one may have none (None: a constant).
 
 
-def _added(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _add_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     if dx is None or dy is None:
         return dx or dy or []
     return [p + q for p, q in zip(dx, dy, strict=True)]
 
 
-def _subtracted(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
-    return _added(x, y, dx, None if dy is None else [-q for q in dy])
+def _subtract_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    return _add_rows(x, y, dx, None if dy is None else [-q for q in dy])
 
 
-def _multiplied(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _multiply_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     left = None if dx is None else [_product(y, p) for p in dx]
-    return _added(x, y, left, None if dy is None else [_product(x, q) for q in dy])
+    return _add_rows(x, y, left, None if dy is None else [_product(x, q) for q in dy])
 
 
-def _divided(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _divide_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     inverse = reciprocal(y)
     left = None if dx is None else [_product(inverse, p) for p in dx]
     if dy is None:
         return left or []
     back = -x * inverse * inverse
-    return _added(x, y, left, [_product(back, q) for q in dy])
+    return _add_rows(x, y, left, [_product(back, q) for q in dy])
 
 
-def _larger(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _choose_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     """Of `max(x, y)`: where either may be the larger, everything between the two."""
     dx = dx or [ZERO] * len(dy or ())
     dy = dy or [ZERO] * len(dx)
@@ -180,12 +180,12 @@ _VALUES: dict[str, Callable[[arb, arb], arb]] = {
     "min": minimum,
 }
 _ROWS: dict[str, Callable[[arb, arb, Row | None, Row | None], Row]] = {
-    "add": _added,
-    "sub": _subtracted,
-    "mul": _multiplied,
-    "div": _divided,
-    "max": _larger,
-    "min": lambda x, y, dx, dy: _larger(-x, -y, dx, dy),
+    "add": _add_rows,
+    "sub": _subtract_rows,
+    "mul": _multiply_rows,
+    "div": _divide_rows,
+    "max": _choose_rows,
+    "min": lambda x, y, dx, dy: _choose_rows(-x, -y, dx, dy),
 }
 
 
@@ -226,7 +226,7 @@ def _make_power(i: Instruction) -> Map:
 
     def raise_to(a: Vector) -> Vector:
         slopes = [k * power(v, k - 1) for v in a.values] if a.jacobian else []
-        return Vector([power(v, k) for v in a.values], _scaled(slopes, a) if a.jacobian else None)
+        return Vector([power(v, k) for v in a.values], _scale(slopes, a) if a.jacobian else None)
 
     return raise_to
 

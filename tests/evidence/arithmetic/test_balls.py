@@ -202,7 +202,7 @@ def test_meeting() -> None:
 
 def test_wider_balls() -> None:
     for x in (interval(-1.0, 3.0), arb(2)):
-        least, most = ends(_balls.widened(x, 0.5, 0.25))
+        least, most = ends(_balls.widen(x, 0.5, 0.25))
         half = 0.0 if x == 2 else 2.0
         middle = 2 if x == 2 else 1
         assert least == pytest.approx(middle - 1.5 * half - 0.25, abs=1e-6)
