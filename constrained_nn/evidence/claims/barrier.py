@@ -162,15 +162,7 @@ def certify_barrier(
         )
     lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
     box = None if start is None else _check_start(start, lower, upper)
-    worst = falsify_barrier(task, count=SEARCHED, seed=0)
-    if worst.is_counterexample:
-        n = task.plant.state_dim
-        raise Counterexample(
-            f"certify_barrier: expected a set that is kept, got a counterexample: from the state "
-            f"{worst.state[:n].tolist()} with the proposal {worst.state[n:].tolist()} a barrier falls to "
-            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time.",
-            worst.state.tolist(),
-        )
+    _refute(task)
     claim = _begin(task, floor, box)
     certificate = head(
         command=command,
@@ -184,34 +176,8 @@ def certify_barrier(
         },
     )
     certificate["claims"].append(claim)
-    system, deadline = claims.read_system(claim, certificate), time.monotonic() + seconds
-    starts = "" if box is None else cover_start(system, task, *box, seconds=seconds, most=most)
-    found = cover(
-        _make_examiner,
-        (system, task),
-        lower.tolist(),
-        upper.tolist(),
-        seconds=deadline - time.monotonic(),
-        jobs=jobs,
-        most=most,
-        smallest=SMALLEST,
-        bits=BITS,
-        stop_when_open=True,
-        report=report,
-    )
-    _require_whole(found, seconds, most)
-    witnesses, rows, curvatures = zip(*found.notes, strict=True) if found.notes else ((), (), ())
-    claim["data"] = {
-        "cover": found.tree,
-        "witness": encode([v for witness in witnesses for v in witness]),
-        "start": starts,
-    }
-    claim["leaves"] = found.boxes
-    infinity = float("inf")
-    claim["worst"] = {
-        "row": encode(min(rows, default=infinity)),
-        "curvature": encode(min(curvatures, default=infinity)),
-    }
+    system = claims.read_system(claim, certificate)
+    _prove(claim, system, task, box, seconds=seconds, jobs=jobs, most=most, report=report)
     claim["statement"] = claims.statement(claim, certificate)
     claim["verdict"] = "holds"
     certificate["digest"] = digest(certificate)
@@ -246,6 +212,62 @@ def _begin(task: Any, floor: float, box: tuple[list[float], list[float]] | None)
         "leaves": 0,
         "worst": {},
         "data": {},
+    }
+
+
+def _refute(task: Any) -> None:
+    """A search by gradient steps; what it finds ends the matter."""
+    worst = falsify_barrier(task, count=SEARCHED, seed=0)
+    if worst.is_counterexample:
+        n = task.plant.state_dim
+        raise Counterexample(
+            f"certify_barrier: expected a set that is kept, got a counterexample: from the state "
+            f"{worst.state[:n].tolist()} with the proposal {worst.state[n:].tolist()} a barrier falls to "
+            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time.",
+            worst.state.tolist(),
+        )
+
+
+def _prove(
+    claim: dict[str, Any],
+    system: System,
+    task: Any,
+    box: tuple[list[float], list[float]] | None,
+    *,
+    seconds: float,
+    jobs: int,
+    most: int,
+    report: Report,
+) -> None:
+    """Put the covers, the witnesses and the margins into a claim."""
+    deadline = time.monotonic() + seconds
+    lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
+    starts = "" if box is None else cover_start(system, task, *box, seconds=seconds, most=most)
+    found = cover(
+        _make_examiner,
+        (system, task),
+        lower.tolist(),
+        upper.tolist(),
+        seconds=deadline - time.monotonic(),
+        jobs=jobs,
+        most=most,
+        smallest=SMALLEST,
+        bits=BITS,
+        stop_when_open=True,
+        report=report,
+    )
+    _require_whole(found, seconds, most)
+    witnesses, rows, curvatures = zip(*found.notes, strict=True) if found.notes else ((), (), ())
+    claim["data"] = {
+        "cover": found.tree,
+        "witness": encode([v for witness in witnesses for v in witness]),
+        "start": starts,
+    }
+    claim["leaves"] = found.boxes
+    infinity = float("inf")
+    claim["worst"] = {
+        "row": encode(min(rows, default=infinity)),
+        "curvature": encode(min(curvatures, default=infinity)),
     }
 
 

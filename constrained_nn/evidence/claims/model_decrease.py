@@ -132,18 +132,7 @@ def certify_model(
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         },
     )
-    claim: dict[str, Any] = {
-        **begin_claim(claims),
-        "rate": saved["rate"],
-        "floor": saved["floor"],
-        "rtol": encode(MAX_RTOL["float64"]),
-        "boxes": 0,
-        "states": integer(saved["states"], "states", least=1),
-        "states_sha256": claims.fingerprint(saved),
-        "excess": encode(0.0),
-        "distance": encode(0.0),
-        "data": {k: saved[k] for k in _DATA} | {"cover": "?"},
-    }
+    claim = _begin(saved)
     model = claims.read_model(claim, certificate)
     ends = [decode(saved[k], k) for k in ("lower", "upper")]
     # what the recorded velocities refute needs no cover
@@ -159,6 +148,22 @@ def certify_model(
     certificate["claims"].append(claim)
     certificate["digest"] = digest(certificate)
     return certificate
+
+
+def _begin(saved: dict[str, Any]) -> dict[str, Any]:
+    """The claim, before anything is searched."""
+    return {
+        **begin_claim(claims),
+        "rate": saved["rate"],
+        "floor": saved["floor"],
+        "rtol": encode(MAX_RTOL["float64"]),
+        "boxes": 0,
+        "states": integer(saved["states"], "states", least=1),
+        "states_sha256": claims.fingerprint(saved),
+        "excess": encode(0.0),
+        "distance": encode(0.0),
+        "data": {k: saved[k] for k in _DATA} | {"cover": "?"},
+    }
 
 
 def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:

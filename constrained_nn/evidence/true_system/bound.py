@@ -128,40 +128,21 @@ def bound_true_system(
     top, share = _find_level(judge, low, high)
     core, constants, core_rate = _prove_core(judge, torch.minimum(high - origin, origin - low), target)
     x, h = _split_around(origin, core, low, high)
-    checked, shown, worst, residual = 0, core_rate, origin, 0.0
-    open_low: list[Tensor] = []
-    open_high: list[Tensor] = []
+    parts = _Parts(judge, top, target, finest, core_rate, origin)
     if core_rate > 0.0:
-        residual = judge(origin.unsqueeze(0), core.unsqueeze(0)).residual.item()
+        parts.residual = judge(origin.unsqueeze(0), core.unsqueeze(0)).residual.item()
     else:  # the core stays open, and is one of the parts
-        x, h, shown = torch.cat([x, origin.unsqueeze(0)]), torch.cat([h, core.unsqueeze(0)]), alpha
-    stuck_at: Tensor | None = None
+        x, h = torch.cat([x, origin.unsqueeze(0)]), torch.cat([h, core.unsqueeze(0)])
+        parts.rate = alpha
     while len(x):
-        rest_x, rest_h = [], []
-        budget = checked + len(x) <= most
-        for first in range(0, len(x), _CHUNK):
-            part_x, part_h = x[first : first + _CHUNK], h[first : first + _CHUNK]
-            found = judge(part_x, part_h)
-            checked += len(part_x)
-            inside = found.least <= top
-            good = inside & (found.rate >= target)
-            residual = max(residual, found.residual[inside & good].max().item() if bool(good.any()) else 0.0)
-            if bool(good.any()):
-                least = found.rate[good].min().item()
-                if least < shown:
-                    shown, worst = least, part_x[good][found.rate[good].argmin()]
-            bad = inside & ~good
-            stuck = bad if not budget else bad & (part_h < finest).all(-1)
-            if bool(stuck.any()):
-                open_low.append(found.least[stuck])
-                open_high.append(found.most[stuck])
-                stuck_at = part_x[stuck][found.least[stuck].argmax()]
-            rest_x.append(part_x[bad & ~stuck])
-            rest_h.append(part_h[bad & ~stuck])
-        x, h = _bisect(rest_x, rest_h, high - low)
-    level, inner = _find_gap(torch.cat(open_low), torch.cat(open_high), top) if open_low else (top, 0.0)
-    if not level > inner and stuck_at is not None:
-        worst, shown, residual = stuck_at, 0.0, math.inf
+        divide = parts.checked + len(x) <= most
+        chunks = [slice(first, first + _CHUNK) for first in range(0, len(x), _CHUNK)]
+        rest = [parts.examine(x[chunk], h[chunk], divide=divide) for chunk in chunks]
+        x, h = _bisect([a for a, _ in rest], [b for _, b in rest], high - low)
+    level, inner = parts.find_levels()
+    worst, shown, residual = parts.worst, parts.rate, parts.residual
+    if not level > inner and parts.stuck_at is not None:
+        worst, shown, residual = parts.stuck_at, 0.0, math.inf
     if level < top:
         share = _measure_share(judge, low, high, level)
     known = (
@@ -176,7 +157,7 @@ def bound_true_system(
         shown,
         residual,
         tuple(worst.tolist()),
-        checked,
+        parts.checked,
         share,
         f"{known}; the input is continuous feedback, not held; rounding is within a slack of {SLACK:g}.",
         constants=constants,
@@ -235,6 +216,43 @@ class _Enclosure:
             least,
             torch.where(most.isnan(), torch.inf, most),
         )
+
+
+class _Parts:
+    """What the parts of the box have shown so far: the least rate, the largest residual, and which stay open."""
+
+    def __init__(
+        self, judge: _Enclosure, top: float, target: float, finest: Tensor, rate: float, origin: Tensor
+    ) -> None:
+        self.judge, self.top, self.target, self.finest = judge, top, target, finest
+        self.checked, self.rate, self.residual, self.worst = 0, rate, 0.0, origin
+        self.stuck_at: Tensor | None = None
+        self.open: list[tuple[Tensor, Tensor]] = []
+
+    def examine(self, x: Tensor, h: Tensor, *, divide: bool) -> tuple[Tensor, Tensor]:
+        """Those of these parts that are to be divided; without `divide`, none is."""
+        found = self.judge(x, h)
+        self.checked += len(x)
+        inside = found.least <= self.top
+        good = inside & (found.rate >= self.target)
+        if bool(good.any()):
+            self.residual = max(self.residual, found.residual[good].max().item())
+            least = found.rate[good].min().item()
+            if least < self.rate:
+                self.rate, self.worst = least, x[good][found.rate[good].argmin()]
+        bad = inside & ~good
+        stuck = bad & (h < self.finest).all(-1) if divide else bad
+        if bool(stuck.any()):
+            self.open.append((found.least[stuck], found.most[stuck]))
+            self.stuck_at = x[stuck][found.least[stuck].argmax()]
+        return x[bad & ~stuck], h[bad & ~stuck]
+
+    def find_levels(self) -> tuple[float, float]:
+        """The level and the inner level between which nothing is open."""
+        if not self.open:
+            return self.top, 0.0
+        least, most = (torch.cat(ends) for ends in zip(*self.open, strict=True))
+        return _find_gap(least, most, self.top)
 
 
 def _prove_core(
