@@ -9,12 +9,13 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: demo test lint unit typed docs bench clean help
+.PHONY: demo test lint unit typed docs checker bench clean help
 
 help:
 	@echo "make demo    train, simulate and certify the unicycle among obstacles (runs/demo), about 5 minutes"
 	@echo "make test    lint, types and the whole test suite, plain and with types checked at run time"
 	@echo "make docs    build the documentation (docs/_build/html)"
+	@echo "make checker the checker as one file (dist/constrained-nn-check.pyz), which needs NumPy and python-flint"
 	@echo "make lint    ruff, pyright and the import rules"
 	@echo "make bench   time a rollout, projections and Riccati equations"
 	@echo "make clean   remove what was built; keeps runs/ and $(VENV)"
@@ -53,6 +54,9 @@ typed: $(VENV)/.stamp-dev
 docs: $(VENV)/.stamp-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+checker:
+	$(PYTHON) .ci/build_checker.py dist/constrained-nn-check.pyz
 
 bench: $(VENV)/.stamp
 	$(BIN)/constrained-nn bench rollout

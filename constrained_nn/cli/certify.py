@@ -161,19 +161,13 @@ def _search(subject: Any, run: Path, count: int, seed: int) -> None:
     raise typer.Exit(REFUTED)
 
 
-# Options of a proof by branch and bound that a record does not use: the others are proved at once,
-# and a cover of barriers grows in one process.
-_UNUSED = {
-    "decisions.safetensors": ("seconds", "jobs"),
-    "evolution.safetensors": ("seconds", "jobs"),
-    "barrier.json": ("jobs",),
-}
-
-
 def _refuse_for_record(context: typer.Context, grade: Grade, record: Path) -> None:
     if grade is Grade.sampled:
         fail(f"--grade sampled: {record.name} is proved, not sampled. Leave it out.")
-    names = ("starts", "runs", "seed", "confidence", "search", *_UNUSED.get(record.name, ()))
+    from constrained_nn.evidence.claims import SEARCHES
+
+    unused = () if record.name in SEARCHES else ("seconds", "jobs")
+    names = ("starts", "runs", "seed", "confidence", "search", *unused)
     refuse_options(context, names, f"has no effect on {record.name}")
 
 

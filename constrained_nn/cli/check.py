@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from constrained_nn.cli.shell import limit_memory, refuse_options, run_limited, unlimited_memory
+from constrained_nn.cli.shell import refuse_options, run_limited
 
 # what a certificate of 64 MiB needs, several times over
 Seconds = Annotated[float, typer.Option(help="Time budget; a check that needs longer is killed.")]
@@ -66,7 +65,7 @@ def check_file(
     file: str, accept: str, replay: str | None, memory: int, max_megabytes: int
 ) -> tuple[list[str], int]:
     """What the checker finds: lines to print and exit code."""
-    from constrained_nn.verify import Outcome, check_claims, conclusion, read
+    from constrained_nn.verify import Outcome, check_claims, describe, read
 
     certificate = read(file, max_bytes=max_megabytes * 2**20)
     findings = check_claims(certificate)
@@ -75,26 +74,15 @@ def check_file(
         lines = [finding.statement for finding in findings]
         findings, words = _replay(certificate, Path(replay), memory)
         lines += words
-    lines += lines_of(findings)
-    outcome = conclusion(findings, frozenset({"proof", accept}))
-    every_claim_holds = all(finding.outcome is Outcome.HOLDS for finding in findings)
-    if outcome is Outcome.INCONCLUSIVE and every_claim_holds:
-        lines.append("A sampled claim is not a proof. Pass --accept sampled if it is enough for you.")
-    return lines, int(outcome)
-
-
-def lines_of(findings: Sequence[Any]) -> list[str]:
-    """Statement and result of every claim."""
-    lines = []
-    for finding in findings:
-        lines += [finding.statement] if finding.statement else []
-        lines.append(f"{finding.grade}: {finding.text}")
-    return lines
+    described, outcome = describe(findings, accept)
+    return lines + described, int(outcome)
 
 
 def _replay(certificate: dict[str, Any], run: Path, memory: int) -> tuple[list[Any], list[str]]:
     """Findings of the repeated runs, which need torch, and what to say before them."""
-    unlimited_memory()
+    from constrained_nn.verify import limit_memory, unlimit_memory
+
+    unlimit_memory()
     import torch
 
     from constrained_nn.cli.certify import load_subject

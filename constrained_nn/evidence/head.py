@@ -12,7 +12,7 @@ import constrained_nn
 from constrained_nn.errors import FileFormatError
 from constrained_nn.files import read_values
 from constrained_nn.verify import SCHEMA, VERSION, ClaimModule, encode
-from constrained_nn.verify.file import mapping, named, spelled
+from constrained_nn.verify.file import check_names, mapping, spell
 from control_envs.tasks import Task
 
 
@@ -22,13 +22,13 @@ def head(*, command: str, seed: int, task: dict[str, Any], controller: dict[str,
     Args:
         command: The command line, kept in the file.
         seed: Seed of whatever was drawn.
-        task: As `about_task` makes it.
+        task: As `describe_task` makes it.
         controller: Method, dtype, and name and SHA-256 of the file with its weights.
 
     Raises:
         FileFormatError: `check` would refuse a name.
     """
-    named(task)
+    check_names(task)
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -38,10 +38,10 @@ def head(*, command: str, seed: int, task: dict[str, Any], controller: dict[str,
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "python-flint")},
         },
-        "command": spelled(command),
+        "command": spell(command),
         "seed": seed,
         "task": task,
-        "controller": {key: spelled(value) for key, value in controller.items()},
+        "controller": {key: spell(value) for key, value in controller.items()},
         "claims": [],
     }
 
@@ -57,7 +57,7 @@ def begin_claim(module: ClaimModule) -> dict[str, Any]:
     }
 
 
-def about_task(task: Task) -> dict[str, Any]:
+def describe_task(task: Task) -> dict[str, Any]:
     """Name, version, step, horizon and quantities of a task."""
     return {
         "name": task.name,

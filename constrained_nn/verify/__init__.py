@@ -1,10 +1,11 @@
 """The checker: stands alone, and derives everything from the file."""
 
-from constrained_nn.verify.checker import Finding, Outcome, check, check_claims, conclusion
+from constrained_nn.verify.checker import Finding, Outcome, check, check_claims, conclusion, describe
 from constrained_nn.verify.claim import ClaimModule
 from constrained_nn.verify.claims import clopper_pearson
-from constrained_nn.verify.cover import MOST_DEPTH, leaves, middle, replaced
+from constrained_nn.verify.cover import MOST_DEPTH, leaves, middle, replace_at
 from constrained_nn.verify.file import MAX_BYTES, SCHEMA, VERSION, decode, decode_one, digest, encode, read
+from constrained_nn.verify.limits import NoVerdict, limit_memory, run_limited, unlimit_memory
 
 __all__ = [
     "MAX_BYTES",
@@ -13,6 +14,7 @@ __all__ = [
     "VERSION",
     "ClaimModule",
     "Finding",
+    "NoVerdict",
     "Outcome",
     "check",
     "check_claims",
@@ -20,10 +22,14 @@ __all__ = [
     "conclusion",
     "decode",
     "decode_one",
+    "describe",
     "digest",
     "encode",
     "leaves",
+    "limit_memory",
     "middle",
     "read",
-    "replaced",
+    "replace_at",
+    "run_limited",
+    "unlimit_memory",
 ]

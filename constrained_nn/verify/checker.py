@@ -95,6 +95,18 @@ def _check_claim(certificate: dict[str, Any], claim: dict[str, Any], module: Cla
     return Finding(grade, Outcome.HOLDS, found.line, words)
 
 
+def describe(findings: list[Finding], accept: str) -> tuple[list[str], Outcome]:
+    """Statement and result of every claim in lines, and the outcome; `accept` is the weakest grade that counts."""
+    lines = []
+    for finding in findings:
+        lines += [finding.statement] if finding.statement else []
+        lines.append(f"{finding.grade}: {finding.text}")
+    outcome = conclusion(findings, frozenset({"proof", accept}))
+    if outcome is Outcome.INCONCLUSIVE and all(finding.outcome is Outcome.HOLDS for finding in findings):
+        lines.append("A sampled claim is no proof; pass --accept sampled if sampling is enough for you.")
+    return lines, outcome
+
+
 def conclusion(findings: list[Finding], accept: frozenset[str]) -> Outcome:
     """The outcome of a whole file: a counterexample outweighs all; a `sampled` claim must be accepted by name."""
     outcomes = {f.outcome for f in findings}

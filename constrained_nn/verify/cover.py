@@ -72,13 +72,13 @@ def leaves(
         cut = middle(low[axis], high[axis])
         if not low[axis] < cut < high[axis]:
             raise FileFormatError(f"{where}: there is no double between the ends, at character {position}.")
-        open_.append((replaced(low, axis, cut), high, depth + 1))
-        open_.append((low, replaced(high, axis, cut), depth + 1))
+        open_.append((replace_at(low, axis, cut), high, depth + 1))
+        open_.append((low, replace_at(high, axis, cut), depth + 1))
     if open_:
         raise FileFormatError(f"{where}: the cover ends early; {len(open_)} boxes are left out.")
 
 
-def replaced(values: Sequence[float], axis: int, value: float) -> tuple[float, ...]:
+def replace_at(values: Sequence[float], axis: int, value: float) -> tuple[float, ...]:
     """`values` with another one on `axis`."""
     return (*values[:axis], value, *values[axis + 1 :])
 
@@ -90,18 +90,18 @@ def points(leaf: Leaf) -> Iterator[tuple[float, ...]]:
     yield from itertools.product(*ends)
 
 
-def not_proved(box: int, leaf: Leaf) -> str:
+def describe_unproved(box: int, leaf: Leaf) -> str:
     """That box number `box` of a cover is not proved, in words."""
     return f"box {box}, from {list(leaf.lower)} to {list(leaf.upper)}, is not proved"
 
 
-def box_in_words(names: Sequence[str], lower: Sequence[float], upper: Sequence[float]) -> str:
+def describe_box(names: Sequence[str], lower: Sequence[float], upper: Sequence[float]) -> str:
     """`a <= x <= b` for every quantity `x [unit]`."""
     ends = zip(names, lower, upper, strict=True)
     return ", ".join(f"{a!r} <= {name.split()[0]} <= {b!r}" for name, a, b in ends)
 
 
-def point_in_words(names: Sequence[str], x: Sequence[float]) -> str:
+def describe_point(names: Sequence[str], x: Sequence[float]) -> str:
     """`x = value` for every quantity `x [unit]`."""
     return ", ".join(f"{name.split()[0]} = {v!r}" for name, v in zip(names, x, strict=True))
 

@@ -19,14 +19,14 @@ from constrained_nn.cli import certify, check
 from constrained_nn.cli.shell import Command
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence.claims import certify_barrier, save_barrier
-from constrained_nn.evidence.claims.barrier import _Search, certify_barrier_record
+from constrained_nn.evidence.claims.barrier import certify_barrier_record, cover_start
 from constrained_nn.evidence.search import falsify_barrier, quiet
 from constrained_nn.evidence.tracing import program_of, trace, trace_derivative
 from constrained_nn.layers import HardNetAffine
 from constrained_nn.verify import Outcome, check_claims, decode, encode, leaves
 from constrained_nn.verify.arithmetic import Jet, interval, order, precision, run, solution
 from constrained_nn.verify.claims import barrier as claims
-from constrained_nn.verify.enclosures import examine, inside, outside
+from constrained_nn.verify.enclosures import examine, is_inside, is_outside
 from control_envs.simulate import RK4
 from control_envs.tasks import DoubleIntegratorTask, KinematicUnicycleTask, PendulumTask
 
@@ -60,6 +60,7 @@ def test_double_integrator_is_proved(proof) -> None:
     assert finding.outcome is Outcome.HOLDS, finding.text
     assert "whatever is proposed" in finding.statement
     assert proof["claims"][0]["leaves"] < 100
+    assert certify_barrier(LINE, command="test", jobs=4)["claims"] == proof["claims"]
 
 
 def change_number(claim: dict, key: str, value: float, index: int = 0) -> None:
@@ -143,11 +144,11 @@ def test_start_box_around_a_corner_is_covered_by_pieces() -> None:
     """The unicycle's start box reaches close to the fence: one enclosure is too coarse, its pieces are not."""
     system = system_of(ROUND)
     low, high = [-4.3, -2.4, -0.45], [-2.2, 2.4, 0.45]
-    tree = _Search(system, ROUND, 1000, 60.0, quiet).start(low, high)
+    tree = cover_start(system, ROUND, low, high)
     pieces = list(leaves(tree, low, high, claims.STARTS, "start"))
     assert len(pieces) > 1
-    assert all(inside(system, piece.lower, piece.upper) for piece in pieces)
-    assert not inside(system, low, high)
+    assert all(is_inside(system, piece.lower, piece.upper) for piece in pieces)
+    assert not is_inside(system, low, high)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,13 @@ def test_start_box_is_refused_where_it_is_saved(tmp_path) -> None:
     for start in (([0.2, 0.0], [-0.2, 0.1]), ([0.2], [0.3, 0.1]), ([float("nan")], [0.0])):
         with pytest.raises(ShapeError, match="lower <= upper"):
             save_barrier(tmp_path, LINE.name, start)
+
+
+def test_search_that_is_cut_short_says_so() -> None:
+    with pytest.raises(ConvergenceError, match=r"none yet on a share of .* 3 boxes\. Raise them"):
+        certify_barrier(LINE, command="test", most=3)
+    with pytest.raises(ConvergenceError, match="no decision in time"):
+        certify_barrier(LINE, command="test", seconds=-1.0, start=([-2.55, -0.38], [-0.45, 0.38]))
 
 
 def test_unbounded_curvature_gives_no_proof() -> None:
@@ -243,7 +251,7 @@ def test_boxes_of_the_unicycle(rng: np.random.Generator) -> None:
         a, b = center - half, center + half
         x = torch.tensor(rng.uniform(a, b, (50, 3)))
         inside = (barrier.value(x) >= 0).all(-1)
-        if outside(system, tuple(a), tuple(b)):
+        if is_outside(system, tuple(a), tuple(b)):
             assert not inside.any()
             settled += 1
         else:
@@ -284,7 +292,7 @@ def test_command_line_and_record(tmp_path) -> None:
     app = typer.Typer()
     app.command("certify", cls=Command)(certify.command)
     app.command("check", cls=Command)(check.command)
-    made = CliRunner().invoke(app, ["certify", str(tmp_path)])
+    made = CliRunner().invoke(app, ["certify", str(tmp_path), "--jobs", "2"])
     assert made.exit_code == 0, made.output
     assert "So S is never left" in made.output
     assert CliRunner().invoke(app, ["check", str(tmp_path / "certificate.json")]).exit_code == 0
@@ -298,6 +306,6 @@ def test_command_line_and_record(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_unicycle_is_proved_and_checked() -> None:
-    proof = certify_barrier(ROUND, command="test")
+    proof = certify_barrier(ROUND, command="test", jobs=2)
     (finding,) = check_claims(proof)
     assert finding.outcome is Outcome.HOLDS

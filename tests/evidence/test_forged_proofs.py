@@ -33,7 +33,7 @@ from constrained_nn.verify.claims import lmi as _lmi
 from constrained_nn.verify.claims import lyapunov as _lyapunov
 from constrained_nn.verify.claims import model_decrease as _model_decrease
 from constrained_nn.verify.claims import outputs as _outputs
-from constrained_nn.verify.enclosures import Box, System, examine
+from constrained_nn.verify.enclosures import Slack, System, examine
 
 ZERO = encode(0.0)
 
@@ -130,7 +130,7 @@ def test_curvature_without_inputs_cannot_be_bisected() -> None:
     m = {"inputs": 1, "code": [["const", ZERO]]}
     barrier = _barrier.Barrier("e", parse(e, "e"), parse(m, "m"), (1.0,))
     found = examine(System(parse(one, "plant"), (barrier,), (), (), 0.125, 0.0), [-0.1], [0.1], [])
-    assert isinstance(found, Box)
+    assert isinstance(found, Slack)
     assert found.problem == "the curvature of 'e'"
 
 
@@ -268,7 +268,7 @@ def test_stated_distance_is_not_rounded_down() -> None:
         }  # fmt: skip
         model = _model_decrease.read_model(claim, {"task": task, "controller": {"dtype": "float64"}})
         with precision(_model_decrease.STATE_BITS):
-            found = _model_decrease._velocities(model, [-0.5, -0.5], velocity, 1e-9, {"task": task})
+            found = _model_decrease._check_velocities(model, [-0.5, -0.5], velocity, 1e-9, {"task": task})
         size, error = sum(Fraction(v) ** 2 for v in raw), Fraction(velocity[0]) - Fraction(raw[0])
         assert error**2 <= Fraction(found.distance) ** 2 * size <= error**2 * (1 + Fraction(1, 10**12))
 

@@ -59,7 +59,8 @@ def test_command_line_certifies_and_checks(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--grade=sampled", "--runs=5", "--seed=1", "--confidence=0.95", "--starts=3"]
+    "option",
+    ["--grade=sampled", "--runs=5", "--seed=1", "--confidence=0.95", "--starts=3", "--jobs=2", "--seconds=9"],
 )
 def test_options_about_runs_are_refused(folder: Path, option: str) -> None:
     app = typer.Typer()

@@ -18,7 +18,7 @@ from constrained_nn.errors import FileFormatError, InfeasibleError
 from constrained_nn.evidence import ClosedLoop, save_loop, write
 from constrained_nn.evidence.claims import certify_loop, load_loop, suggest_level
 from constrained_nn.evidence.claims.lyapunov import claim_decrease
-from constrained_nn.evidence.head import about_task, head
+from constrained_nn.evidence.head import describe_task, head
 from constrained_nn.verify import Outcome, check_claims, decode, digest, encode
 from constrained_nn.verify.claims import lyapunov as claims
 from constrained_nn.verify.enclosures import positive_definite
@@ -38,7 +38,7 @@ def certified(task: Task, loop: ClosedLoop, level: float, **options) -> dict:
     certificate = head(
         command="test",
         seed=0,
-        task=about_task(task),
+        task=describe_task(task),
         controller={"method": "lqr", "dtype": "float64", "weights": "none", "sha256": "none"},
     )
     certificate["claims"].append(claim_decrease(loop, certificate, level=level, **options))

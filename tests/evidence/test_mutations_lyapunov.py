@@ -13,7 +13,7 @@ import pytest
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import ClosedLoop
 from constrained_nn.evidence.claims.lyapunov import claim_decrease
-from constrained_nn.evidence.head import about_task, head
+from constrained_nn.evidence.head import describe_task, head
 from constrained_nn.verify import Outcome, check_claims, decode, decode_one, encode
 from constrained_nn.verify.claims import lyapunov as claims  # for the forger alone
 from tests.evidence.loops import clipped_mass
@@ -54,7 +54,7 @@ def run(count: int) -> tuple[int, int, int]:
     genuine = head(
         command="test",
         seed=0,
-        task=about_task(task),
+        task=describe_task(task),
         controller={"method": "lqr", "dtype": "float64", "weights": "none", "sha256": "none"},
     )
     genuine["claims"].append(claim_decrease(loop, genuine, level=start))

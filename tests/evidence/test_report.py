@@ -43,6 +43,7 @@ def test_page_shows_what_was_confirmed(small, shell) -> None:
         small["digest"],
         small["claims"][0]["assumptions"][0].split("'")[0],
         "constrained-nn check c.json",
+        "python constrained-nn-check.pyz c.json",
     ):
         assert words in page
     # self-contained: nothing is fetched, nothing runs

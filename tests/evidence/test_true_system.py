@@ -13,7 +13,7 @@ from constrained_nn.control import AffineModel, AnchoredController, AnchoredMode
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence import bound_true_system, sample_true_system
 from constrained_nn.evidence.tracing import trace_derivative
-from constrained_nn.evidence.true_system.bound import _Judge
+from constrained_nn.evidence.true_system.bound import _Enclosure
 from constrained_nn.evidence.true_system.learned_ranges import (
     range_of_certificate,
     range_of_model,
@@ -209,7 +209,7 @@ class Poled(VanDerPol):
 def test_nothing_is_shown_at_a_pole_of_the_plant() -> None:
     program = parse(trace_derivative(Poled()), "plant", inputs=3, outputs=2)
     x = torch.tensor([[0.39, 0.1], [0.2, 0.1]]).double()  # on the pole and far from it
-    found = _Judge(oscillator(), Poled(), program, None)(x, torch.full((2, 2), 0.01).double())
+    found = _Enclosure(oscillator(), Poled(), program, None)(x, torch.full((2, 2), 0.01).double())
     assert found.rate[0] == -torch.inf
     assert found.residual[0] == torch.inf
     assert found.rate[1] > 0.0

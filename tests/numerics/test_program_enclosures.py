@@ -10,18 +10,22 @@ from hypothesis import strategies as st
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence.tracing import POINTWISE, Builder, evaluate
-from constrained_nn.verify import leaves
+from constrained_nn.verify import encode, leaves
 from constrained_nn.verify.arithmetic import (
     BINARY,
+    OPERATIONS,
     Interpreter,
+    Jet,
     Program,
     Vector,
     apply,
     enclose,
     interval,
     maximum,
+    order,
     parse,
     precision,
+    run,
 )
 from constrained_nn.verify.arithmetic import UNARY as NAMES
 from constrained_nn.verify.arithmetic.balls import UNARY, minimum, power
@@ -35,6 +39,18 @@ def ends(ball: arb) -> tuple[float, float]:
 
 def test_every_operation_has_its_ball_and_its_points() -> None:
     assert set(NAMES) == set(UNARY) == set(POINTWISE)
+    others = {"const": [encode([2.0, 3.0])], "take": [0, [1, 0]], "join": [0, 0], "power": [0, 3], "sum": [0]}
+    others["affine"] = [0, encode([1.0, 2.0, 3.0, 4.0]), encode([0.5, 0.25])]
+    x = np.array([0.25, 0.5])
+    for op in OPERATIONS:
+        arguments = others.get(op, [0, 1] if op in BINARY else [0])  # of both, one has a single component
+        program = parse({"inputs": 2, "code": [["take", 0, [0]], [op, *arguments]]}, op)
+        with precision(64), order(1):
+            balls = Interpreter(program)(Vector.constant(x)).values
+            series = [jet.coefficient(0) for jet in run(program, [Jet.of([arb(v)]) for v in x])]
+        assert [float(ball.mid()) for ball in balls] == pytest.approx(evaluate(program, x).tolist())
+        for jet, ball in zip(series, balls, strict=True):
+            assert not jet.is_finite() or jet.overlaps(ball)
 
 
 @pytest.mark.parametrize("name", NAMES)

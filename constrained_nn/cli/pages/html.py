@@ -156,6 +156,8 @@ def _again(certificate: dict[str, Any], file: Path) -> str:
         "<h2>Check it again</h2><p>The checker reads the file and nothing else; it needs NumPy and python-flint, no "
         "simulator and no network. Exit code 0: all claims hold; 3: a counterexample; 2: inconclusive or damaged.</p>"
         f"<pre>pip install constrained-nn\nconstrained-nn check {escape(file.name)}{accept}</pre>"
+        f"<p>Or with the checker in one file, which <code>make checker</code> packs from the sources:</p>"
+        f"<pre>pip install numpy python-flint\npython constrained-nn-check.pyz {escape(file.name)}{accept}</pre>"
         f'<p class="quiet">The digest covers the whole file: an edited one is refused. This page is not evidence by '
         f"itself; the file is.</p>"
     )

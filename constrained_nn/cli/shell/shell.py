@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from constrained_nn.cli.shell.codes import DONE, INTERRUPTED, UNDECIDED
+from constrained_nn.errors import one_line
 
 MOST_INTEGERS = 10_000
 
@@ -148,21 +149,6 @@ def _notes() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
-
-
-def one_line(error: BaseException) -> str:
-    """What to say of an error."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}. What was finished is kept; free space or choose another folder."
-    if isinstance(error, MemoryError):
-        return "not enough memory. Ask for less at a time."
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    text = " ".join(text.split())
-    expected = isinstance(error, ValueError | TypeError | LookupError | OSError | ArithmeticError)
-    if not expected:  # a fault of ours, or of a library
-        text = f"{type(error).__name__}: {text[:500]}"
-    return text or type(error).__name__
 
 
 def parse_integers(text: str, option: str) -> list[int]:

@@ -7,11 +7,12 @@ from constrained_nn.evidence.claims.loops import certify_loop, load_loop, replay
 from constrained_nn.evidence.claims.lyapunov import ClosedLoop, quadratic_value, suggest_level
 from constrained_nn.evidence.claims.model_decrease import certify_model, save_model
 from constrained_nn.evidence.claims.outputs import certify_outputs, save_network
-from constrained_nn.evidence.claims.records import RECORDS, REPEATS, Effort, record_in
+from constrained_nn.evidence.claims.records import RECORDS, REPEATS, SEARCHES, Effort, record_in
 
 __all__ = [
     "RECORDS",
     "REPEATS",
+    "SEARCHES",
     "ClosedLoop",
     "Effort",
     "certify_barrier",

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError, ShapeError
-from constrained_nn.evidence.head import about_task, begin_claim, head
-from constrained_nn.evidence.search import Counterexample, Report, barrier_margin, falsify_barrier, quiet
+from constrained_nn.evidence.head import begin_claim, describe_task, head
+from constrained_nn.evidence.search import (
+    OPEN,
+    Counterexample,
+    Cover,
+    Examination,
+    Examiner,
+    Report,
+    barrier_margin,
+    cover,
+    falsify_barrier,
+    quiet,
+)
 from constrained_nn.evidence.tracing import trace, trace_derivative
 from constrained_nn.files import read_values, write_values
-from constrained_nn.verify import digest, encode, middle, replaced
+from constrained_nn.verify import digest, encode, middle
 from constrained_nn.verify.claims import barrier as claims
-from constrained_nn.verify.enclosures import Box, System, examine, inside, outside
+from constrained_nn.verify.enclosures import BITS, Slack, System, examine, is_inside, is_outside
 
 MOST_BOXES = 50_000
 NARROW = 2e-4  # width of a piece of the start box, as a share of the domain, under which it is given up
@@ -59,7 +70,9 @@ def save_barrier(folder: Path, task: str, start: Start | None = None) -> Path:
     return write_values(Path(folder) / BARRIER, {"task": task, "start": ends})
 
 
-def certify_barrier_record(path: Path, *, command: str, seconds: float, report: Report) -> dict[str, Any]:
+def certify_barrier_record(
+    path: Path, *, command: str, seconds: float = 300.0, jobs: int = 1, report: Report = quiet
+) -> dict[str, Any]:
     """The certificate of a file that `save_barrier` wrote.
 
     Raises:
@@ -67,7 +80,7 @@ def certify_barrier_record(path: Path, *, command: str, seconds: float, report: 
         ConvergenceError: A counterexample was found, or the search for a proof did not end.
     """
     task, start = _load(path)
-    return certify_barrier(task, command=command, start=start, seconds=seconds, report=report)
+    return certify_barrier(task, command=command, start=start, seconds=seconds, jobs=jobs, report=report)
 
 
 def _load(path: Path) -> tuple[Any, Start | None]:
@@ -116,6 +129,7 @@ def certify_barrier(
     floor: float = 1e-6,
     most: int = MOST_BOXES,
     seconds: float = 600.0,
+    jobs: int = 1,
     report: Report = quiet,
 ) -> dict[str, Any]:
     """A certificate that the rows of `SampledBarrier(task.clearances, ...)` make a safe set invariant.
@@ -132,6 +146,7 @@ def certify_barrier(
         floor: How far below 0 a barrier may come by rounding.
         most: Boxes after which the search gives up.
         seconds: Time after which it gives up.
+        jobs: Processes.
         report: Called with the share of the box that is done, and the numbers of boxes and of open ones.
 
     Raises:
@@ -146,45 +161,13 @@ def certify_barrier(
             f"kinematic-unicycle have them."
         )
     lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
-    box = None if start is None else _checked_start(start, lower, upper)
-    worst = falsify_barrier(task, count=SEARCHED, seed=0)
-    if worst.is_counterexample:
-        n = task.plant.state_dim
-        raise Counterexample(
-            f"certify_barrier: expected a set that is kept, got a counterexample: from the state "
-            f"{worst.state[:n].tolist()} with the proposal {worst.state[n:].tolist()} a barrier falls to "
-            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time.",
-            worst.state.tolist(),
-        )
-    claim: dict[str, Any] = {
-        **begin_claim(claims),
-        "hold": encode(task.clearance_hold),
-        "floor": encode(floor),
-        "low": encode(task.input_low.tolist()),
-        "high": encode(task.input_high.tolist()),
-        "lower": encode(lower.tolist()),
-        "upper": encode(upper.tolist()),
-        "periodic": [i for i, q in enumerate(task.plant.state) if q.angle],
-        "barriers": [
-            {
-                "name": c.name,
-                "unit": c.unit,
-                "gains": encode(c.gains),
-                "value": trace(c.value, task.plant.state_dim),
-                "curvature": trace(c.curvature, task.plant.state_dim),
-            }
-            for c in task.clearances
-        ],
-        "plant": trace_derivative(task.plant),
-        "start": None if box is None else {"lower": encode(box[0]), "upper": encode(box[1])},
-        "leaves": 0,
-        "worst": {},
-        "data": {},
-    }
+    box = None if start is None else _check_start(start, lower, upper)
+    _refute(task)
+    claim = _begin(task, floor, box)
     certificate = head(
         command=command,
         seed=0,
-        task=about_task(task) | {"dt": encode(task.clearance_hold)},
+        task=describe_task(task) | {"dt": encode(task.clearance_hold)},
         controller={
             "method": "any controller behind the rows of SampledBarrier",
             "dtype": "float64",
@@ -194,23 +177,105 @@ def certify_barrier(
     )
     certificate["claims"].append(claim)
     system = claims.read_system(claim, certificate)
-    search = _Search(system, task, most, seconds, report)
-    starts = "" if box is None else search.start(*box)
-    search.box(tuple(lower), tuple(upper), 1.0)
-    claim["data"] = {
-        "cover": "".join(search.tree),
-        "witness": encode(np.array(search.witnesses).ravel().tolist()),
-        "start": starts,
-    }
-    claim["leaves"] = search.leaves
-    claim["worst"] = {"row": encode(search.row), "curvature": encode(search.curvature)}
+    _prove(claim, system, task, box, seconds=seconds, jobs=jobs, most=most, report=report)
     claim["statement"] = claims.statement(claim, certificate)
     claim["verdict"] = "holds"
     certificate["digest"] = digest(certificate)
     return certificate
 
 
-def _checked_start(start: Start, lower: np.ndarray, upper: np.ndarray) -> tuple[list[float], list[float]]:
+def _begin(task: Any, floor: float, box: tuple[list[float], list[float]] | None) -> dict[str, Any]:
+    """The claim, before anything is searched."""
+    n = task.plant.state_dim
+    lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
+    return {
+        **begin_claim(claims),
+        "hold": encode(task.clearance_hold),
+        "floor": encode(floor),
+        "low": encode(task.input_low.tolist()),
+        "high": encode(task.input_high.tolist()),
+        "lower": encode(lower.tolist()),
+        "upper": encode(upper.tolist()),
+        "periodic": _find_angles(task),
+        "barriers": [
+            {
+                "name": c.name,
+                "unit": c.unit,
+                "gains": encode(c.gains),
+                "value": trace(c.value, n),
+                "curvature": trace(c.curvature, n),
+            }
+            for c in task.clearances
+        ],
+        "plant": trace_derivative(task.plant),
+        "start": None if box is None else {"lower": encode(box[0]), "upper": encode(box[1])},
+        "leaves": 0,
+        "worst": {},
+        "data": {},
+    }
+
+
+def _refute(task: Any) -> None:
+    """A search by gradient steps; what it finds ends the matter."""
+    worst = falsify_barrier(task, count=SEARCHED, seed=0)
+    if worst.is_counterexample:
+        n = task.plant.state_dim
+        raise Counterexample(
+            f"certify_barrier: expected a set that is kept, got a counterexample: from the state "
+            f"{worst.state[:n].tolist()} with the proposal {worst.state[n:].tolist()} a barrier falls to "
+            f"{worst.margin:.6g}. Enlarge the margin of the curvature, or hold for a shorter time.",
+            worst.state.tolist(),
+        )
+
+
+def _prove(
+    claim: dict[str, Any],
+    system: System,
+    task: Any,
+    box: tuple[list[float], list[float]] | None,
+    *,
+    seconds: float,
+    jobs: int,
+    most: int,
+    report: Report,
+) -> None:
+    """Put the covers, the witnesses and the margins into a claim."""
+    deadline = time.monotonic() + seconds
+    lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
+    starts = "" if box is None else cover_start(system, task, *box, seconds=seconds, most=most)
+    found = cover(
+        _make_examiner,
+        (system, task),
+        lower.tolist(),
+        upper.tolist(),
+        seconds=deadline - time.monotonic(),
+        jobs=jobs,
+        most=most,
+        smallest=SMALLEST,
+        bits=BITS,
+        stop_when_open=True,
+        report=report,
+    )
+    _require_whole(found, seconds, most)
+    witnesses, rows, curvatures = zip(*found.notes, strict=True) if found.notes else ((), (), ())
+    claim["data"] = {
+        "cover": found.tree,
+        "witness": encode([v for witness in witnesses for v in witness]),
+        "start": starts,
+    }
+    claim["leaves"] = found.boxes
+    infinity = float("inf")
+    claim["worst"] = {
+        "row": encode(min(rows, default=infinity)),
+        "curvature": encode(min(curvatures, default=infinity)),
+    }
+
+
+def _find_angles(task: Any) -> list[int]:
+    return [i for i, q in enumerate(task.plant.state) if q.angle]
+
+
+def _check_start(start: Start, lower: np.ndarray, upper: np.ndarray) -> tuple[list[float], list[float]]:
     low, high = (np.asarray(end, dtype=float) for end in start)
     if (
         low.shape != lower.shape
@@ -224,109 +289,136 @@ def _checked_start(start: Start, lower: np.ndarray, upper: np.ndarray) -> tuple[
     return low.tolist(), high.tolist()
 
 
-class _Search:
-    """Bisects until every piece is proved."""
+def _measure(task: Any) -> np.ndarray:
+    """Widths of the domain, in which those of a box are compared `(n,)`."""
+    lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
+    return upper - lower
 
-    def __init__(self, system: System, task: Any, most: int, seconds: float, report: Report) -> None:
-        import torch
 
-        from constrained_nn.certificates import SampledBarrier
+def _make_examiner(system: System, task: Any) -> Examiner:
+    """Settles a box as the checker does; the note is the witness and both slacks, or what is not proved."""
+    scale, angles = _measure(task), _find_angles(task)
+    lower, upper = (np.asarray(v, dtype=float).tolist() for v in task.clearance_box)
+    choose = _make_witness(system, task)
 
-        self.system, self.task, self.most, self.report = system, task, most, report
-        self.deadline = time.monotonic() + seconds
-        low, high = (torch.as_tensor(v, dtype=torch.float64) for v in (task.input_low, task.input_high))
-        self.barrier = SampledBarrier(
-            task.clearances, task.plant, hold=task.clearance_hold, low=low, high=high, floor=system.floor
-        )
-        lower, upper = (np.asarray(v, dtype=float) for v in task.clearance_box)
-        self.scale = upper - lower
-        self.ends = lower.tolist(), upper.tolist()
-        self.periodic = [i for i, q in enumerate(task.plant.state) if q.angle]
-        self.tree: list[str] = []
-        self.witnesses: list[list[float]] = []
-        self.leaves = 0
-        self.done = 0.0
-        self.row = self.curvature = float("inf")
+    def examine_box(low: Sequence[float], high: Sequence[float]) -> Examination:
+        if is_outside(system, low, high):
+            return Examination(".")
+        witness, found = choose(low, high)
+        face = claims.open_face(system, tuple(low), tuple(high), lower, upper, angles)
+        if found.problem is None and face is None:
+            return Examination("+", note=(witness, found.row, found.curvature))
+        problem = f"{found.problem or 'a face of the box'} on {_name_place(low, high)}"
+        return Examination(None, int(np.argmax(np.subtract(high, low) / scale)), problem)
 
-    def box(self, lower: tuple[float, ...], upper: tuple[float, ...], part: float) -> None:
-        if outside(self.system, lower, upper):
-            self._leaf(".", part)
-            return
-        witness, found = self._best(lower, upper)
-        faces = claims.open_face(self.system, lower, upper, *self.ends, self.periodic)
-        if found.problem is None and faces is None:
-            self.witnesses.append(witness)
-            self.row, self.curvature = min(self.row, found.row), min(self.curvature, found.curvature)
-            self._leaf("+", part)
-            return
-        if self.leaves + len(self.tree) > self.most or time.monotonic() > self.deadline:
-            raise ConvergenceError(_gave_up(found, lower, upper))
-        axis = int(np.argmax((np.array(upper) - np.array(lower)) / self.scale))
-        cut = middle(lower[axis], upper[axis])
-        if not lower[axis] < cut < upper[axis] or part < SMALLEST:
-            raise ConvergenceError(_gave_up(found, lower, upper))
-        self.tree.append(str(axis))
-        self.box(lower, replaced(upper, axis, cut), 0.5 * part)
-        self.box(replaced(lower, axis, cut), upper, 0.5 * part)
+    return examine_box
 
-    def start(self, lower: Sequence[float], upper: Sequence[float]) -> str:
-        """Cover of a box of start states by pieces that lie in the safe set."""
-        if inside(self.system, lower, upper):
-            return claims.STARTS
-        place = ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(lower, upper, strict=True))
-        if outside(self.system, lower, upper):
-            raise ConvergenceError(
-                f"certify_barrier: expected start states in the safe set, got some outside: {place}."
-            )
-        axis = int(np.argmax((np.array(upper) - np.array(lower)) / self.scale))
-        cut = middle(lower[axis], upper[axis])
-        width = (upper[axis] - lower[axis]) / self.scale[axis]
-        if width < NARROW or not lower[axis] < cut < upper[axis] or time.monotonic() > self.deadline:
-            raise ConvergenceError(
-                f"certify_barrier: expected start states in the safe set, got a piece on its edge or beyond: {place}. "
-                f"Take a smaller start box."
-            )
-        halves = ((lower, replaced(upper, axis, cut)), (replaced(lower, axis, cut), upper))
-        return str(axis) + "".join(self.start(*half) for half in halves)
 
-    def _leaf(self, label: str, part: float) -> None:
-        self.tree.append(label)
-        self.leaves += 1
-        self.done += part
-        self.report(self.done, self.leaves, 0)
+def _make_witness(
+    system: System, task: Any
+) -> Callable[[Sequence[float], Sequence[float]], tuple[list[float], Slack]]:
+    """Chooses the input of last resort for a box, or the one with the most room, whichever is proved."""
+    import torch
+    from scipy.optimize import linprog
 
-    def _best(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> tuple[list[float], Box]:
-        """The input of last resort, or the one with the most room, whichever is proved."""
-        center = np.array([middle(a, b) for a, b in zip(lower, upper, strict=True)])
-        witness = [float(v) for v in np.clip(self.task.brake(0.0, center), self.system.low, self.system.high)]
-        found = examine(self.system, lower, upper, witness)
-        if found.problem is not None and found.curvature <= -1.0:  # the row failed: another input may do
-            witness = self._witness(lower, upper)
-            found = examine(self.system, lower, upper, witness)
-        return witness, found
+    from constrained_nn.certificates import SampledBarrier
 
-    def _witness(self, lower: tuple[float, ...], upper: tuple[float, ...]) -> list[float]:
-        """The input with the largest slack in the rows at the center, within its limits."""
-        import torch
-        from scipy.optimize import linprog
+    limits = list(zip(system.low, system.high, strict=True))
+    low, high = (torch.as_tensor(v, dtype=torch.float64) for v in (task.input_low, task.input_high))
+    barrier = SampledBarrier(
+        task.clearances, task.plant, hold=task.clearance_hold, low=low, high=high, floor=system.floor
+    )
 
-        center = torch.tensor([middle(a, b) for a, b in zip(lower, upper, strict=True)], dtype=torch.float64)
-        A, bound = (v.numpy() for v in self.barrier.rows(0.0, center))
+    def find_slackest(center: np.ndarray) -> list[float]:
+        """The input with the largest slack in the rows, within its limits; among equals the smallest."""
+        A, bound = (v.numpy() for v in barrier.rows(0.0, torch.from_numpy(center)))
         m = A.shape[-1]
-        limits = list(zip(self.system.low, self.system.high, strict=True))
-        # maximize the slack; among equals the smallest input
         found = linprog(
-            [0.0] * m + [-1.0], A_ub=np.c_[A, np.ones(len(A))], b_ub=bound, bounds=[*limits, (None, 1e6)]
+            [0.0] * m + [-1.0],
+            A_ub=np.c_[A, np.ones(len(A))],
+            b_ub=bound,
+            bounds=[*limits, (None, 1e6)],
         )
         if not found.success:
             return [min(max(0.0, a), b) for a, b in limits]
         return [float(np.clip(v, a, b)) for v, (a, b) in zip(found.x[:m], limits, strict=True)]
 
+    def choose(lower: Sequence[float], upper: Sequence[float]) -> tuple[list[float], Slack]:
+        center = np.array([middle(a, b) for a, b in zip(lower, upper, strict=True)])
+        witness = [float(v) for v in np.clip(task.brake(0.0, center), system.low, system.high)]
+        found = examine(system, lower, upper, witness)
+        if found.problem is not None and found.curvature <= -1.0:  # the row failed: another input may do
+            witness = find_slackest(center)
+            found = examine(system, lower, upper, witness)
+        return witness, found
 
-def _gave_up(found: Box, lower: tuple[float, ...], upper: tuple[float, ...]) -> str:
-    place = ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(lower, upper, strict=True))
-    what = found.problem or "a face of the box"
-    return (
-        f"certify_barrier: expected a proof on every box, got none of {what} on {place}. The set may not be invariant "
+    return choose
+
+
+def _require_whole(found: Cover, seconds: float, most: int) -> None:
+    """Raises `ConvergenceError` where a box is open."""
+    if not found.open:
+        return
+    problem = next((note for note in found.notes if isinstance(note, str)), None)
+    if problem is None:
+        raise ConvergenceError(
+            f"certify_barrier: expected a proof on every box, got none yet on a share of {found.share:.3g} after "
+            f"{found.boxes - found.open} boxes; the limits are {seconds:g} s and {most} boxes. Raise them."
+        )
+    raise ConvergenceError(
+        f"certify_barrier: expected a proof on every box, got none of {problem}. The set may not be invariant "
         f"there; try a smaller rate, a larger margin of the curvature, or a shorter hold."
     )
+
+
+def cover_start(
+    system: System,
+    task: Any,
+    lower: Sequence[float],
+    upper: Sequence[float],
+    *,
+    seconds: float = 300.0,
+    most: int = MOST_BOXES,
+) -> str:
+    """The tree of a box of start states, every leaf of which lies in the safe set.
+
+    Raises:
+        ConvergenceError: A part of it is outside, or not proved to be inside.
+    """
+    found = cover(
+        _make_start_examiner,
+        (system, task),
+        lower,
+        upper,
+        seconds=seconds,
+        most=most,
+        smallest=0.0,
+        bits=BITS,
+        stop_when_open=True,
+    )
+    if not found.open:
+        return found.tree
+    raise ConvergenceError(
+        f"certify_barrier: expected start states in the safe set, got "
+        f"{found.notes[0] if found.notes else 'no decision in time'}."
+    )
+
+
+def _make_start_examiner(system: System, task: Any) -> Examiner:
+    scale = _measure(task)
+
+    def examine_start(lower: Sequence[float], upper: Sequence[float]) -> Examination:
+        if is_inside(system, lower, upper):
+            return Examination(claims.STARTS)
+        place = _name_place(lower, upper)
+        if is_outside(system, lower, upper):
+            return Examination(OPEN, note=f"some outside: {place}")
+        widths = np.subtract(upper, lower) / scale
+        on_edge = f"a piece on its edge or beyond: {place}. Take a smaller start box"
+        return Examination(OPEN if widths.max() < NARROW else None, int(np.argmax(widths)), on_edge)
+
+    return examine_start
+
+
+def _name_place(lower: Sequence[float], upper: Sequence[float]) -> str:
+    return ", ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(lower, upper, strict=True))

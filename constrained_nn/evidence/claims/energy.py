@@ -56,6 +56,32 @@ def save_evolution(
         ShapeError: `starts` are not states of the model, or there is no step.
         ValueError: `starts` are not finite, or `data_norm` is missing beside them or not positive.
     """
+    _check_runs(model, starts, steps, data_norm)
+    level = model.energy.level.double()
+    form, shape, rank, tensors = _take_apart(model.energy.sublevel(level))
+    about: dict[str, Any] = {
+        "name": name, "form": form, "shape": shape, "rank": rank, "seed": seed,
+        "alpha": float(model.alpha).hex(), "level": float(level).hex(), "safety": float(model.room(dtype)).hex(),
+        "dtype": str(dtype).removeprefix("torch."),
+    }  # fmt: skip
+    if starts is not None:
+        training = model.training
+        tensors |= _run(model.eval(), starts.to(dtype), steps)
+        model.train(training)
+        norms = torch.linalg.vector_norm(starts.flatten(1).double(), dim=-1)
+        digest_of = np.ascontiguousarray(starts.to(dtype).double().numpy(force=True), "<f8").tobytes()
+        farthest = float(norms.max()) / float(data_norm or 1.0)
+        about |= {
+            "steps": steps, "farthest": farthest.hex(), "confidence": confidence.hex(),
+            "starts_sha256": hashlib.sha256(digest_of).hexdigest(),
+        }  # fmt: skip
+    file = Path(folder) / EVOLUTION
+    write_tensors(file, {name: t.detach().double() for name, t in tensors.items()}, about)
+    return file
+
+
+def _check_runs(model: ECO, starts: Tensor | None, steps: int, data_norm: float | None) -> None:
+    """Refuses a model whose rounding is not bounded, and starts from which no run can be claimed."""
     computed = model.layer.compute_dtype or model.dtype
     if type(model.layer) is not RayProjection or {model.dtype, computed} != {torch.float64}:
         raise SetTypeError(
@@ -77,8 +103,10 @@ def save_evolution(
             raise ValueError(
                 "save_evolution: expected finite starts, got NaN or infinity. Leave such runs out."
             )
-    level = model.energy.level.double()
-    set = model.energy.sublevel(level)
+
+
+def _take_apart(set: Any) -> tuple[str, list[int], int, dict[str, Tensor]]:
+    """Form, shape, rank and numbers of an energy's sublevel set."""
     shape, rank = [set.dim], 0
     tensors = {"center": set.center, "floor": torch.zeros(())}
     if isinstance(set, WeightedEllipsoid):
@@ -92,25 +120,7 @@ def save_evolution(
         form = "dense"
         floor = 0.99 * torch.linalg.eigvalsh(0.5 * (set.P + set.P.mT)).min()
         tensors |= {"weights": set.P, "factor": torch.zeros(0), "floor": floor}
-    about: dict[str, Any] = {
-        "name": name, "form": form, "shape": shape, "rank": rank, "seed": seed,
-        "alpha": float(model.alpha).hex(), "level": float(level).hex(), "safety": float(model.room(dtype)).hex(),
-        "dtype": str(dtype).removeprefix("torch."),
-    }  # fmt: skip
-    if starts is not None:
-        training = model.training
-        tensors |= _run(model.eval(), starts.to(dtype), steps)
-        model.train(training)
-        norms = torch.linalg.vector_norm(starts.flatten(1).double(), dim=-1)
-        digest_of = np.ascontiguousarray(starts.to(dtype).double().numpy(force=True), "<f8").tobytes()
-        farthest = float(norms.max()) / float(data_norm or 1.0)
-        about |= {
-            "steps": steps, "farthest": farthest.hex(), "confidence": confidence.hex(),
-            "starts_sha256": hashlib.sha256(digest_of).hexdigest(),
-        }  # fmt: skip
-    file = Path(folder) / EVOLUTION
-    write_tensors(file, {name: t.detach().double() for name, t in tensors.items()}, about)
-    return file
+    return form, shape, rank, tensors
 
 
 def _run(model: ECO, starts: Tensor, steps: int) -> dict[str, Tensor]:
@@ -161,7 +171,7 @@ def certify_evolution(path: Path, *, command: str) -> dict[str, Any]:
     for claim, module in zip(certificate["claims"], (bounds, runs_claim), strict=False):
         found = module.evaluate(claim, certificate)
         claim["verdict"] = found.verdict
-        if isinstance(found, bounds.Bound):
+        if isinstance(found, bounds.EnergyAccount):
             claim["needed"] = encode(found.needed)
             claim["fingerprint"] = bounds.fingerprint(claim)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 
 from constrained_nn.errors import FileFormatError, InfeasibleError, ShapeError
 from constrained_nn.evidence.claims.lyapunov import SAMPLES, ClosedLoop, claim_decrease
-from constrained_nn.evidence.head import about_task, head, read_record
+from constrained_nn.evidence.head import describe_task, head, read_record
 from constrained_nn.evidence.search import Counterexample, Report, quiet, worst_of
 from constrained_nn.evidence.tracing import trace_derivative, trace_step
 from constrained_nn.files import write_values
@@ -129,7 +129,7 @@ def certify_loop(
     certificate = head(
         command=command,
         seed=0,
-        task=about_task(task),
+        task=describe_task(task),
         controller={
             "method": method,
             "dtype": "float64",
@@ -198,7 +198,7 @@ def replay_loop(certificate: dict[str, Any], folder: Path) -> list[Finding]:
     """
     task, _, loop, _ = load_loop(folder / LOOP)
     (claim,) = certificate["claims"]
-    stated, here = certificate["task"], about_task(task)
+    stated, here = certificate["task"], describe_task(task)
     if stated != here:
         raise FileFormatError(f"replay: the certificate is about {stated['name']}, got {here['name']}.")
     again = {"plant": trace_plant(task, claim["motion"]), "controller": loop.controller, "value": loop.value}

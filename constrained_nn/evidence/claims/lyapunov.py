@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from constrained_nn.errors import InfeasibleError
 from constrained_nn.evidence.head import begin_claim
-from constrained_nn.evidence.search import Examiner, Report, cover, quiet, worst_of
+from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet, worst_of
 from constrained_nn.evidence.tracing import evaluate
 from constrained_nn.verify import encode
 from constrained_nn.verify.arithmetic import parse, precision
@@ -180,15 +180,15 @@ def claim_decrease(
     """
     rng = rng or np.random.default_rng(0)
     P, factor = inner_matrix(loop)
-    claim = _blank(loop, certificate, P, factor, level)
+    claim = _begin(loop, certificate, P, factor, level)
     claim["radius"] = encode(_radius(claim, certificate) if radius is None else radius)
     point, change = _worst_sample(loop, claim, P, rng)
     if change >= 0:
         claim["data"]["point"] = encode(point.tolist())
-        return _stated(claim, certificate)
+        return _state(claim, certificate)
     claim["margin"] = encode(PART * -change)
     found = cover(
-        _examiner,
+        _make_examiner,
         (claim, certificate),
         loop.lower.tolist(),
         loop.upper.tolist(),
@@ -197,10 +197,10 @@ def claim_decrease(
         report=report,
     )
     claim["data"]["cover"] = found.tree
-    return _stated(claim, certificate)
+    return _state(claim, certificate)
 
 
-def _blank(
+def _begin(
     loop: ClosedLoop, certificate: dict[str, Any], P: np.ndarray, factor: float, level: float
 ) -> dict[str, Any]:
     return {
@@ -227,7 +227,7 @@ def _blank(
     }
 
 
-def _stated(claim: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
+def _state(claim: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
     """The claim with margin, counts and words from what the checker finds."""
     account = claims.evaluate(claim, certificate)
     if account.verdict == "holds":
@@ -280,26 +280,26 @@ def _worst_sample(
     return worst.state, -worst.margin
 
 
-def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
-    return examine_with(claims.read_loop(claim, certificate))
+def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+    return make_examiner_of(claims.read_loop(claim, certificate))
 
 
-def examine_with(loop: Loop) -> Callable[[Sequence[float], Sequence[float]], tuple[str | None, int]]:
+def make_examiner_of(loop: Loop) -> Examiner:
     """What the checker will find of a box, and the axis whose width costs most."""
 
-    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
-        if loop.outside(lower, upper):
-            return "o", 0
-        bound, stays, found = loop.decrease(lower, upper)
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
+        if loop.is_outside(lower, upper):
+            return Examination("o")
+        bound, stays, found = loop.bound_change(lower, upper)
         if stays and bound <= -loop.margin:
-            return "d", 0
+            return Examination("d")
         if loop.inner.contains(lower, upper):
-            return "i", 0
+            return Examination("i")
         widths = [b - a for a, b in zip(lower, upper, strict=True)]
         slopes = [float(abs(d).upper()) for d in (found.jacobian or [[]])[0]]
         costs = [w * s for w, s in zip(widths, slopes, strict=True)]
         if not np.isfinite(costs).all():
             costs = [w / (b - a) for w, a, b in zip(widths, loop.lower, loop.upper, strict=True)]
-        return None, int(np.argmax(costs))
+        return Examination(None, int(np.argmax(costs)))
 
     return examine

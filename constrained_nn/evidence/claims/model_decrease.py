@@ -14,7 +14,7 @@ from torch import Tensor
 from constrained_nn.certificates import LyapunovFunction, NeuralLyapunov, QuadraticLyapunov
 from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence.head import begin_claim, head, read_record
-from constrained_nn.evidence.search import Examiner, Report, cover, quiet
+from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet
 from constrained_nn.evidence.tracing import trace_closed_loop, trace_module
 from constrained_nn.files import write_values
 from constrained_nn.layers import HardNetAffine
@@ -66,7 +66,7 @@ def save_model(
     if any(t.dtype != torch.float64 for t in floats):
         raise SetTypeError("save_model: expected a model and states in float64. Call model.double().")
     n = states.shape[-1]
-    raw = _raw(model, V, n)  # first: it refuses parts that it does not know
+    raw = _trace_uncorrected(model, V, n)  # first: it refuses parts that it does not know
     loop = model.closed_loop(states) if isinstance(model, CoILS) else model.evaluate(states)
     widths = [float(hole)] * n if isinstance(hole, int | float) else list(hole)
     return write_values(
@@ -91,7 +91,7 @@ def save_model(
     )
 
 
-def _raw(model: CoILS | StableDynamics, V: LyapunovFunction, n: int) -> dict[str, Any]:
+def _trace_uncorrected(model: CoILS | StableDynamics, V: LyapunovFunction, n: int) -> dict[str, Any]:
     """The program of the model before the correction, as a function of the state."""
     if isinstance(model, CoILS):
         return trace_closed_loop(model.model, model.policy, n)
@@ -132,23 +132,12 @@ def certify_model(
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         },
     )
-    claim: dict[str, Any] = {
-        **begin_claim(claims),
-        "rate": saved["rate"],
-        "floor": saved["floor"],
-        "rtol": encode(MAX_RTOL["float64"]),
-        "boxes": 0,
-        "states": integer(saved["states"], "states", least=1),
-        "states_sha256": claims.fingerprint(saved),
-        "excess": encode(0.0),
-        "distance": encode(0.0),
-        "data": {k: saved[k] for k in _DATA} | {"cover": "?"},
-    }
+    claim = _begin(saved)
     model = claims.read_model(claim, certificate)
     ends = [decode(saved[k], k) for k in ("lower", "upper")]
     # what the recorded velocities refute needs no cover
     if claims.evaluate(claim, certificate).verdict != "counterexample" and model.least_is_in_hole():
-        found = cover(_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
+        found = cover(_make_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
         claim["data"]["cover"] = found.tree
     account = claims.evaluate(claim, certificate)
     if account.verdict == "holds":
@@ -161,15 +150,31 @@ def certify_model(
     return certificate
 
 
-def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+def _begin(saved: dict[str, Any]) -> dict[str, Any]:
+    """The claim, before anything is searched."""
+    return {
+        **begin_claim(claims),
+        "rate": saved["rate"],
+        "floor": saved["floor"],
+        "rtol": encode(MAX_RTOL["float64"]),
+        "boxes": 0,
+        "states": integer(saved["states"], "states", least=1),
+        "states_sha256": claims.fingerprint(saved),
+        "excess": encode(0.0),
+        "distance": encode(0.0),
+        "data": {k: saved[k] for k in _DATA} | {"cover": "?"},
+    }
+
+
+def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     model = claims.read_model(claim, certificate)
 
-    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
         if model.is_hole(lower, upper):
-            return "o", 0
+            return Examination("o")
         if model.is_proved(lower, upper):
-            return ".", 0
+            return Examination(".")
         widths = [(b - a) / r for a, b, r in zip(lower, upper, model.hole, strict=True)]
-        return None, widths.index(max(widths))
+        return Examination(None, widths.index(max(widths)))
 
     return examine

@@ -12,7 +12,7 @@ from torch import nn
 
 from constrained_nn.errors import ShapeError
 from constrained_nn.evidence.head import begin_claim, head, read_record
-from constrained_nn.evidence.search import Examiner, Report, cover, quiet, worst_of
+from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet, worst_of
 from constrained_nn.evidence.tracing import evaluate, trace_module
 from constrained_nn.files import write_values
 from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
@@ -48,7 +48,7 @@ def save_network(
         upper: Upper ends.
     """
     program = trace_module(module, len(lower))
-    A, bound = _one_sided(set)
+    A, bound = _list_rows(set)
     return write_values(
         folder / NETWORK,
         {
@@ -66,7 +66,7 @@ def save_network(
     )
 
 
-def _one_sided(set: IntervalSet) -> tuple[np.ndarray, np.ndarray]:
+def _list_rows(set: IntervalSet) -> tuple[np.ndarray, np.ndarray]:
     """Rows `A y <= bound` of finite bounds."""
     rows = set if isinstance(set, Polyhedron) else Polyhedron.of(set)
     A, lower, upper = (v.detach().double().cpu().numpy() for v in (rows.A, rows.lower, rows.upper))
@@ -174,20 +174,20 @@ def _search(
         data["point"] = encode(worst.state.tolist())
         return
     ends = [decode(data[k], k) for k in ("lower", "upper")]
-    found = cover(_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
+    found = cover(_make_examiner, (claim, certificate), *ends, seconds=seconds, jobs=jobs, report=report)
     data["cover"] = found.tree
 
 
-def _examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
+def _make_examiner(claim: dict[str, Any], certificate: dict[str, Any]) -> Examiner:
     rows = claims.read_rows(claim, certificate)
 
-    def examine(lower: Sequence[float], upper: Sequence[float]) -> tuple[str | None, int]:
+    def examine(lower: Sequence[float], upper: Sequence[float]) -> Examination:
         excess, found = rows.excess(lower, upper)
         if excess <= 0:
-            return ".", 0
+            return Examination(".")
         widths = np.subtract(upper, lower)
         slopes = np.array([[float(abs(d).upper()) for d in row] for row in found.jacobian or []])
         costs = slopes.max(0) * widths if np.isfinite(slopes).all() else widths
-        return None, int(np.argmax(costs))
+        return Examination(None, int(np.argmax(costs)))
 
     return examine

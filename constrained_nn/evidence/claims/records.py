@@ -30,7 +30,7 @@ Maker = Callable[[Path, str, Effort], dict[str, Any]]
 # name of the file -> (file, command line, effort) -> certificate
 RECORDS: dict[str, Maker] = {
     BARRIER: lambda path, command, effort: certify_barrier_record(
-        path, command=command, seconds=effort.seconds, report=effort.report
+        path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
     ),
     DECISIONS: lambda path, command, effort: certify_decisions(path, command=command),
     EVOLUTION: lambda path, command, effort: certify_evolution(path, command=command),
@@ -44,6 +44,9 @@ RECORDS: dict[str, Maker] = {
         path, command=command, seconds=effort.seconds, jobs=effort.jobs, report=effort.report
     ),
 }
+
+# files whose proof searches, so that seconds and jobs count
+SEARCHES = frozenset({BARRIER, LOOP, MODEL, NETWORK})
 
 # name of the file -> (file, numbers) -> lines on what becomes of that counterexample
 REPEATS: dict[str, Callable[[Path, list[float]], list[str]]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from constrained_nn.errors import ConvergenceError
-from constrained_nn.evidence.head import about_task, begin_claim, head
+from constrained_nn.evidence.head import begin_claim, describe_task, head
 from constrained_nn.evidence.runs.recording import record
 from constrained_nn.evidence.runs.samples import Sample, sample
 from constrained_nn.evidence.runs.subject import Subject
@@ -49,7 +49,7 @@ def certify(
     certificate = head(
         command=command,
         seed=seed,
-        task=about_task(task),
+        task=describe_task(task),
         controller={
             "method": subject.method,
             "dtype": dtype,

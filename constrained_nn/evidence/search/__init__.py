@@ -1,6 +1,6 @@
 """Searches: covers by branch and bound, and counterexamples."""
 
-from constrained_nn.evidence.search.covers import Examiner, Report, cover, quiet
+from constrained_nn.evidence.search.covers import OPEN, Cover, Examination, Examiner, Report, cover, quiet
 from constrained_nn.evidence.search.falsification import (
     Counterexample,
     Worst,
@@ -13,7 +13,10 @@ from constrained_nn.evidence.search.falsification import (
 )
 
 __all__ = [
+    "OPEN",
     "Counterexample",
+    "Cover",
+    "Examination",
     "Examiner",
     "Report",
     "Worst",

@@ -76,9 +76,9 @@ class Builder:
 
     def program(self, result: int) -> dict[str, Any]:
         """The program whose result is this register, without what it does not need, as a JSON value."""
-        return {"inputs": self.inputs, "code": self._needed(result)}
+        return {"inputs": self.inputs, "code": self._select_needed(result)}
 
-    def _needed(self, result: int) -> list[list[Any]]:
+    def _select_needed(self, result: int) -> list[list[Any]]:
         needed, stack = set(), [result]
         while stack:
             r = stack.pop()

@@ -6,35 +6,24 @@ from collections.abc import Callable
 
 import numpy as np
 
-from constrained_nn.verify.arithmetic import Instruction, Program
+from constrained_nn.verify.arithmetic import Algebra, Instruction, Program, bind
 
 Array = np.ndarray
 
 
 def evaluate(program: Program, x: Array) -> Array:
     """Result `(*batch, outputs)` of a program at the points `x` `(*batch, inputs)`."""
-    registers = [np.asarray(x, dtype=float)]
-    for instruction in program.code:
-        registers.append(
-            _execute(instruction, [registers[a] for a in instruction.args], registers[0].shape[:-1])
-        )
-    return registers[-1]
+    x = np.asarray(x, dtype=float)
+
+    def make_constant(i: Instruction) -> Callable[[], Array]:
+        return lambda: np.broadcast_to(np.array(i.numbers), (*x.shape[:-1], i.size))
+
+    return bind(program, {**_ALGEBRA, "const": make_constant})(x)
 
 
-def _execute(i: Instruction, args: list[Array], batch: tuple[int, ...]) -> Array:
-    if i.op == "const":
-        return np.broadcast_to(np.array(i.numbers), (*batch, i.size))
-    if i.op == "take":
-        return args[0][..., list(i.integers)]
-    if i.op == "join":
-        return np.concatenate(args, -1)
-    if i.op == "affine":
-        return args[0] @ np.array(i.numbers).reshape(i.size, -1).T + np.array(i.offset)
-    if i.op == "power":
-        return args[0] ** i.integers[0]
-    if i.op == "sum":
-        return args[0].sum(-1, keepdims=True)
-    return (POINTWISE.get(i.op) or _BINARY[i.op])(*args)
+def _make_affine(i: Instruction) -> Callable[[Array], Array]:
+    W, b = np.array(i.numbers).reshape(i.size, -1), np.array(i.offset)
+    return lambda a: a @ W.T + b
 
 
 def _sigmoid(x: Array) -> Array:
@@ -75,4 +64,12 @@ _BINARY: dict[str, Callable[..., Array]] = {
     "div": np.divide,
     "max": np.maximum,
     "min": np.minimum,
+}
+_ALGEBRA: Algebra[Array] = {
+    "take": lambda i: lambda a: a[..., list(i.integers)],
+    "join": lambda i: lambda *parts: np.concatenate(parts, -1),
+    "affine": _make_affine,
+    "power": lambda i: lambda a: a ** i.integers[0],
+    "sum": lambda i: lambda a: a.sum(-1, keepdims=True),
+    **{op: lambda i: (POINTWISE | _BINARY)[i.op] for op in POINTWISE | _BINARY},
 }

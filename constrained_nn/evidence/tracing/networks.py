@@ -116,13 +116,13 @@ def _(module: AnchoredController, builder: Builder, a: int) -> int:
     if not (np.isfinite(below).all() and np.isfinite(above).all()):
         raise SetTypeError("trace_module: expected an AnchoredController with limits on every side, or none.")
     if (below == above).all():
-        return builder.emit("add", hold, _limited(builder, s, above))
-    up = _limited(builder, builder.emit("relu", s), above)
-    down = _limited(builder, builder.emit("relu", builder.emit("neg", s)), below)
+        return builder.emit("add", hold, _limit(builder, s, above))
+    up = _limit(builder, builder.emit("relu", s), above)
+    down = _limit(builder, builder.emit("relu", builder.emit("neg", s)), below)
     return builder.emit("add", hold, builder.emit("sub", up, down))
 
 
-def _limited(builder: Builder, s: int, room: np.ndarray) -> int:
+def _limit(builder: Builder, s: int, room: np.ndarray) -> int:
     limit = builder.constant(room)
     return builder.emit("mul", limit, builder.emit("tanh", builder.emit("div", s, limit)))
 
@@ -146,7 +146,7 @@ def _(module: Constrained, builder: Builder, a: int) -> int:
         isinstance(module.layer, HardNetAffine)
         and isinstance(module.layer.metric, Parallel)
         and isinstance(set, Polyhedron | AffineSubspace)
-        and _independent(module.layer, rows := Polyhedron.of(set))
+        and _is_independent(module.layer, rows := Polyhedron.of(set))
     ):
         A, lower, upper = _array(rows.A), _array(rows.lower), _array(rows.upper)
         bounded = np.isfinite(lower) | np.isfinite(upper)
@@ -158,7 +158,7 @@ def _(module: Constrained, builder: Builder, a: int) -> int:
     )
 
 
-def _independent(layer: HardNetAffine, rows: Polyhedron) -> bool:
+def _is_independent(layer: HardNetAffine, rows: Polyhedron) -> bool:
     """Whether a layer uses its closed form: as many outputs as rows or more, and rows of full rank."""
     if rows.A.ndim != 2 or rows.A.shape[0] > rows.A.shape[1]:
         return False
@@ -170,7 +170,7 @@ def _independent(layer: HardNetAffine, rows: Polyhedron) -> bool:
 def _(module: QuadraticLyapunov, builder: Builder, a: int) -> int:
     e = _deviation(module, builder, a)
     half = builder.affine(e, _array(module.factor).T)
-    return builder.emit("add", _squared(builder, half), _times(builder, module.floor, _squared(builder, e)))
+    return builder.emit("add", _square(builder, half), _times(builder, module.floor, _square(builder, e)))
 
 
 @emit_module.register
@@ -199,7 +199,7 @@ def _(module: NeuralLyapunov, builder: Builder, a: int) -> int:
             beyond = builder.emit("add", beyond, carried)
         bregman = beyond
     total = builder.affine(bregman, weights[-1][None])
-    return builder.emit("add", total, _times(builder, module.floor, _squared(builder, e)))
+    return builder.emit("add", total, _times(builder, module.floor, _square(builder, e)))
 
 
 def _deviation(module: LyapunovFunction, builder: Builder, a: int) -> int:
@@ -208,7 +208,7 @@ def _deviation(module: LyapunovFunction, builder: Builder, a: int) -> int:
     return builder.emit("sub", a, builder.constant(_array(module.origin)))
 
 
-def _squared(builder: Builder, a: int) -> int:
+def _square(builder: Builder, a: int) -> int:
     return builder.emit("sum", builder.emit("square", a))
 
 

@@ -68,7 +68,7 @@ class TrueSystem:
 
     def __str__(self) -> str:
         if self.case == "nothing":
-            return f"Nothing is shown of the plant (near {_words(self.worst)}). {self.assumption}"
+            return f"Nothing is shown of the plant (near {_write_state(self.worst)}). {self.assumption}"
         reach = "the equilibrium" if self.inner == 0.0 else f"V <= {self.inner:.3g}"
         return (
             f"Grade {self.grade}: on the plant dV/dt <= -{self.rate:.3g} V wherever {self.inner:.3g} < V <= "
@@ -121,49 +121,30 @@ def bound_true_system(
     if plant_lipschitz is None:
         sizes = coils.certificate.origin.shape[0], coils.policy(0.0, low).shape[-1]
         program = parse(trace_derivative(plant), "plant", inputs=sum(sizes), outputs=sizes[0])
-    judge = _Judge(coils, plant, program, plant_lipschitz)
+    judge = _Enclosure(coils, plant, program, plant_lipschitz)
     origin, alpha = coils.certificate.origin, coils.certificate.rate
     target = 0.2 * alpha if rate is None else rate
     finest = (2.0**-24 if program is not None else 2.0**-9) * (high - low)
-    top, share = _level_and_share(judge, low, high)
-    core, constants, core_rate = _core(judge, torch.minimum(high - origin, origin - low), target)
-    x, h = _around(origin, core, low, high)
-    checked, shown, worst, residual = 0, core_rate, origin, 0.0
-    open_low: list[Tensor] = []
-    open_high: list[Tensor] = []
+    top, share = _find_level(judge, low, high)
+    core, constants, core_rate = _prove_core(judge, torch.minimum(high - origin, origin - low), target)
+    x, h = _split_around(origin, core, low, high)
+    parts = _Parts(judge, top, target, finest, core_rate, origin)
     if core_rate > 0.0:
-        residual = judge(origin.unsqueeze(0), core.unsqueeze(0)).residual.item()
+        parts.residual = judge(origin.unsqueeze(0), core.unsqueeze(0)).residual.item()
     else:  # the core stays open, and is one of the parts
-        x, h, shown = torch.cat([x, origin.unsqueeze(0)]), torch.cat([h, core.unsqueeze(0)]), alpha
-    stuck_at: Tensor | None = None
+        x, h = torch.cat([x, origin.unsqueeze(0)]), torch.cat([h, core.unsqueeze(0)])
+        parts.rate = alpha
     while len(x):
-        rest_x, rest_h = [], []
-        budget = checked + len(x) <= most
-        for first in range(0, len(x), _CHUNK):
-            part_x, part_h = x[first : first + _CHUNK], h[first : first + _CHUNK]
-            found = judge(part_x, part_h)
-            checked += len(part_x)
-            inside = found.least <= top
-            good = inside & (found.rate >= target)
-            residual = max(residual, found.residual[inside & good].max().item() if bool(good.any()) else 0.0)
-            if bool(good.any()):
-                least = found.rate[good].min().item()
-                if least < shown:
-                    shown, worst = least, part_x[good][found.rate[good].argmin()]
-            bad = inside & ~good
-            stuck = bad if not budget else bad & (part_h < finest).all(-1)
-            if bool(stuck.any()):
-                open_low.append(found.least[stuck])
-                open_high.append(found.most[stuck])
-                stuck_at = part_x[stuck][found.least[stuck].argmax()]
-            rest_x.append(part_x[bad & ~stuck])
-            rest_h.append(part_h[bad & ~stuck])
-        x, h = _bisect(rest_x, rest_h, high - low)
-    level, inner = _gap(torch.cat(open_low), torch.cat(open_high), top) if open_low else (top, 0.0)
-    if not level > inner and stuck_at is not None:
-        worst, shown, residual = stuck_at, 0.0, math.inf
+        divide = parts.checked + len(x) <= most
+        chunks = [slice(first, first + _CHUNK) for first in range(0, len(x), _CHUNK)]
+        rest = [parts.examine(x[chunk], h[chunk], divide=divide) for chunk in chunks]
+        x, h = _bisect([a for a, _ in rest], [b for _, b in rest], high - low)
+    level, inner = parts.find_levels()
+    worst, shown, residual = parts.worst, parts.rate, parts.residual
+    if not level > inner and parts.stuck_at is not None:
+        worst, shown, residual = parts.stuck_at, 0.0, math.inf
     if level < top:
-        share = _share(judge, low, high, level)
+        share = _measure_share(judge, low, high, level)
     known = (
         "The plant is its equations, in exact arithmetic"
         if program is not None
@@ -176,7 +157,7 @@ def bound_true_system(
         shown,
         residual,
         tuple(worst.tolist()),
-        checked,
+        parts.checked,
         share,
         f"{known}; the input is continuous feedback, not held; rounding is within a slack of {SLACK:g}.",
         constants=constants,
@@ -184,14 +165,14 @@ def bound_true_system(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Bounds:
     rate: Tensor
     residual: Tensor
     least: Tensor
     most: Tensor
 
 
-class _Judge:
+class _Enclosure:
     """Enclosures of everything that the statement needs, over boxes."""
 
     def __init__(self, coils: CoILS, plant: Any, program: Any, lipschitz: float | None) -> None:
@@ -207,7 +188,7 @@ class _Judge:
             true = None if self.program is None else range_of_program(self.program, join_ranges(box, u))
         return value, gradient, model, true
 
-    def __call__(self, x: Tensor, h: Tensor) -> _Found:
+    def __call__(self, x: Tensor, h: Tensor) -> _Bounds:
         value, gradient, model, true = self.parts(x, h)
         alpha = self.coils.certificate.rate
         norm = lambda a: torch.linalg.vector_norm(a, dim=-1)  # noqa: E731
@@ -229,7 +210,7 @@ class _Judge:
         least, most = value.low[:, 0].nan_to_num(nan=0.0).clamp_min(0.0), value.high[:, 0]
         excess = (s.high[:, 0] + push + rounding).clamp_min(0.0)
         rate = torch.where(excess <= 0, alpha, alpha - excess / least)
-        return _Found(
+        return _Bounds(
             torch.where(rate.isnan(), -torch.inf, rate),
             torch.where(residual.isnan(), torch.inf, residual),
             least,
@@ -237,8 +218,45 @@ class _Judge:
         )
 
 
-def _core(
-    judge: _Judge, width: Tensor, target: float
+class _Parts:
+    """What the parts of the box have shown so far: the least rate, the largest residual, and which stay open."""
+
+    def __init__(
+        self, judge: _Enclosure, top: float, target: float, finest: Tensor, rate: float, origin: Tensor
+    ) -> None:
+        self.judge, self.top, self.target, self.finest = judge, top, target, finest
+        self.checked, self.rate, self.residual, self.worst = 0, rate, 0.0, origin
+        self.stuck_at: Tensor | None = None
+        self.open: list[tuple[Tensor, Tensor]] = []
+
+    def examine(self, x: Tensor, h: Tensor, *, divide: bool) -> tuple[Tensor, Tensor]:
+        """Those of these parts that are to be divided; without `divide`, none is."""
+        found = self.judge(x, h)
+        self.checked += len(x)
+        inside = found.least <= self.top
+        good = inside & (found.rate >= self.target)
+        if bool(good.any()):
+            self.residual = max(self.residual, found.residual[good].max().item())
+            least = found.rate[good].min().item()
+            if least < self.rate:
+                self.rate, self.worst = least, x[good][found.rate[good].argmin()]
+        bad = inside & ~good
+        stuck = bad & (h < self.finest).all(-1) if divide else bad
+        if bool(stuck.any()):
+            self.open.append((found.least[stuck], found.most[stuck]))
+            self.stuck_at = x[stuck][found.least[stuck].argmax()]
+        return x[bad & ~stuck], h[bad & ~stuck]
+
+    def find_levels(self) -> tuple[float, float]:
+        """The level and the inner level between which nothing is open."""
+        if not self.open:
+            return self.top, 0.0
+        least, most = (torch.cat(ends) for ends in zip(*self.open, strict=True))
+        return _find_gap(least, most, self.top)
+
+
+def _prove_core(
+    judge: _Enclosure, width: Tensor, target: float
 ) -> tuple[Tensor, tuple[float, float, float] | None, float]:
     """Half widths of a box around the equilibrium, the constants of case 1 in it, and the rate proved there.
 
@@ -282,7 +300,7 @@ def _core(
     return width * 2.0**-18, None, 0.0
 
 
-def _around(origin: Tensor, core: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _split_around(origin: Tensor, core: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The box without the core, as parts: three ranges along every axis, without the middle of all."""
     cuts = [
         (
@@ -311,7 +329,7 @@ def _bisect(xs: list[Tensor], hs: list[Tensor], width: Tensor) -> tuple[Tensor, 
     return torch.cat([x - step, x + step]), torch.cat([half, half]) * (1.0 + 1e-15)
 
 
-def _level_and_share(judge: _Judge, low: Tensor, high: Tensor, parts: int = 4096) -> tuple[float, float]:
+def _find_level(judge: _Enclosure, low: Tensor, high: Tensor, parts: int = 4096) -> tuple[float, float]:
     """Lower bound of `V` over the faces of the box, and the share of the box below it."""
     n = len(low)
     per_axis = max(2, round(parts ** (1.0 / max(1, n - 1))))
@@ -332,10 +350,10 @@ def _level_and_share(judge: _Judge, low: Tensor, high: Tensor, parts: int = 4096
                 value = range_of_certificate(judge.coils.certificate, box)[0]
             level = min(level, value.low.nan_to_num(nan=-torch.inf).min().item())
     level = max(level, 0.0) * (1.0 - SLACK)
-    return level, _share(judge, low, high, level)
+    return level, _measure_share(judge, low, high, level)
 
 
-def _share(judge: _Judge, low: Tensor, high: Tensor, level: float) -> float:
+def _measure_share(judge: _Enclosure, low: Tensor, high: Tensor, level: float) -> float:
     n = len(low)
     side = [torch.linspace(0.0, 1.0, round(20_000 ** (1.0 / n)), dtype=low.dtype)] * n
     grid = low + (high - low) * torch.cartesian_prod(*side).reshape(-1, n)
@@ -343,7 +361,7 @@ def _share(judge: _Judge, low: Tensor, high: Tensor, level: float) -> float:
         return (judge.coils.certificate.value(grid) <= level).double().mean().item()
 
 
-def _gap(low: Tensor, high: Tensor, top: float) -> tuple[float, float]:
+def _find_gap(low: Tensor, high: Tensor, top: float) -> tuple[float, float]:
     """The largest range of levels below `top` that no open part meets: `(level, inner)`."""
     best, start = (0.0, 0.0), 0.0
     for a, b in sorted(zip(low.tolist(), high.tolist(), strict=True)):
@@ -353,5 +371,5 @@ def _gap(low: Tensor, high: Tensor, top: float) -> tuple[float, float]:
     return (top, start) if top - start > best[0] - best[1] else best
 
 
-def _words(x: tuple[float, ...]) -> str:
+def _write_state(x: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{v:.3g}" for v in x) + ")"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.errors import SetTypeError
-from constrained_nn.verify.arithmetic import Program
+from constrained_nn.verify.arithmetic import OPERATIONS, Algebra, Instruction, Program, bind
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +157,11 @@ def _times(ends: tuple[Tensor, Tensor], slope: Tensor, spread: Tensor) -> tuple[
 Ends = tuple[Tensor, Tensor]
 
 
-def _rising(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
+def _ends_of_rising(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
     return lambda low, high: (f(low), f(high))
 
 
-def _hump(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
+def _ends_of_hump(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ends]:
     """Of an even function that falls away from 0."""
 
     def ends(low: Tensor, high: Tensor) -> Ends:
@@ -190,7 +190,7 @@ def _cos(low: Tensor, high: Tensor) -> Ends:
 
 
 def _square(low: Tensor, high: Tensor) -> Ends:
-    least, most = _hump(lambda a: -a.square())(low, high)
+    least, most = _ends_of_hump(lambda a: -a.square())(low, high)
     return -most, -least
 
 
@@ -212,15 +212,18 @@ def _logistic_slope(a: Tensor) -> Tensor:
 
 
 _FUNCTIONS: dict[str, tuple[Callable[[Tensor, Tensor], Ends], Callable[[Tensor, Tensor], Ends]]] = {
-    "tanh": (_rising(torch.tanh), _hump(lambda a: 1.0 - torch.tanh(a).square())),
-    "softplus": (_rising(lambda a: torch.logaddexp(a, torch.zeros_like(a))), _rising(torch.sigmoid)),
-    "sigmoid": (_rising(torch.sigmoid), _hump(_logistic_slope)),
-    "exp": (_rising(torch.exp), _rising(torch.exp)),
-    "atan": (_rising(torch.atan), _hump(lambda a: 1.0 / (1.0 + a.square()))),
+    "tanh": (_ends_of_rising(torch.tanh), _ends_of_hump(lambda a: 1.0 - torch.tanh(a).square())),
+    "softplus": (
+        _ends_of_rising(lambda a: torch.logaddexp(a, torch.zeros_like(a))),
+        _ends_of_rising(torch.sigmoid),
+    ),
+    "sigmoid": (_ends_of_rising(torch.sigmoid), _ends_of_hump(_logistic_slope)),
+    "exp": (_ends_of_rising(torch.exp), _ends_of_rising(torch.exp)),
+    "atan": (_ends_of_rising(torch.atan), _ends_of_hump(lambda a: 1.0 / (1.0 + a.square()))),
     "sin": (_sin, _cos),
     "cos": (_cos, lambda low, high: tuple(-e for e in reversed(_sin(low, high)))),  # type: ignore[return-value]
     "tan": (_tan, _tan_slope),
-    "square": (_square, _rising(lambda a: 2.0 * a)),
+    "square": (_square, _ends_of_rising(lambda a: 2.0 * a)),
     "neg": (
         lambda low, high: (-high, -low),
         lambda low, high: (-torch.ones_like(low), -torch.ones_like(low)),
@@ -234,38 +237,47 @@ def range_of_program(program: Program, x: Range) -> Range:
     Raises:
         SetTypeError: It has an operation that has no range here.
     """
-    registers = [x]
-    for i in program.code:
-        args = [registers[a] for a in i.args]
-        if i.op == "const":
-            out = constant(torch.tensor(i.numbers, dtype=x.center.dtype), x)
-        elif i.op == "take":
-            out = args[0].take(list(i.integers))
-        elif i.op == "join":
-            out = join(*args)
-        elif i.op == "affine":
-            W = torch.tensor(i.numbers, dtype=x.center.dtype).reshape(i.size, -1)
-            out = args[0].affine(W, torch.tensor(i.offset, dtype=x.center.dtype))
-        elif i.op == "sum":
-            out = args[0].sum()
-        elif i.op == "power" and i.integers[0] in (2, 3):
-            out = args[0].map("square")
-            out = out * args[0] if i.integers[0] == 3 else out
-        elif i.op in ("add", "sub", "mul"):
-            a, b = (spread_to(arg, i.size) for arg in args)
-            out = a + b if i.op == "add" else a - b if i.op == "sub" else a * b
-        elif i.op == "div":
-            a, b = (spread_to(arg, i.size) for arg in args)
-            out = a * _reciprocal(b)
-        elif i.op in _FUNCTIONS:
-            out = args[0].map(i.op)
-        else:
-            raise SetTypeError(
-                f"range_of_program: expected sums, products, quotients and {', '.join(_FUNCTIONS)}, got '{i.op}'. "
-                f"Give `plant_lipschitz` instead of a plant to be traced."
-            )
-        registers.append(out)
-    return registers[-1]
+
+    def make_constant(i: Instruction) -> Callable[[], Range]:
+        return lambda: constant(torch.tensor(i.numbers, dtype=x.center.dtype), x)
+
+    return bind(program, {**_ALGEBRA, "const": make_constant})(x)
+
+
+def _make_affine(i: Instruction) -> Callable[[Range], Range]:
+    W, b = (torch.tensor(v, dtype=torch.float64) for v in (i.numbers, i.offset))
+    W = W.reshape(i.size, -1)
+    return lambda a: a.affine(W.to(a.center), b.to(a.center))
+
+
+def _make_power(i: Instruction) -> Callable[[Range], Range]:
+    if i.integers[0] == 2:
+        return lambda a: a.map("square")
+    if i.integers[0] == 3:
+        return lambda a: a.map("square") * a
+    return _refuse(i)
+
+
+def _refuse(i: Instruction) -> Callable[..., Range]:
+    raise SetTypeError(
+        f"range_of_program: expected sums, products, quotients and {', '.join(_FUNCTIONS)}, got '{i.op}'. Give "
+        f"`plant_lipschitz` instead of a plant to be traced."
+    )
+
+
+_ALGEBRA: Algebra[Range] = {
+    **dict.fromkeys(OPERATIONS, _refuse),
+    "take": lambda i: lambda a: a.take(list(i.integers)),
+    "join": lambda i: join,
+    "affine": _make_affine,
+    "sum": lambda i: lambda a: a.sum(),
+    "power": _make_power,
+    "add": lambda i: lambda a, b: a + b,
+    "sub": lambda i: lambda a, b: a - b,
+    "mul": lambda i: lambda a, b: a * b,
+    "div": lambda i: lambda a, b: a * _invert(b),
+    **{name: lambda i: lambda a: a.map(i.op) for name in _FUNCTIONS},
+}
 
 
 def constant(values: Tensor, like: Range) -> Range:
@@ -281,7 +293,7 @@ def spread_to(a: Range, size: int) -> Range:
     return a if a.center.shape[-1] == size else a.take([0] * size)
 
 
-def _reciprocal(a: Range) -> Range:
+def _invert(a: Range) -> Range:
     """`1 / a`, infinite where a box holds a zero of it."""
     safe = (a.low > 0) | (a.high < 0)
     low, high = torch.where(safe, 1.0 / a.high, -torch.inf), torch.where(safe, 1.0 / a.low, torch.inf)

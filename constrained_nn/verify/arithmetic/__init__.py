@@ -8,18 +8,29 @@ from constrained_nn.verify.arithmetic.balls import (
     interval,
     maximum,
     precision,
-    widened,
+    widen,
 )
 from constrained_nn.verify.arithmetic.jets import Jet, order, run, solution
-from constrained_nn.verify.arithmetic.program import BINARY, UNARY, Instruction, Program, parse
-from constrained_nn.verify.arithmetic.solutions import reach, rk4, rk4_error
+from constrained_nn.verify.arithmetic.program import (
+    BINARY,
+    OPERATIONS,
+    UNARY,
+    Algebra,
+    Instruction,
+    Program,
+    bind,
+    parse,
+)
+from constrained_nn.verify.arithmetic.solutions import enclose_solutions, reach, rk4, rk4_error
 from constrained_nn.verify.arithmetic.vectors import Interpreter, Map, Vector, apply, enclose, join, linear
 
 __all__ = [
     "BINARY",
     "ONE",
+    "OPERATIONS",
     "UNARY",
     "ZERO",
+    "Algebra",
     "Instruction",
     "Interpreter",
     "Jet",
@@ -29,7 +40,9 @@ __all__ = [
     "above",
     "apply",
     "below",
+    "bind",
     "enclose",
+    "enclose_solutions",
     "interval",
     "join",
     "linear",
@@ -42,5 +55,5 @@ __all__ = [
     "rk4_error",
     "run",
     "solution",
-    "widened",
+    "widen",
 ]

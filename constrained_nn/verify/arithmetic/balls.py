@@ -56,7 +56,7 @@ def interval(lower: float | arb, upper: float | arb) -> arb:
     return arb(lower).union(arb(upper))
 
 
-def widened(x: arb, share: float, least: float) -> arb:
+def widen(x: arb, share: float, least: float) -> arb:
     """A ball about the same middle, its radius larger by a share of it and by `least`."""
     return arb(x.mid(), x.rad() * (1 + share) + least)
 
@@ -89,14 +89,14 @@ def meet(a: arb, b: arb) -> arb:
     return a.intersection(b) if a.overlaps(b) else NAN
 
 
-def _monotone(f: Function) -> Function:
+def _map_ends(f: Function) -> Function:
     def image(x: arb) -> arb:
         return f(x.lower()).union(f(x.upper())) if x.is_finite() else NAN
 
     return image
 
 
-def _turning(f: Function, turns: Callable[[], Iterable[arb]]) -> Function:
+def _map_turns(f: Function, turns: Callable[[], Iterable[arb]]) -> Function:
     """Image under a function that is monotone between its `turns`."""
 
     def image(x: arb) -> arb:
@@ -222,64 +222,70 @@ def _sign(x: arb) -> arb:
 
 
 def _tan(x: arb) -> arb:
-    return _monotone(lambda p: p.tan())(x) if abs(_cos(x)) > 0 else NAN
+    return _map_ends(lambda p: p.tan())(x) if abs(_cos(x)) > 0 else NAN
 
 
 def reciprocal(x: arb) -> arb:
     """`1 / x`."""
-    return _monotone(lambda p: 1 / p)(x) if abs(x) > 0 else NAN
+    return _map_ends(lambda p: 1 / p)(x) if abs(x) > 0 else NAN
 
 
 def power(x: arb, k: int) -> arb:
     """`xᵏ`."""
-    image = _monotone if k % 2 else lambda f: _turning(f, _at_zero)
+    image = _map_ends if k % 2 else lambda f: _map_turns(f, _at_zero)
     return image(lambda p: p**k)(x)
 
 
 _sin, _cos = _wave(lambda p: p.sin(), 1), _wave(lambda p: p.cos(), 0)
-_exp, _tanh = _monotone(lambda p: p.exp()), _monotone(lambda p: p.tanh())
-_square = _turning(lambda p: p * p, _at_zero)
-_abs = _turning(abs, _at_zero)
-_squashed = _monotone(_sigmoid)
+_exp, _tanh = _map_ends(lambda p: p.exp()), _map_ends(lambda p: p.tanh())
+_square = _map_turns(lambda p: p * p, _at_zero)
+_abs = _map_turns(abs, _at_zero)
+_squashed = _map_ends(_sigmoid)
 
 
 def _relu(x: arb) -> arb:
     return maximum(x, ZERO)
 
 
-def _positive(x: arb) -> arb:
+def _require_positive(x: arb) -> arb:
     """`x` where it is proved positive: a square root or a logarithm is nothing elsewhere."""
     return x if x.is_finite() and x > 0 else NAN
 
 
 def _sqrt(x: arb) -> arb:
-    return _monotone(lambda p: p.sqrt())(x) if x >= 0 else NAN
+    return _map_ends(lambda p: p.sqrt())(x) if x >= 0 else NAN
 
 
 # name -> image, image of the slope
 UNARY: dict[str, tuple[Function, Function]] = {
     "neg": (lambda x: -x, lambda x: -ONE),
     "abs": (_abs, _sign),
-    "sqrt": (_sqrt, lambda x: 1 / (2 * _sqrt(_positive(x)))),
+    "sqrt": (_sqrt, lambda x: 1 / (2 * _sqrt(_require_positive(x)))),
     "square": (_square, lambda x: 2 * x),
     "exp": (_exp, _exp),
-    "expm1": (_monotone(lambda p: p.expm1()), _exp),
-    "log": (lambda x: _monotone(lambda p: p.log())(_positive(x)), lambda x: 1 / _positive(x)),
+    "expm1": (_map_ends(lambda p: p.expm1()), _exp),
+    "log": (
+        lambda x: _map_ends(lambda p: p.log())(_require_positive(x)),
+        lambda x: 1 / _require_positive(x),
+    ),
     "log1p": (
-        lambda x: _monotone(lambda p: p.log1p())(x if 1 + x > 0 else NAN),
-        lambda x: 1 / _positive(1 + x),
+        lambda x: _map_ends(lambda p: p.log1p())(x if 1 + x > 0 else NAN),
+        lambda x: 1 / _require_positive(1 + x),
     ),
     "sin": (_sin, _cos),
     "cos": (_cos, lambda x: -_sin(x)),
     "tan": (_tan, lambda x: 1 + _square(_tan(x))),
-    "atan": (_monotone(lambda p: p.atan()), lambda x: 1 / (1 + _square(x))),
+    "atan": (_map_ends(lambda p: p.atan()), lambda x: 1 / (1 + _square(x))),
     "tanh": (_tanh, lambda x: 1 - _square(_tanh(x))),
-    "erf": (_monotone(lambda p: p.erf()), lambda x: 2 * _exp(-_square(x)) / arb.pi().sqrt()),
+    "erf": (_map_ends(lambda p: p.erf()), lambda x: 2 * _exp(-_square(x)) / arb.pi().sqrt()),
     "relu": (_relu, _step),
-    "sigmoid": (_squashed, _turning(_sigmoid_slope, _at_zero)),
-    "softplus": (_monotone(lambda p: p.exp().log1p()), _squashed),
-    "silu": (_turning(_silu, _silu_turn), _turning(_silu_slope, _silu_slope_turns)),
-    "gelu": (_turning(lambda p: p * _normal(p), _gelu_turn), _turning(_gelu_slope, _gelu_slope_turns)),
+    "sigmoid": (_squashed, _map_turns(_sigmoid_slope, _at_zero)),
+    "softplus": (_map_ends(lambda p: p.exp().log1p()), _squashed),
+    "silu": (_map_turns(_silu, _silu_turn), _map_turns(_silu_slope, _silu_slope_turns)),
+    "gelu": (
+        _map_turns(lambda p: p * _normal(p), _gelu_turn),
+        _map_turns(_gelu_slope, _gelu_slope_turns),
+    ),
 }
 
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from flint import arb, arb_series
 
 from constrained_nn.verify.arithmetic.balls import NAN, UNARY, setting
-from constrained_nn.verify.arithmetic.program import Instruction, Program
+from constrained_nn.verify.arithmetic.program import BINARY, Algebra, Instruction, Program, bind
+from constrained_nn.verify.arithmetic.program import UNARY as NAMES
 
 
 def order(count: int) -> AbstractContextManager[None]:
@@ -38,19 +40,19 @@ class Jet:
         return Jet(arb_series(list(coefficients)), None if slopes is None else arb_series(list(slopes)))
 
     @staticmethod
-    def begun(coefficients: Sequence[arb], slopes: Sequence[arb] | None = None) -> Jet:
+    def begin(coefficients: Sequence[arb], slopes: Sequence[arb] | None = None) -> Jet:
         """The first coefficients of a series: of what follows nothing is known."""
-        return Jet(_begun(coefficients), None if slopes is None else _begun(slopes))
+        return Jet(_begin(coefficients), None if slopes is None else _begin(slopes))
 
     def coefficient(self, k: int) -> arb:
         """`cₖ`; NaN where it is not known, or an earlier coefficient is not finite."""
-        return _after_finite(self.value, k)
+        return _read_coefficient(self.value, k)
 
     def slope_coefficient(self, k: int) -> arb:
         """Derivative of `cₖ` in the chosen input; NaN where it is not known, or an earlier one is not finite."""
-        if not _after_finite(self.value, k).is_finite():
+        if not _read_coefficient(self.value, k).is_finite():
             return NAN
-        return arb(0) if self.slope is None else _after_finite(self.slope, k)
+        return arb(0) if self.slope is None else _read_coefficient(self.slope, k)
 
     def __add__(self, other: Jet) -> Jet:
         if self.slope is None or other.slope is None:
@@ -65,9 +67,7 @@ class Jet:
 
     def __mul__(self, other: Jet) -> Jet:
         if not (self.coefficient(0).is_finite() and other.coefficient(0).is_finite()):
-            return (
-                _nothing()
-            )  # zero times what has no value has none; of two series the product would be zero
+            return _no_jet()  # zero times what has no value has none; of two series the product would be zero
         left = None if self.slope is None else self.slope * other.value
         right = None if other.slope is None else self.value * other.slope
         slope = right if left is None else left if right is None else left + right
@@ -82,26 +82,26 @@ class Jet:
         return Jet(f(self.value), None if self.slope is None else df(self.value) * self.slope)
 
 
-def _begun(coefficients: Sequence[arb]) -> arb_series:
+def _begin(coefficients: Sequence[arb]) -> arb_series:
     return arb_series(list(coefficients), len(coefficients))
 
 
-def _after_finite(series: arb_series, k: int) -> arb:
+def _read_coefficient(series: arb_series, k: int) -> arb:
     return series[k] if k < series.prec and all(series[i].is_finite() for i in range(k)) else NAN
 
 
-def _missing() -> arb_series:
+def _no_series() -> arb_series:
     """Where there is no series: the first coefficient is NaN, so that no later one passes for a derivative."""
-    return _begun([NAN])
+    return _begin([NAN])
 
 
-def _nothing() -> Jet:
-    return Jet(_missing(), _missing())
+def _no_jet() -> Jet:
+    return Jet(_no_series(), _no_series())
 
 
 def _reciprocal(v: arb_series) -> arb_series:
     """`1 / v`; nothing where the constant term may be zero."""
-    return 1 / v if _after_finite(v, 0).is_finite() and v[0] != 0 else _missing()
+    return 1 / v if _read_coefficient(v, 0).is_finite() and v[0] != 0 else _no_series()
 
 
 def _square(a: Jet) -> Jet:
@@ -112,17 +112,17 @@ def _square(a: Jet) -> Jet:
 
 def _sqrt(a: Jet) -> Jet:
     return (
-        a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.coefficient(0) > 0 else _nothing()
+        a.map(lambda v: v.sqrt(), lambda v: _reciprocal(2 * v.sqrt())) if a.coefficient(0) > 0 else _no_jet()
     )
 
 
 def _log(a: Jet) -> Jet:
-    return a.map(lambda v: v.log(), _reciprocal) if a.coefficient(0) > 0 else _nothing()
+    return a.map(lambda v: v.log(), _reciprocal) if a.coefficient(0) > 0 else _no_jet()
 
 
 def _wave(v: arb_series) -> tuple[arb_series, arb_series]:
     """Sine and cosine by the sum formula about the constant term, whose own are enclosed without overestimation."""
-    start, motion = _after_finite(v, 0), arb_series([arb(0), *v.coeffs()[1:]], v.prec)
+    start, motion = _read_coefficient(v, 0), arb_series([arb(0), *v.coeffs()[1:]], v.prec)
     sine, cosine = UNARY["sin"][0](start), UNARY["cos"][0](start)
     s, c = motion.sin(), motion.cos()
     return sine * c + cosine * s, cosine * c - sine * s
@@ -159,37 +159,40 @@ _BINARY: dict[str, Callable[[Jet, Jet], Jet]] = {
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a * b.inverse(),
 }
+Jets = list[Jet]  # a vector
 
 
-def run(program: Program, inputs: Sequence[Jet]) -> list[Jet]:
+def run(program: Program, inputs: Sequence[Jet]) -> Jets:
     """The result of a program on jets; a component that no series encloses is not finite."""
-    registers = [list(inputs)]
-    for instruction in program.code:
-        registers.append(_execute(instruction, [registers[a] for a in instruction.args]))
-    return registers[-1]
+    return _bind(program)(list(inputs))
 
 
-def _execute(i: Instruction, args: list[list[Jet]]) -> list[Jet]:
-    if i.op == "const":
-        return [Jet.of([arb(v)]) for v in i.numbers]
-    if i.op == "take":
-        return [args[0][k] for k in i.integers]
-    if i.op == "join":
-        return [jet for part in args for jet in part]
-    if i.op == "affine":
-        width = len(args[0])
-        rows = [i.numbers[k * width : (k + 1) * width] for k in range(i.size)]
-        return [_affine(row, b, args[0]) for row, b in zip(rows, i.offset, strict=True)]
-    if i.op == "power":
-        return [_power(jet, i.integers[0]) for jet in args[0]]
-    if i.op == "sum":
-        return [_affine([1.0] * len(args[0]), 0.0, args[0])]
-    if i.op in _UNARY:
-        return [_UNARY[i.op](jet) for jet in args[0]]
-    if i.op in _BINARY:
-        a, b = (part * i.size if len(part) == 1 else part for part in args)
-        return [_BINARY[i.op](p, q) for p, q in zip(a, b, strict=True)]
-    return [_nothing()] * i.size  # a kink, or a function without series here
+@lru_cache(maxsize=64)  # a solution runs the same program once for each of its coefficients
+def _bind(program: Program) -> Callable[[Jets], Jets]:
+    return bind(program, _ALGEBRA)
+
+
+def _make_pointwise(i: Instruction) -> Callable[..., Jets]:
+    """One function of every component; nothing where it has a kink, or no series here."""
+    function = _UNARY.get(i.op) or _BINARY.get(i.op) or (lambda *jets: _no_jet())
+    return lambda *vectors: [function(*jets) for jets in zip(*vectors, strict=True)]
+
+
+def _make_affine(i: Instruction) -> Callable[[Jets], Jets]:
+    width = len(i.numbers) // i.size
+    rows = [i.numbers[k * width : (k + 1) * width] for k in range(i.size)]
+    return lambda a: [_affine(row, b, a) for row, b in zip(rows, i.offset, strict=True)]
+
+
+_ALGEBRA: Algebra[Jets] = {
+    "const": lambda i: lambda: [Jet.of([arb(v)]) for v in i.numbers],
+    "take": lambda i: lambda a: [a[k] for k in i.integers],
+    "join": lambda i: lambda *parts: [jet for part in parts for jet in part],
+    "affine": _make_affine,
+    "power": lambda i: lambda a: [_power(jet, i.integers[0]) for jet in a],
+    "sum": lambda i: lambda a: [_affine([1.0] * len(a), 0.0, a)],
+    **dict.fromkeys((*NAMES, *BINARY), _make_pointwise),
+}
 
 
 def _affine(weights: Sequence[float], offset: float, jets: Sequence[Jet]) -> Jet:
@@ -221,9 +224,9 @@ def solution(plant: Program, x: Sequence[arb], u: Sequence[arb], count: int, cho
     values = [[v] for v in x]
     slopes: list[list[arb]] | None = None if chosen is None else [[arb(0)] for _ in x]
     for k in range(count):
-        jets = [Jet.begun(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
+        jets = [Jet.begin(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
         for i, jet in enumerate(run(plant, [*jets, *inputs])):
             values[i].append(jet.coefficient(k) / (k + 1))
             if slopes is not None:
                 slopes[i].append(jet.slope_coefficient(k) / (k + 1))
-    return [Jet.begun(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]
+    return [Jet.begin(c, None if slopes is None else slopes[i]) for i, c in enumerate(values)]

@@ -17,8 +17,9 @@ is `1.5 sin(x₁)`. Operations:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify.file import decode, integer, mapping, sequence
@@ -28,6 +29,7 @@ UNARY = (
     "relu", "sigmoid", "softplus", "silu", "gelu",
 )  # fmt: skip
 BINARY = ("add", "sub", "mul", "div", "max", "min")
+OPERATIONS = ("const", "take", "join", "affine", "power", "sum", *UNARY, *BINARY)
 MOST_INSTRUCTIONS = 100_000
 MOST_COMPONENTS = 1_000_000  # of all registers together
 MOST_POWER = 64
@@ -72,6 +74,44 @@ class Program:
         return self.code[-1].size if self.code else self.inputs
 
 
+ValueT = TypeVar("ValueT")
+# for every name in OPERATIONS: of an instruction, what it makes of the values in its registers
+Algebra = Mapping[str, Callable[[Instruction], Callable[..., ValueT]]]
+
+
+def bind(program: Program, algebra: Algebra[ValueT]) -> Callable[[ValueT], ValueT]:
+    """The program as a function of its input, over whatever kind of values an algebra is about.
+
+    This is the only place where instructions are carried out, one after the other. Points, balls, power series and
+    intervals differ in their algebra alone: in what a register holds, and in what each operation makes of that.
+    """
+    sizes = [program.inputs, *(i.size for i in program.code)]
+    steps = []
+    for i in program.code:
+        operation = algebra[i.op](i)
+        if i.op in BINARY and sizes[i.args[0]] != sizes[i.args[1]]:
+            operation = _spread(operation, [sizes[a] for a in i.args], i, algebra)
+        steps.append((operation, i.args))
+
+    def execute(x: ValueT) -> ValueT:
+        registers = [x]
+        for operation, args in steps:
+            registers.append(operation(*(registers[a] for a in args)))
+        return registers[-1]
+
+    return execute
+
+
+def _spread(
+    operation: Callable[..., ValueT], sizes: list[int], i: Instruction, algebra: Algebra[ValueT]
+) -> Callable[..., ValueT]:
+    """The operation where one of both vectors has a single component: it goes with all of the other."""
+    repeat = algebra["take"](Instruction("take", i.args[:1], i.size, integers=(0,) * i.size))
+    if sizes[0] == 1:
+        return lambda a, b: operation(repeat(a), b)
+    return lambda a, b: operation(a, repeat(b))
+
+
 def parse(data: Any, where: str, *, inputs: int | None = None, outputs: int | None = None) -> Program:
     """The program in a JSON value.
 
@@ -108,20 +148,20 @@ def _instruction(item: Any, sizes: list[int], where: str) -> Instruction:
     op = item[0] if item and isinstance(item[0], str) else None
     if op == "const":
         numbers = tuple(decode(_rest(item, 1, where)[0], where))
-        return Instruction("const", (), _positive(len(numbers), where), numbers)
+        return Instruction("const", (), _require_some(len(numbers), where), numbers)
     if op == "join":
         args = tuple(_register(a, sizes, where) for a in item[1:])
-        return Instruction("join", args, _positive(sum(sizes[a] for a in args), where))
+        return Instruction("join", args, _require_some(sum(sizes[a] for a in args), where))
     if op == "take":
         a, which = _rest(item, 2, where)
         a = _register(a, sizes, where)
         taken = tuple(integer(k, where, most=sizes[a] - 1) for k in sequence(which, where))
-        return Instruction("take", (a,), _positive(len(taken), where), integers=taken)
+        return Instruction("take", (a,), _require_some(len(taken), where), integers=taken)
     if op == "affine":
         a, W, b = _rest(item, 3, where)
         a = _register(a, sizes, where)
         offset = tuple(decode(b, where))
-        weights = tuple(decode(W, where, _positive(len(offset), where) * sizes[a]))
+        weights = tuple(decode(W, where, _require_some(len(offset), where) * sizes[a]))
         return Instruction("affine", (a,), len(offset), weights, offset)
     if op == "power":
         a, k = _rest(item, 2, where)
@@ -150,7 +190,7 @@ def _register(value: Any, sizes: list[int], where: str) -> int:
     return integer(value, where, most=len(sizes) - 1)
 
 
-def _positive(count: int, where: str) -> int:
+def _require_some(count: int, where: str) -> int:
     if count < 1:
         raise FileFormatError(f"{where}: expected at least one component, got none.")
     return count

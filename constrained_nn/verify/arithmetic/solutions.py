@@ -11,11 +11,11 @@ one of the formula as a function of `h`. Both are enclosed by power series of ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flint import arb
 
-from constrained_nn.verify.arithmetic.balls import interval, widened
+from constrained_nn.verify.arithmetic.balls import interval, widen
 from constrained_nn.verify.arithmetic.jets import Jet, order, run, solution
 from constrained_nn.verify.arithmetic.program import Program
 from constrained_nn.verify.arithmetic.vectors import Interpreter, Vector, apply, join
@@ -43,22 +43,40 @@ def rk4(f: Interpreter, x: Vector, u: Vector, h: float) -> Vector:
 
 
 def reach(f: Interpreter, x: Sequence[arb], u: Sequence[arb], h: float) -> list[arb] | None:
+    """As `enclose_solutions`, for `dx/dt = f(x, u)` with `u` held."""
+    held = Vector(list(u))
+    return enclose_solutions(
+        lambda states: f(join(Vector(states), held)).values, x, h, share=0.1, least=1e-12
+    )
+
+
+def enclose_solutions(
+    field: Callable[[list[arb]], Sequence[arb]], x: Sequence[arb], h: float, *, share: float, least: float
+) -> list[arb] | None:
     """Balls that contain all solutions from `x` for all times in `[0, h]`; None if none are found.
 
-    If `x + [0, h] f(B, u)` lies in `B`, no solution leaves `B` before `h`, by Picard's iteration.
+    If `x + [0, h] f(B)` lies in `B`, no solution leaves `B` before `h`, by Picard's iteration. The image lies in `B`
+    then, and contains all solutions as well.
+
+    Args:
+        field: `f`, that is `dx/dt` over balls of states.
+        x: States, balls.
+        h: The time.
+        share: By which a guess is widened, of its radius,
+        least: and in any case.
     """
-    span, held = interval(0.0, h), Vector(list(u))
+    span = interval(0.0, h)
 
-    def moved(states: list[arb]) -> list[arb]:
-        return [a + span * d for a, d in zip(x, f(join(Vector(states), held)).values, strict=True)]
+    def move(states: list[arb]) -> list[arb]:
+        return [a + span * d for a, d in zip(x, field(states), strict=True)]
 
-    guess = moved(list(x))
+    guess = move(list(x))
     for _ in range(_TRIES):
         if not all(g.is_finite() for g in guess):
             return None
-        guess = [widened(g, 0.1, 1e-12) for g in guess]
-        image = moved(guess)
-        if all(g.contains_interior(v) for g, v in zip(guess, image, strict=True)):
+        guess = [widen(g, share, least) for g in guess]
+        image = move(guess)
+        if all(g.contains(v) for g, v in zip(guess, image, strict=True)):
             return image
         guess = [g.union(v) for g, v in zip(guess, image, strict=True)]
     return None

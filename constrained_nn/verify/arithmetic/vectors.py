@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flint import arb, arb_mat
 
@@ -19,7 +20,8 @@ from constrained_nn.verify.arithmetic.balls import (
     power,
     reciprocal,
 )
-from constrained_nn.verify.arithmetic.program import Instruction, Program
+from constrained_nn.verify.arithmetic.program import BINARY, Algebra, Instruction, Program, bind
+from constrained_nn.verify.arithmetic.program import UNARY as NAMES
 from constrained_nn.verify.cover import middle
 
 Row = list[arb]
@@ -62,19 +64,19 @@ class Vector:
         return len(self.values)
 
 
-Map = Callable[[Vector], Vector]
+Map = Callable[..., Vector]
 
 
 def join(*parts: Vector) -> Vector:
     """Vectors one after the other."""
-    parts = _with_jacobians(*parts)
+    parts = _give_jacobians(*parts)
     values = [v for part in parts for v in part.values]
     rows = [part.jacobian for part in parts]
     return Vector(values, None if rows[0] is None else [r for block in rows for r in block or ()])
 
 
 def apply(op: str, *args: Vector) -> Vector:
-    """An operation of `_program.UNARY` or `_program.BINARY`, or `sum`, of vectors."""
+    """An operation of `program.UNARY` or `program.BINARY`, or `sum`, of vectors."""
     if op == "sum":
         (a,) = args
         rows = a.jacobian
@@ -85,8 +87,8 @@ def apply(op: str, *args: Vector) -> Vector:
         image, slope = UNARY[op]
         (a,) = args
         values = [image(v) for v in a.values]
-        return Vector(values, _scaled([slope(v) for v in a.values], a) if a.jacobian else None)
-    a, b = args if len(args[0].values) == len(args[1].values) else _same_size(*args)
+        return Vector(values, _scale([slope(v) for v in a.values], a) if a.jacobian else None)
+    a, b = args if len(args[0].values) == len(args[1].values) else _match_sizes(*args)
     f = _VALUES[op]
     values = [f(x, y) for x, y in zip(a.values, b.values, strict=True)]
     if a.jacobian is None and b.jacobian is None:
@@ -96,7 +98,7 @@ def apply(op: str, *args: Vector) -> Vector:
     return Vector(values, [rows(x, y, dx, dy) for x, y, dx, dy in terms])
 
 
-def _with_jacobians(*parts: Vector) -> tuple[Vector, ...]:
+def _give_jacobians(*parts: Vector) -> tuple[Vector, ...]:
     """All with a Jacobian if one has it: that of a constant is zero."""
     widths = [len(part.jacobian[0]) for part in parts if part.jacobian]
     if not widths:
@@ -107,7 +109,7 @@ def _with_jacobians(*parts: Vector) -> tuple[Vector, ...]:
     )
 
 
-def _same_size(a: Vector, b: Vector) -> tuple[Vector, Vector]:
+def _match_sizes(a: Vector, b: Vector) -> tuple[Vector, Vector]:
     if len(a) == len(b):
         return a, b
     return (a.take([0] * len(b)), b) if len(a) == 1 else (a, b.take([0] * len(a)))
@@ -120,7 +122,7 @@ def _sum(values: Sequence[arb]) -> arb:
     return total
 
 
-def _scaled(slopes: Row, a: Vector) -> list[Row]:
+def _scale(slopes: Row, a: Vector) -> list[Row]:
     return [[_product(s, d) for d in row] for s, row in zip(slopes, a.jacobian or (), strict=True)]
 
 
@@ -132,31 +134,31 @@ def _product(slope: arb, derivative: arb) -> arb:
 # Derivatives of the operations on two components, of which at most one may have none (None: a constant).
 
 
-def _added(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _add_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     if dx is None or dy is None:
         return dx or dy or []
     return [p + q for p, q in zip(dx, dy, strict=True)]
 
 
-def _subtracted(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
-    return _added(x, y, dx, None if dy is None else [-q for q in dy])
+def _subtract_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+    return _add_rows(x, y, dx, None if dy is None else [-q for q in dy])
 
 
-def _multiplied(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _multiply_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     left = None if dx is None else [_product(y, p) for p in dx]
-    return _added(x, y, left, None if dy is None else [_product(x, q) for q in dy])
+    return _add_rows(x, y, left, None if dy is None else [_product(x, q) for q in dy])
 
 
-def _divided(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _divide_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     inverse = reciprocal(y)
     left = None if dx is None else [_product(inverse, p) for p in dx]
     if dy is None:
         return left or []
     back = -x * inverse * inverse
-    return _added(x, y, left, [_product(back, q) for q in dy])
+    return _add_rows(x, y, left, [_product(back, q) for q in dy])
 
 
-def _larger(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
+def _choose_rows(x: arb, y: arb, dx: Row | None, dy: Row | None) -> Row:
     """Of `max(x, y)`: where either may be the larger, everything between the two."""
     dx = dx or [ZERO] * len(dy or ())
     dy = dy or [ZERO] * len(dx)
@@ -178,12 +180,12 @@ _VALUES: dict[str, Callable[[arb, arb], arb]] = {
     "min": minimum,
 }
 _ROWS: dict[str, Callable[[arb, arb, Row | None, Row | None], Row]] = {
-    "add": _added,
-    "sub": _subtracted,
-    "mul": _multiplied,
-    "div": _divided,
-    "max": _larger,
-    "min": lambda x, y, dx, dy: _larger(-x, -y, dx, dy),
+    "add": _add_rows,
+    "sub": _subtract_rows,
+    "mul": _multiply_rows,
+    "div": _divide_rows,
+    "max": _choose_rows,
+    "min": lambda x, y, dx, dy: _choose_rows(-x, -y, dx, dy),
 }
 
 
@@ -196,46 +198,47 @@ class Interpreter:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._constants = [_constants(i) for i in program.code]
+        self._execute = bind(program, _ALGEBRA)
 
     def __call__(self, x: Vector) -> Vector:
         """Its result for an input `(n)`, with Jacobian if the input has one."""
         if len(x) != self.program.inputs:
             raise AssertionError(f"a program of {self.program.inputs} inputs was given {len(x)}")
-        registers = [x]
-        for instruction, constants in zip(self.program.code, self._constants, strict=True):
-            args = [registers[a] for a in instruction.args]
-            registers.append(_execute(instruction, constants, args))
-        result = registers[-1]
+        result = self._execute(x)
         if x.jacobian and result.jacobian is None:  # a constant
             return Vector(result.values, [[ZERO] * len(x.jacobian[0]) for _ in result.values])
         return result
 
 
-def _constants(i: Instruction) -> tuple[arb_mat | None, Row]:
-    if i.op == "affine":
-        return arb_mat(i.size, len(i.numbers) // i.size, [arb(v) for v in i.numbers]), [
-            arb(v) for v in i.offset
-        ]
-    return None, [arb(v) for v in i.numbers]
+def _make_constant(i: Instruction) -> Map:
+    value = Vector.constant(i.numbers)
+    return lambda: value
 
 
-def _execute(i: Instruction, constants: tuple[arb_mat | None, Row], args: list[Vector]) -> Vector:
-    if i.op == "const":
-        return Vector(constants[1])
-    if i.op == "take":
-        return args[0].take(i.integers)
-    if i.op == "join":
-        return join(*args)
-    if i.op == "affine":
-        matrix, offset = constants
-        assert matrix is not None
-        return _affine(matrix, offset, args[0])
-    if i.op == "power":
-        (a,), (k,) = args, i.integers
+def _make_affine(i: Instruction) -> Map:
+    matrix = arb_mat(i.size, len(i.numbers) // i.size, [arb(v) for v in i.numbers])
+    offset = [arb(v) for v in i.offset]
+    return lambda a: _affine(matrix, offset, a)
+
+
+def _make_power(i: Instruction) -> Map:
+    (k,) = i.integers
+
+    def raise_to(a: Vector) -> Vector:
         slopes = [k * power(v, k - 1) for v in a.values] if a.jacobian else []
-        return Vector([power(v, k) for v in a.values], _scaled(slopes, a) if a.jacobian else None)
-    return apply(i.op, *args)
+        return Vector([power(v, k) for v in a.values], _scale(slopes, a) if a.jacobian else None)
+
+    return raise_to
+
+
+_ALGEBRA: Algebra[Vector] = {
+    "const": _make_constant,
+    "take": lambda i: lambda a: a.take(i.integers),
+    "join": lambda i: join,
+    "affine": _make_affine,
+    "power": _make_power,
+    **{op: lambda i: partial(apply, i.op) for op in ("sum", *NAMES, *BINARY)},
+}
 
 
 def _affine(matrix: arb_mat, offset: Row, a: Vector) -> Vector:

@@ -11,8 +11,8 @@ from flint import arb
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify.arithmetic import Program, parse, precision
 from constrained_nn.verify.claim import COMMON
-from constrained_nn.verify.cover import Leaf, leaves, points, replaced
-from constrained_nn.verify.enclosures import BITS, Barrier, System, examine, inside, outside
+from constrained_nn.verify.cover import Leaf, leaves, points, replace_at
+from constrained_nn.verify.enclosures import BITS, Barrier, System, examine, is_inside, is_outside
 from constrained_nn.verify.file import decode, decode_one, integer, mapping, sequence, title
 
 KIND, GRADE = "barrier-invariance", "proof"
@@ -28,7 +28,7 @@ SLOPPY = 1e-6  # a stated margin may be smaller than ours by this relative amoun
 
 
 @dataclass(frozen=True)
-class Invariance:
+class BarrierAccount:
     """Account of a cover.
 
     Args:
@@ -101,7 +101,7 @@ def read_system(claim: dict[str, Any], certificate: dict[str, Any]) -> System:
     return System(plant, tuple(barriers), low, high, hold, floor)
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> BarrierAccount:
     """Every box of the cover, every face of the domain, every periodic state.
 
     Raises:
@@ -115,8 +115,8 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
         raise FileFormatError("lower, upper: expected lower < upper in every state.")
     periodic = [integer(j, "periodic", most=n - 1) for j in sequence(claim["periodic"], "periodic")]
     for j in periodic:
-        if (problem := _not_periodic(system, j, lower[j], upper[j])) is not None:
-            return Invariance(0, 0, 0.0, 0.0, f"{names[j]} is not periodic: {problem}")
+        if (problem := _refute_period(system, j, lower[j], upper[j])) is not None:
+            return BarrierAccount(0, 0, 0.0, 0.0, f"{names[j]} is not periodic: {problem}")
     data = mapping(claim["data"], ("cover", "witness", "start"), "data")
     cover = data["cover"]
     if not isinstance(cover, str):
@@ -126,27 +126,29 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Invariance:
     row = curvature = float("inf")
     for leaf in leaves(cover, lower, upper, LABELS, "data.cover"):
         boxes += 1
-        place = _place(names, leaf)
+        place = _name_place(names, leaf)
         if leaf.label == ".":
-            if not outside(system, leaf.lower, leaf.upper):
-                return Invariance(boxes, examined, row, curvature, f"not outside of the set: {place}")
+            if not is_outside(system, leaf.lower, leaf.upper):
+                return BarrierAccount(boxes, examined, row, curvature, f"not outside of the set: {place}")
             continue
         found = examine(system, leaf.lower, leaf.upper, witness[m * examined : m * (examined + 1)])
         examined += 1
         row, curvature = min(row, found.row), min(curvature, found.curvature)
         if found.problem is not None:
             missing = f"not proved: {found.problem} for {place}"
-            return Invariance(boxes, examined, row, curvature, missing)
+            return BarrierAccount(boxes, examined, row, curvature, missing)
         if (face := open_face(system, leaf.lower, leaf.upper, lower, upper, periodic)) is not None:
             missing = f"the set reaches the face {names[face]} of the box: {place}"
-            return Invariance(boxes, examined, row, curvature, missing)
-        met = met or any(inside(system, point, point) for point in points(leaf))
+            return BarrierAccount(boxes, examined, row, curvature, missing)
+        met = met or any(is_inside(system, point, point) for point in points(leaf))
     if not met:  # else nothing would be claimed
-        return Invariance(boxes, examined, 0.0, 0.0, "not proved: that the safe set is not empty in the box")
-    missing = _starts_outside(system, claim["start"], data["start"], lower, upper, names)
+        return BarrierAccount(
+            boxes, examined, 0.0, 0.0, "not proved: that the safe set is not empty in the box"
+        )
+    missing = _find_start_outside(system, claim["start"], data["start"], lower, upper, names)
     if missing is not None:
-        return Invariance(boxes, examined, row, curvature, missing)
-    return Invariance(boxes, examined, row, curvature, None)
+        return BarrierAccount(boxes, examined, row, curvature, missing)
+    return BarrierAccount(boxes, examined, row, curvature, None)
 
 
 def read_start(start: Any, lower: Sequence[float], upper: Sequence[float]) -> Leaf | None:
@@ -164,7 +166,7 @@ def read_start(start: Any, lower: Sequence[float], upper: Sequence[float]) -> Le
     return Leaf("", low, high)
 
 
-def _starts_outside(
+def _find_start_outside(
     system: System, start: Any, tree: Any, lower: list[float], upper: list[float], names: list[str]
 ) -> str | None:
     """Where the start box is not proved to lie in the safe set, or None."""
@@ -174,12 +176,12 @@ def _starts_outside(
     if box is None:
         return None
     for leaf in leaves(tree, box.lower, box.upper, STARTS, "data.start"):
-        if not inside(system, leaf.lower, leaf.upper):
-            return f"not proved: the safe set contains the start box, at {_place(names, leaf)}"
+        if not is_inside(system, leaf.lower, leaf.upper):
+            return f"not proved: the safe set contains the start box, at {_name_place(names, leaf)}"
     return None
 
 
-def _place(names: Sequence[str], leaf: Leaf) -> str:
+def _name_place(names: Sequence[str], leaf: Leaf) -> str:
     return ", ".join(
         f"{k} in [{a:.6g}, {b:.6g}]" for k, a, b in zip(names, leaf.lower, leaf.upper, strict=True)
     )
@@ -198,21 +200,23 @@ def open_face(
         if j in periodic:
             continue
         for here, end in ((low[j], lower[j]), (high[j], upper[j])):
-            if here == end and not outside(system, replaced(low, j, end), replaced(high, j, end)):
+            if here == end and not is_outside(system, replace_at(low, j, end), replace_at(high, j, end)):
                 return j
     return None
 
 
-def _not_periodic(system: System, j: int, lower: float, upper: float) -> str | None:
+def _refute_period(system: System, j: int, lower: float, upper: float) -> str | None:
     """Why a state is no angle whose whole turn is covered, or None."""
     with precision(BITS):
         if not arb(upper) - arb(lower) >= 2 * arb.pi():
             return "the box is less than a whole turn"
     programs = [system.plant, *(p for b in system.barriers for p in (b.value, b.curvature))]
-    return None if all(_by_sine(p, j) for p in programs) else "it enters by more than its sine and cosine"
+    return (
+        None if all(_enters_by_sine(p, j) for p in programs) else "it enters by more than its sine and cosine"
+    )
 
 
-def _by_sine(program: Program, j: int) -> bool:
+def _enters_by_sine(program: Program, j: int) -> bool:
     """Whether input `j` is read by sines and cosines only."""
     registers = [[k == j for k in range(program.inputs)]]
     for i in program.code:
@@ -230,7 +234,7 @@ def _by_sine(program: Program, j: int) -> bool:
     return not any(registers[-1])
 
 
-def check_stated(claim: dict[str, Any], found: Invariance) -> None:
+def check_stated(claim: dict[str, Any], found: BarrierAccount) -> None:
     """The stated margins and numbers of boxes must be those of the data.
 
     Raises:
@@ -273,11 +277,11 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
         f"satisfies the rows h' + rate h >= (T/2) m(x, u) to within rate * {floor!r}, held for T = "
         f"{decode_one(claim['hold'], 'hold')!r} s, keeps the solution of the differential equation in S at every time, "
         f"between samples too; and at every state of S such an input exists. So S is never left, whatever is proposed "
-        f"to the layer that enforces the rows.{_about_start(claim['start'], names)}"
+        f"to the layer that enforces the rows.{_describe_start(claim['start'], names)}"
     )
 
 
-def _about_start(start: Any, names: Sequence[str]) -> str:
+def _describe_start(start: Any, names: Sequence[str]) -> str:
     if start is None:
         return ""
     ends = zip(names, decode(start["lower"], "lower"), decode(start["upper"], "upper"), strict=True)

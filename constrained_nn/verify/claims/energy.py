@@ -42,7 +42,7 @@ _NEGLIGIBLE = 2.0**-300
 
 
 @dataclass(frozen=True)
-class Bound:
+class EnergyAccount:
     """Account of one energy.
 
     Args:
@@ -90,29 +90,31 @@ class _Energy:
     state: str
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Bound:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> EnergyAccount:
     """Definiteness of `Q` exactly, and the share of the bound that rounding needs, in ball arithmetic.
 
     Raises:
         FileFormatError: The data are not what the claim says they are.
     """
     e = _read(claim)
-    if (wrong := _wrong(e)) is not None:
-        return Bound(1.0, e.safety, counterexample=wrong)
+    if (wrong := _find_fault(e)) is not None:
+        return EnergyAccount(1.0, e.safety, counterexample=wrong)
     with precision(256):
         largest = _largest_share(e)
         if largest is None:
-            return Bound(1.0, e.safety, lacking="the energy is too badly conditioned for a bound on rounding")
+            return EnergyAccount(
+                1.0, e.safety, lacking="the energy is too badly conditioned for a bound on rounding"
+            )
         needed = float((1 - largest).mid())
         # 1 − σ as the model computes it, in double precision
         if not arb(1.0 - e.safety) <= largest:
-            return Bound(
+            return EnergyAccount(
                 needed,
                 e.safety,
                 lacking=f"rounding may take {needed:.3g} of the bound, {e.safety:.3g} are kept free (build the model "
                 f"with safety={2 * needed:.1g})",
             )
-    return Bound(needed, e.safety)
+    return EnergyAccount(needed, e.safety)
 
 
 def _read(claim: dict[str, Any]) -> _Energy:
@@ -145,7 +147,7 @@ def _read(claim: dict[str, Any]) -> _Energy:
     )  # fmt: skip
 
 
-def _wrong(e: _Energy) -> str | None:
+def _find_fault(e: _Energy) -> str | None:
     """Why no rounding analysis can save the claim: `Q` not positive definite, or nothing is bounded."""
     if not 0 < e.alpha <= 1:
         return f"alpha = {e.alpha!r} is not in (0, 1], so that nothing is bounded"
@@ -156,7 +158,7 @@ def _wrong(e: _Energy) -> str | None:
     if e.form == "dense":
         if e.floor <= 0:
             return f"floor = {e.floor!r} is not positive"
-        bad, _ = _smallest_pivot(_twice_shifted(e))
+        bad, _ = _smallest_pivot(_shift_twice(e))
         if bad is not None:
             return f"Q - floor I is not positive semidefinite: see pivot {bad} of its factorization"
     elif (least := min(e.weights)) <= 0:
@@ -164,7 +166,7 @@ def _wrong(e: _Energy) -> str | None:
     return None
 
 
-def _twice_shifted(e: _Energy) -> list[list[int]]:
+def _shift_twice(e: _Energy) -> list[list[int]]:
     """`Q + Qᵀ − 2 floor I` as integers."""
     n, numbers = e.n, _exact([*e.weights, e.floor]).entries
     floor = numbers[-1]
@@ -259,7 +261,7 @@ def fingerprint(claim: dict[str, Any]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def check_stated(claim: dict[str, Any], found: Bound) -> None:
+def check_stated(claim: dict[str, Any], found: EnergyAccount) -> None:
     """The stated share and fingerprint must be those of the data.
 
     Raises:

@@ -20,7 +20,7 @@ DATA = ("ratio", "growth", "active")
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunsAccount:
     """Account of the recorded runs.
 
     Args:
@@ -50,7 +50,7 @@ class Runs:
         return f"consistent, not repeated: largest energy {self.worst!r} of its bound"
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Runs:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> RunsAccount:
     """Counts and the worst ratio from the recorded runs.
 
     Raises:
@@ -76,10 +76,10 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Runs:
     if any(exceeded):
         run = exceeded.index(True)
         found = f"run {run}: energy {ratio[run]!r} of its bound, {growth[run]!r} of its start"
-    return Runs(runs, sum(exceeded), runs - sum(finite), max(ratio), found)
+    return RunsAccount(runs, sum(exceeded), runs - sum(finite), max(ratio), found)
 
 
-def check_stated(claim: dict[str, Any], found: Runs) -> None:
+def check_stated(claim: dict[str, Any], found: RunsAccount) -> None:
     """Counts, worst ratio and bound must be those of the data.
 
     Raises:

@@ -22,7 +22,7 @@ Matrix = list[list[int]]
 
 
 @dataclass(frozen=True)
-class Proof:
+class LMIAccount:
     """Exact account of all blocks of all elements.
 
     Args:
@@ -58,7 +58,7 @@ class _Exact:
     exponent: int  # entry = integer * 2**-exponent
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> LMIAccount:
     """`constant + left V right + (left V right)ᵀ + Σ zⱼ slopesⱼ` exactly, and its factorization, for every block.
 
     Raises:
@@ -106,13 +106,13 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Proof:
                     f"element {e}, block {b} is not positive semidefinite: pivot {bad} of its factorization is "
                     f"{value:.6g}"
                 )
-                return Proof(elements, elements * len(orders), value, e, b, text)
+                return LMIAccount(elements, elements * len(orders), value, e, b, text)
             numerator, denominator = pivot[0], pivot[1] << exponent
             if worst is None or numerator * worst[1] < worst[0] * denominator:
                 worst = numerator, denominator, e, b
     assert worst is not None
     value = _ratio(worst[0], worst[1])
-    return Proof(elements, elements * len(orders), value, worst[2], worst[3], None)
+    return LMIAccount(elements, elements * len(orders), value, worst[2], worst[3], None)
 
 
 def _depends(left: bool, right: bool, slopes: bool) -> bool:
@@ -213,7 +213,7 @@ def _ratio(numerator: int, denominator: int) -> float:
         return sys.float_info.max if numerator > 0 else -sys.float_info.max
 
 
-def check_stated(claim: dict[str, Any], found: Proof) -> None:
+def check_stated(claim: dict[str, Any], found: LMIAccount) -> None:
     """The stated smallest pivot and its place must be those of the data.
 
     Raises:

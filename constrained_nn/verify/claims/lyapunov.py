@@ -13,15 +13,15 @@ from constrained_nn.verify.arithmetic import Interpreter, Map, parse, precision
 from constrained_nn.verify.claim import COMMON, Covered
 from constrained_nn.verify.cover import (
     MOST_AXES,
-    box_in_words,
     check_boxes,
     check_most,
+    describe_box,
+    describe_point,
+    describe_unproved,
     leaves,
-    not_proved,
-    point_in_words,
     points,
 )
-from constrained_nn.verify.enclosures import LABELS, Ellipsoid, Loop, positive_definite, quadratic
+from constrained_nn.verify.enclosures import LABELS, InnerEllipsoid, Loop, positive_definite, quadratic
 from constrained_nn.verify.file import decode, decode_one, mapping, text
 
 KIND, GRADE = "lyapunov-decrease", "proof"
@@ -32,7 +32,7 @@ BITS = 64
 
 
 @dataclass(frozen=True)
-class Decrease(Covered):
+class DecreaseAccount(Covered):
     """Account of a cover.
 
     Args:
@@ -102,7 +102,7 @@ def read_loop(claim: dict[str, Any], certificate: dict[str, Any]) -> Loop:
         margin,
         lower,
         upper,
-        Ellipsoid(_matrix(data["P"], "data.P", n), center, radius),
+        InnerEllipsoid(_matrix(data["P"], "data.P", n), center, radius),
         factor,
     )
 
@@ -126,7 +126,7 @@ def _value(value: Any, n: int) -> tuple[Map, Map | None]:
         return quadratic(P, decode(value["center"], "data.value.center", n))
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> DecreaseAccount:
     """Every leaf of the cover and the inner ellipsoid, in balls.
 
     Raises:
@@ -148,7 +148,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
                 continue
             bound = loop.proves(leaf.label, leaf.lower, leaf.upper)
             if bound is None:
-                missing = missing or not_proved(sum(counts.values()) - 1, leaf)
+                missing = missing or describe_unproved(sum(counts.values()) - 1, leaf)
                 break
             worst = max(worst, bound)
             met = met or (leaf.label == "d" and any(map(loop.is_about, points(leaf))))
@@ -156,7 +156,7 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
         missing = missing or f"{counts['?']} boxes are open, {volume:.3g} of the domain"
     if not met:  # else nothing would be claimed
         missing = missing or "not proved: that a state with decrease has V <= level and is outside of E"
-    return Decrease(sum(counts.values()), counts, worst, None, missing)
+    return DecreaseAccount(sum(counts.values()), counts, worst, None, missing)
 
 
 def _share(lower: Sequence[float], upper: Sequence[float], loop: Loop) -> float:
@@ -166,17 +166,17 @@ def _share(lower: Sequence[float], upper: Sequence[float], loop: Loop) -> float:
     return share
 
 
-def _at_point(loop: Loop, value: Any, certificate: dict[str, Any]) -> Decrease:
+def _at_point(loop: Loop, value: Any, certificate: dict[str, Any]) -> DecreaseAccount:
     x = decode(value, "data.point", len(loop.lower))
     change = loop.fails_at(x)
     if change is None:
         raise FileFormatError("data.point: V decreases there, or it is not in the set of the claim.")
-    named = point_in_words(certificate["task"]["state"], x)
+    named = describe_point(certificate["task"]["state"], x)
     words = f"V changes by {float(change.mid()):.6g}, above {-loop.margin:.3g}, from {named}"
-    return Decrease(0, dict.fromkeys(LABELS, 0), 0.0, words, None)
+    return DecreaseAccount(0, dict.fromkeys(LABELS, 0), 0.0, words, None)
 
 
-def check_stated(claim: dict[str, Any], found: Decrease) -> None:
+def check_stated(claim: dict[str, Any], found: DecreaseAccount) -> None:
     """The stated number of boxes must be that of the cover, the worst change not better than ours.
 
     Raises:
@@ -191,7 +191,7 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     task, data = certificate["task"], claim["data"]
     n = len(task["state"])
     ends = (decode(data[k], f"data.{k}", n) for k in ("lower", "upper"))
-    box = box_in_words(task["state"], *ends)
+    box = describe_box(task["state"], *ends)
     level, margin, radius, factor = (
         decode_one(claim[name], name) for name in ("level", "margin", "radius", "factor")
     )

@@ -34,12 +34,12 @@ from constrained_nn.verify.arithmetic import (
 from constrained_nn.verify.claim import COMMON, Covered
 from constrained_nn.verify.claims.rows import tolerance
 from constrained_nn.verify.cover import (
-    box_in_words,
     check_boxes,
     check_most,
+    describe_box,
+    describe_point,
+    describe_unproved,
     leaves,
-    not_proved,
-    point_in_words,
 )
 from constrained_nn.verify.file import decode, decode_one, integer, mapping, text
 
@@ -54,7 +54,7 @@ BITS, STATE_BITS = 64, 128
 
 
 @dataclass(frozen=True)
-class Decrease(Covered):
+class ModelAccount(Covered):
     """Account of a cover and of recorded velocities.
 
     Args:
@@ -161,7 +161,7 @@ def fingerprint(data: dict[str, Any]) -> str:
     return hashlib.sha256(f"{data['x']}\n{data['velocity']}".encode()).hexdigest()
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> ModelAccount:
     """Every recorded velocity and every leaf of the cover, in balls.
 
     Raises:
@@ -173,15 +173,15 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Decrease:
     n = len(model.lower)
     x, v = (decode(data[k], f"data.{k}", count * n) for k in ("x", "velocity"))
     with precision(STATE_BITS):
-        found = _velocities(model, x, v, rtol, certificate)
+        found = _check_velocities(model, x, v, rtol, certificate)
     if found.counterexample is not None or found.missing is not None:
         return found
     with precision(BITS):
-        boxes, missing = _covered(model, text(data["cover"], "data.cover"))
-    return Decrease(boxes, count, found.excess, found.distance, None, missing)
+        boxes, missing = _check_cover(model, text(data["cover"], "data.cover"))
+    return ModelAccount(boxes, count, found.excess, found.distance, None, missing)
 
 
-def _covered(model: Model, tree: str) -> tuple[int, str | None]:
+def _check_cover(model: Model, tree: str) -> tuple[int, str | None]:
     boxes = open_ = 0
     missing = None if model.least_is_in_hole() else "V(center) is not below floor |e|^2 around the hole"
     for leaf in leaves(tree, model.lower, model.upper, LABELS, "data.cover"):
@@ -189,13 +189,13 @@ def _covered(model: Model, tree: str) -> tuple[int, str | None]:
         open_ += leaf.label == "?"
         test = {".": model.is_proved, "o": model.is_hole}.get(leaf.label)
         if test is not None and missing is None and not test(leaf.lower, leaf.upper):
-            missing = not_proved(boxes - 1, leaf)
+            missing = describe_unproved(boxes - 1, leaf)
     return boxes, missing or (f"{open_} of {boxes} boxes are open" if open_ else None)
 
 
-def _velocities(
+def _check_velocities(
     model: Model, x: list[float], v: list[float], rtol: float, certificate: dict[str, Any]
-) -> Decrease:
+) -> ModelAccount:
     """The row at each recorded state, for the velocity as computed, and how far that is from the model's."""
     n, count = len(model.lower), len(x) // len(model.lower)
     identity = [[ONE if i == j else ZERO for j in range(n)] for i in range(n)]
@@ -213,27 +213,27 @@ def _velocities(
         drift = model.rate * value
         row, scale = sum(terms, drift), sum(map(abs, terms), abs(drift))
         if row - rtol * scale > 0:
-            named = point_in_words(certificate["task"]["state"], state)
+            named = describe_point(certificate["task"]["state"], state)
             words = (
                 f"state {k}: grad V . v + rate V = {float(row.mid()):.6g}, relative excess "
                 f"{float((row / scale).mid()):.3g} above {rtol:g}, at {named}"
             )
-            return Decrease(0, count, excess, 0.0, words, None)
+            return ModelAccount(0, count, excess, 0.0, words, None)
         if not row - rtol * scale <= 0:
             missing = missing or f"the row of state {k} is not decided"
             continue
         excess = max(excess, above(row / scale))
         raw = model.raw(Vector.constant(state)).values
-        exact = _projected(raw, value, gradient, model.rate)
+        exact = _project(raw, value, gradient, model.rate)
         distances.append(_norm([a - b for a, b in zip(computed, exact, strict=True)]))
         size = maximum(size, _least_norm(raw))
     distance = max((above(d / size) for d in distances), default=0.0)
     if not distance <= rtol:
         missing = missing or f"a recorded velocity is not the model's, by {distance:.3g} of the largest"
-    return Decrease(0, count, excess, distance, None, missing)
+    return ModelAccount(0, count, excess, distance, None, missing)
 
 
-def _projected(raw: Sequence[arb], value: arb, gradient: Sequence[arb], rate: float) -> list[arb]:
+def _project(raw: Sequence[arb], value: arb, gradient: Sequence[arb], rate: float) -> list[arb]:
     """`f̂ − ∇V relu(∇V·f̂ + rate V) / |∇V|²`."""
     s = sum((g * r for g, r in zip(gradient, raw, strict=True)), rate * value)
     factor = maximum(s, ZERO) / sum((g * g for g in gradient), ZERO)
@@ -250,7 +250,7 @@ def _least_norm(v: Sequence[arb]) -> arb:
     return arb(below(sum((c.abs_lower() ** 2 for c in v), ZERO).sqrt()))
 
 
-def check_stated(claim: dict[str, Any], found: Decrease) -> None:
+def check_stated(claim: dict[str, Any], found: ModelAccount) -> None:
     """Stated counts and digest must be those of the data, the stated maxima not better than ours.
 
     Raises:
@@ -269,7 +269,7 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     n = len(task["state"])
     lower, upper, center, hole = (decode(data[k], k, n) for k in ("lower", "upper", "center", "hole"))
     names = [name.split()[0] for name in task["state"]]
-    box = box_in_words(task["state"], lower, upper)
+    box = describe_box(task["state"], lower, upper)
     inner = ", ".join(f"|{name} - {c!r}| <= {r!r}" for name, c, r in zip(names, center, hole, strict=True))
     rate, floor, rtol, excess, distance = (
         decode_one(claim[name], name) for name in ("rate", "floor", "rtol", "excess", "distance")

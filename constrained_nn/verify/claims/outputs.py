@@ -10,12 +10,12 @@ from constrained_nn.errors import FileFormatError
 from constrained_nn.verify.arithmetic import Interpreter, Vector, above, enclose, linear, parse, precision
 from constrained_nn.verify.claim import COMMON, Covered
 from constrained_nn.verify.cover import (
-    box_in_words,
     check_boxes,
     check_most,
+    describe_box,
+    describe_point,
+    describe_unproved,
     leaves,
-    not_proved,
-    point_in_words,
 )
 from constrained_nn.verify.file import decode, decode_one, integer, mapping, text
 
@@ -27,7 +27,7 @@ BITS = 64
 
 
 @dataclass(frozen=True)
-class Outputs(Covered):
+class OutputsAccount(Covered):
     """Account of a cover.
 
     Args:
@@ -53,7 +53,7 @@ class Outputs(Covered):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class OutputRows:
     """`A y − bound` as a function of the context, and its box."""
 
     network: Interpreter
@@ -71,7 +71,7 @@ class Rows:
         return max(above(v) for v in found.values), found
 
 
-def read_rows(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
+def read_rows(claim: dict[str, Any], certificate: dict[str, Any]) -> OutputRows:
     """The rows of a claim.
 
     Raises:
@@ -92,10 +92,10 @@ def read_rows(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
     if not all(a <= b for a, b in zip(lower, upper, strict=True)):
         raise FileFormatError("data.lower: expected no more than data.upper.")
     network = Interpreter(parse(data["network"], "data.network", inputs=n, outputs=m))
-    return Rows(network, [A[i * m : (i + 1) * m] for i in range(rows)], bound, lower, upper)
+    return OutputRows(network, [A[i * m : (i + 1) * m] for i in range(rows)], bound, lower, upper)
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Outputs:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> OutputsAccount:
     """Every row over every leaf of the cover, in balls.
 
     Raises:
@@ -114,27 +114,27 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Outputs:
                 continue
             excess, _ = rows.excess(leaf.lower, leaf.upper)
             if not excess <= 0:
-                missing = not_proved(boxes - 1, leaf)
+                missing = describe_unproved(boxes - 1, leaf)
                 break
             worst = max(worst, excess)
     if open_:
         missing = missing or f"{open_} of {boxes} boxes are open"
-    return Outputs(boxes, open_, worst, None, missing)
+    return OutputsAccount(boxes, open_, worst, None, missing)
 
 
-def _at_point(rows: Rows, x: list[float], certificate: dict[str, Any]) -> Outputs:
+def _at_point(rows: OutputRows, x: list[float], certificate: dict[str, Any]) -> OutputsAccount:
     values = rows(Vector.constant(x)).values
     inside = all(a <= v <= b for a, v, b in zip(rows.lower, x, rows.upper, strict=True))
     broken = [i for i, v in enumerate(values) if v > 0]
     if not inside or not broken:
         raise FileFormatError("data.point: its output satisfies every row, or it is not in the box.")
     row = max(broken, key=lambda i: float(values[i].mid()))
-    named = point_in_words(certificate["task"]["state"], x)
+    named = describe_point(certificate["task"]["state"], x)
     words = f"row {row}: A y - bound = {float(values[row].mid()):.6g}, from {named}"
-    return Outputs(0, 0, above(values[row]), words, None)
+    return OutputsAccount(0, 0, above(values[row]), words, None)
 
 
-def check_stated(claim: dict[str, Any], found: Outputs) -> None:
+def check_stated(claim: dict[str, Any], found: OutputsAccount) -> None:
     """The stated number of boxes must be that of the cover, the worst excess not better than ours.
 
     Raises:
@@ -148,7 +148,7 @@ def statement(claim: dict[str, Any], certificate: dict[str, Any]) -> str:
     """The claim in words, made from its numbers."""
     task, data = certificate["task"], claim["data"]
     n, m = len(task["state"]), len(task["input"])
-    box = box_in_words(task["state"], *(decode(data[k], k, n) for k in ("lower", "upper")))
+    box = describe_box(task["state"], *(decode(data[k], k, n) for k in ("lower", "upper")))
     return (
         f"For every context of {task['name']} (version {task['version']}) with {box}, the {m} outputs y satisfy "
         f"A y <= bound, {claim['rows']} rows, with A y - bound at most {decode_one(claim['worst'], 'worst')!r}."

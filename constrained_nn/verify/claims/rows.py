@@ -10,7 +10,7 @@ from flint import fmpq
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify.claim import COMMON
-from constrained_nn.verify.cover import point_in_words
+from constrained_nn.verify.cover import describe_point
 from constrained_nn.verify.file import decode, decode_one, integer, mapping, sequence, text
 
 # Largest relative tolerance that may be called satisfied: rounding of a well-conditioned evaluation.
@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowsAccount:
     """Exact account of all recorded rows.
 
     Args:
@@ -65,7 +65,7 @@ class Rows:
         return f"holds: worst relative excess {self.excess:.3g}, every bound evaluated in rational arithmetic"
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> RowsAccount:
     """Every bound of every held input in rational arithmetic, and the cover of every run.
 
     Raises:
@@ -107,13 +107,13 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Rows:
         i = exact.worst.input
         value = _dot(A[k * input_dim : (k + 1) * input_dim], u[i * input_dim : (i + 1) * input_dim])
         state = x[i * state_dim : (i + 1) * state_dim]
-        named = point_in_words(task["state"], state)
+        named = describe_point(task["state"], state)
         counterexample = (
             f"{exact.violated} of {exact.bounds} bounds fail; worst in run {_run_of(i, counts)} at t = {t[i]:.6g} s, "
             f"row {exact.worst.row}: A u = {_float(value):.6g} beyond {exact.worst.side} = {bound:.6g}, relative "
             f"excess {exact.excess():.3g} above {rtol:g}, at {named}"
         )
-    return Rows(
+    return RowsAccount(
         exact.bounds,
         exact.excess(),
         exact.worst,
@@ -245,7 +245,7 @@ def _agree(claim: dict[str, Any], **found: int) -> None:
             raise FileFormatError(f"{name}: the claim says {claim[name]}, the data hold {value}.")
 
 
-def check_stated(claim: dict[str, Any], found: Rows) -> None:
+def check_stated(claim: dict[str, Any], found: RowsAccount) -> None:
     """The stated worst row and number of bounds must be those of the data.
 
     Raises:

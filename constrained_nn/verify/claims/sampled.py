@@ -12,7 +12,7 @@ from constrained_nn.errors import FileFormatError
 from constrained_nn.verify.arithmetic import precision
 from constrained_nn.verify.claim import COMMON
 from constrained_nn.verify.claims.rows import tolerance
-from constrained_nn.verify.cover import point_in_words
+from constrained_nn.verify.cover import describe_point
 from constrained_nn.verify.file import decode, decode_one, integer, mapping, text
 
 CONFIDENCE = (0.9, 1 - 1e-9)  # below: not worth stating; above: the bound says nothing
@@ -27,7 +27,7 @@ WORST = ("margin", "margin_run", "margin_start", "excess", "excess_run", "excess
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledAccount:
     """Account of the recorded runs.
 
     Args:
@@ -86,7 +86,7 @@ def _is_bound(p: float, events: int, runs: int, confidence: float) -> bool:
     return False
 
 
-def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
+def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> SampledAccount:
     """Counts and worst runs from the recorded runs.
 
     Raises:
@@ -118,15 +118,15 @@ def evaluate(claim: dict[str, Any], certificate: dict[str, Any]) -> Sampled:
             if collisions
             else ("excess", "a row fails, relative excess", worst["excess"])
         )
-        state = point_in_words(certificate["task"]["state"], worst[f"{which}_start"])
+        state = describe_point(certificate["task"]["state"], worst[f"{which}_start"])
         counterexample = (
             f"{collisions} of {runs} runs collide, {violations} violate a row; worst run {worst[f'{which}_run']}: "
             f"{quantity} {value:.6g}, from {state}"
         )
-    return Sampled(runs, collisions, violations, incomplete, counterexample)
+    return SampledAccount(runs, collisions, violations, incomplete, counterexample)
 
 
-def check_stated(claim: dict[str, Any], found: Sampled) -> None:
+def check_stated(claim: dict[str, Any], found: SampledAccount) -> None:
     """The stated counts must be those of the data, the bounds those of Clopper and Pearson.
 
     Raises:
@@ -158,7 +158,7 @@ def _check_worst(
     return found
 
 
-def _check_bounds(claim: dict[str, Any], found: Sampled) -> None:
+def _check_bounds(claim: dict[str, Any], found: SampledAccount) -> None:
     confidence = decode_one(claim["confidence"], "confidence")
     if not CONFIDENCE[0] <= confidence <= CONFIDENCE[1]:
         raise FileFormatError(

@@ -1,19 +1,19 @@
 """Enclosures of closed loops over boxes of states."""
 
-from constrained_nn.verify.enclosures.held import BITS, Barrier, Box, System, examine, inside, outside
-from constrained_nn.verify.enclosures.loops import LABELS, Ellipsoid, Loop, positive_definite, quadratic
+from constrained_nn.verify.enclosures.held import BITS, Barrier, Slack, System, examine, is_inside, is_outside
+from constrained_nn.verify.enclosures.loops import LABELS, InnerEllipsoid, Loop, positive_definite, quadratic
 
 __all__ = [
     "BITS",
     "LABELS",
     "Barrier",
-    "Box",
-    "Ellipsoid",
+    "InnerEllipsoid",
     "Loop",
+    "Slack",
     "System",
     "examine",
-    "inside",
-    "outside",
+    "is_inside",
+    "is_outside",
     "positive_definite",
     "quadratic",
 ]

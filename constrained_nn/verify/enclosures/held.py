@@ -25,12 +25,21 @@ from dataclasses import dataclass
 
 from flint import arb
 
-from constrained_nn.verify.arithmetic import Jet, Program, interval, order, precision, run, solution, widened
+from constrained_nn.verify.arithmetic import (
+    Jet,
+    Program,
+    below,
+    enclose_solutions,
+    interval,
+    order,
+    precision,
+    run,
+    solution,
+)
 from constrained_nn.verify.cover import middle
 
 BITS = 64
 BISECTIONS = 4  # of the range of the inputs, for the curvature
-_TRIES = 12  # of a guess that contains all solutions
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +74,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Box:
+class Slack:
     """What is proved of one box.
 
     Args:
@@ -79,7 +88,7 @@ class Box:
     curvature: float
 
 
-def outside(system: System, lower: Sequence[float], upper: Sequence[float]) -> bool:
+def is_outside(system: System, lower: Sequence[float], upper: Sequence[float]) -> bool:
     """Whether no state of a box is in the safe set: some `e` or `h` is below its floor in all of it."""
     with precision(BITS), order(3):
         x, u = (
@@ -89,29 +98,31 @@ def outside(system: System, lower: Sequence[float], upper: Sequence[float]) -> b
                 (system.low, system.high),
             )  # `h` must not depend on the input here
         )
-        return _outside(system, _series(system, x, u, None))
+        return _is_outside(system, _series(system, x, u, None))
 
 
-def inside(system: System, lower: Sequence[float], upper: Sequence[float]) -> bool:
+def is_inside(system: System, lower: Sequence[float], upper: Sequence[float]) -> bool:
     """Whether every state of a box is in the safe set: each `h >= −floor`, and each `e >= −floor/kappa`."""
     with precision(BITS), order(3):
         x = [interval(a, b) for a, b in zip(lower, upper, strict=True)]
         u = [interval(a, b) for a, b in zip(system.low, system.high, strict=True)]
-        return all(above >= 0 for above in _above(system, _series(system, x, u, None)))
+        return all(above >= 0 for above in _rooms(system, _series(system, x, u, None)))
 
 
-def examine(system: System, lower: Sequence[float], upper: Sequence[float], witness: Sequence[float]) -> Box:
+def examine(
+    system: System, lower: Sequence[float], upper: Sequence[float], witness: Sequence[float]
+) -> Slack:
     """Row of the witness and curvature, for all states of a box that are in the safe set."""
     with precision(BITS), order(6):
         x = [interval(a, b) for a, b in zip(lower, upper, strict=True)]
         if not all(a <= w <= b for a, w, b in zip(system.low, witness, system.high, strict=True)):
-            return Box("the witness is beyond the limits of the input", -1.0, -1.0)
+            return Slack("the witness is beyond the limits of the input", -1.0, -1.0)
         row, problem = _row(system, x, [arb(w) for w in witness])
         if problem is not None:
-            return Box(problem, row, -1.0)
+            return Slack(problem, row, -1.0)
         limits = list(zip(system.low, system.high, strict=True))
         curvature, problem = _curvature(system, x, limits, BISECTIONS)
-        return Box(problem, row, curvature)
+        return Slack(problem, row, curvature)
 
 
 def _series(
@@ -130,15 +141,15 @@ def _series(
         count = range(least + 1)
         h = [(k + 1) * e.coefficient(k + 1) + kappa * e.coefficient(k) for k in count]
         slope = [(k + 1) * e.slope_coefficient(k + 1) + kappa * e.slope_coefficient(k) for k in count]
-        found.append((Jet.begun(h, slope), e))
+        found.append((Jet.begin(h, slope), e))
     return found
 
 
-def _outside(system: System, series: list[tuple[Jet, Jet | None]]) -> bool:
-    return any(above < 0 for above in _above(system, series))
+def _is_outside(system: System, series: list[tuple[Jet, Jet | None]]) -> bool:
+    return any(above < 0 for above in _rooms(system, series))
 
 
-def _above(system: System, series: list[tuple[Jet, Jet | None]]) -> list[arb]:
+def _rooms(system: System, series: list[tuple[Jet, Jet | None]]) -> list[arb]:
     """`h + floor`, and `e + floor/kappa` where `h` is made of `e`, for every barrier: the set is where none is < 0."""
     floor, values = arb(system.floor), []
     for barrier, (h, e) in zip(system.barriers, series, strict=True):
@@ -157,7 +168,7 @@ def _row(system: System, x: list[arb], witness: list[arb]) -> tuple[float, str |
         above = above if above > 0 else arb(0)  # states with less are not in the set
         m = _margin(barrier, x)
         slack = h.coefficient(1) + arb(barrier.gains[-1]) * above - half * _total(m, witness)
-        worst = min(worst, _down(slack))
+        worst = min(worst, below(slack))
         if not slack >= 0:
             return worst, f"the row of '{barrier.name}' at the witness"
     return worst, None
@@ -178,7 +189,7 @@ def _curvature(
     system: System, x: list[arb], part: list[tuple[float, float]], bisections: int
 ) -> tuple[float, str | None]:
     """Least `h'' + m` over all solutions from `x` with inputs in `part`, which is bisected where that is needed."""
-    found, problem = _curvature_of(system, x, part)
+    found, problem = _enclose_curvature(system, x, part)
     widths = [
         (b - a) / (high - low) if high > low else 0.0
         for (a, b), low, high in zip(part, system.low, system.high, strict=True)
@@ -196,38 +207,40 @@ def _curvature(
     return worst, problem
 
 
-def _curvature_of(system: System, x: list[arb], part: list[tuple[float, float]]) -> tuple[float, str | None]:
+def _enclose_curvature(
+    system: System, x: list[arb], part: list[tuple[float, float]]
+) -> tuple[float, str | None]:
     u = [interval(a, b) for a, b in part]
-    reach = _reach(system, x, u)
-    if reach is None:
+    tube = _reach(system, x, u)
+    if tube is None:
         return -1.0, "no enclosure of the solutions"
     worst = float("inf")
-    along = _Along(system, x, reach, u)
+    along = _Along(system, x, tube, u)
     for i, barrier in enumerate(system.barriers):
         m = _margin(barrier, x)
-        if not _not_negative(m, part):
+        if not _is_not_negative(m, part):
             return -1.0, f"the margin of '{barrier.name}' is negative"
-        if len(barrier.gains) > 1 and not all(along.blind(i, j) for j in range(len(u))):
+        if len(barrier.gains) > 1 and not all(along.ignores(i, j) for j in range(len(u))):
             return -1.0, f"the first derivative of '{barrier.name}' depends on the input"
-        found = _down(along.second(i) + _total(m, u))
+        found = below(along.second(i) + _total(m, u))
         for j in range(len(u)):
             if found >= 0:
                 break
             least = [arb(part[j][0]) if k == j else v for k, v in enumerate(u)]
-            at_least = _Along(system, x, reach, least).second(i) + _total(m, least)
+            at_least = _Along(system, x, tube, least).second(i) + _total(m, least)
             slope = along.second_slope(i, j) + m[1 + j]
-            found = max(found, _rising(at_least, slope, arb(part[j][1]) - arb(part[j][0])))
+            found = max(found, _bound_rise(at_least, slope, arb(part[j][1]) - arb(part[j][0])))
         worst = min(worst, found)
         if not found >= 0:
             return worst, f"the curvature of '{barrier.name}'"
     return worst, None
 
 
-def _rising(start: arb, slope: arb, width: arb) -> float:
+def _bound_rise(start: arb, slope: arb, width: arb) -> float:
     """A function that is `start >= 0` at the lower end: its slope if that is not negative, else its lower bound."""
     if not start >= 0:
         return -1.0
-    return _down(slope) if slope >= 0 else _down(start + width * slope.lower())
+    return below(slope) if slope >= 0 else below(start + width * slope.lower())
 
 
 class _Along:
@@ -248,7 +261,7 @@ class _Along:
         start, later = (self._series(k, j)[i][0] for k in (0, 1))
         return self._sum(start.slope_coefficient, later.slope_coefficient)
 
-    def blind(self, i: int, j: int) -> bool:
+    def ignores(self, i: int, j: int) -> bool:
         """Whether `e'` of barrier `i` has no slope in input `j`."""
         series = [self._series(k, j)[i][1] for k in (0, 1)]
         return all(e is not None and e.slope_coefficient(1).is_zero() for e in series)
@@ -263,34 +276,15 @@ class _Along:
         return self.known[key]
 
 
-def _not_negative(m: list[arb], part: list[tuple[float, float]]) -> bool:
+def _is_not_negative(m: list[arb], part: list[tuple[float, float]]) -> bool:
     """`m_0 + Σ m_j u_j >= 0` at every corner, of which it is a mean."""
     return all(_total(m, [arb(v) for v in corner]) >= 0 for corner in itertools.product(*part))
 
 
 def _reach(system: System, x: list[arb], u: list[arb]) -> list[arb] | None:
-    """Balls that contain all solutions from `x` for the whole interval: `x + [0, T] f(reach, u)` lies in `reach`."""
-    span = interval(0.0, system.hold)
+    """Balls that contain all solutions from `x` for the whole interval, or None."""
 
-    def moved(states: list[arb]) -> list[arb]:
-        jets = run(system.plant, [Jet.of([v]) for v in (*states, *u)])
-        return [a + span * jet.coefficient(0) for a, jet in zip(x, jets, strict=True)]
+    def field(states: list[arb]) -> list[arb]:
+        return [jet.coefficient(0) for jet in run(system.plant, [Jet.of([v]) for v in (*states, *u)])]
 
-    guess = moved(x)
-    for _ in range(_TRIES):
-        if not all(g.is_finite() for g in guess):
-            return None
-        guess = [widened(g, 1e-3, 1e-9) for g in guess]
-        image = moved(guess)
-        if all(g.contains(v) for g, v in zip(guess, image, strict=True)):
-            return image  # in the guess, and contains all solutions as well
-        guess = [g.union(v) for g, v in zip(guess, image, strict=True)]
-    return None
-
-
-def _down(value: arb) -> float:
-    """A float that is not above any number of a ball; −inf where it is not finite."""
-    if not value.is_finite():
-        return float("-inf")
-    nearest = float(value.lower())
-    return nearest if arb(nearest) <= value.lower() else nearest - abs(nearest) * 2.0**-50 - 5e-324
+    return enclose_solutions(field, x, system.hold, share=1e-3, least=1e-9)

@@ -47,7 +47,7 @@ LABELS = "oid?"  # of a leaf: V > level; inside E; decrease; open
 
 
 @dataclass(frozen=True, eq=False)
-class Ellipsoid:
+class InnerEllipsoid:
     """`E`.
 
     Args:
@@ -117,7 +117,7 @@ class Loop:
     margin: float
     lower: tuple[float, ...]
     upper: tuple[float, ...]
-    inner: Ellipsoid
+    inner: InnerEllipsoid
     factor: float
 
     def move(self, x: Vector) -> Vector:
@@ -148,11 +148,11 @@ class Loop:
             return join(apply("sum", apply("mul", self.gradient(x), y)), y)
         return join(apply("sub", self.value(y), self.value(x)), y)
 
-    def outside(self, lower: Sequence[float], upper: Sequence[float]) -> bool:
+    def is_outside(self, lower: Sequence[float], upper: Sequence[float]) -> bool:
         """Whether `V > level` in all of a box."""
         return bool(enclose(self.value, lower, upper).values[0] > self.level)
 
-    def decrease(self, lower: Sequence[float], upper: Sequence[float]) -> tuple[float, bool, Vector]:
+    def bound_change(self, lower: Sequence[float], upper: Sequence[float]) -> tuple[float, bool, Vector]:
         """An upper bound of the change of `V` over a box; whether the motion stays in the domain; the enclosure."""
         found = enclose(self.change, lower, upper)
         change, y = found.values[0], found.values[1:]
@@ -163,10 +163,10 @@ class Loop:
         error = self.remainder(lower, upper)
         if error is None:
             return float("inf"), False, found
-        change = change + self._shifted(y, error)
+        change = change + self._bound_shift(y, error)
         return above(change), self._in_domain([v + e for v, e in zip(y, error, strict=True)]), found
 
-    def _shifted(self, y: Sequence[arb], error: Sequence[arb]) -> arb:
+    def _bound_shift(self, y: Sequence[arb], error: Sequence[arb]) -> arb:
         """`V(y + δ) − V(y) ∈ ∇V · δ`, the gradient between the two."""
         n = range(len(y))
         between = [v + interval(0, 1) * e for v, e in zip(y, error, strict=True)]
@@ -181,17 +181,17 @@ class Loop:
         for i in range(len(lower)):
             for end, edge in ((lower[i], self.lower[i]), (upper[i], self.upper[i])):
                 face = [[*side[:i], edge, *side[i + 1 :]] for side in (list(lower), list(upper))]
-                if end == edge and not self.outside(*face):
+                if end == edge and not self.is_outside(*face):
                     return False
         return True
 
     def proves(self, label: str, lower: Sequence[float], upper: Sequence[float]) -> float | None:
         """Whether a leaf has what its label says: the bound of the change (−inf if none is needed), or None."""
         if label == "o":
-            return float("-inf") if self.outside(lower, upper) else None
+            return float("-inf") if self.is_outside(lower, upper) else None
         if label == "i":
             return float("-inf") if self.inner.contains(lower, upper) else None
-        bound, stays, _ = self.decrease(lower, upper)
+        bound, stays, _ = self.bound_change(lower, upper)
         return bound if stays and bound <= -self.margin else None
 
     def closes(self) -> str | None:
@@ -257,7 +257,7 @@ class Loop:
             error = self.remainder(x, x)
             if error is None:
                 return None
-            change = change + self._shifted(found[1:], error)
+            change = change + self._bound_shift(found[1:], error)
         return change if change > -self.margin else None
 
     def is_about(self, x: Sequence[float]) -> bool:

@@ -100,7 +100,7 @@ def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
         raise FileFormatError(
             f"{path} has format version {_kind(certificate.get('version'))}; this checker reads version {VERSION}."
         )
-    _exactly(certificate, _TOP, "certificate")
+    _require_keys(certificate, _TOP, "certificate")
     if certificate["digest"] != digest(certificate):
         raise FileFormatError(f"{path} was changed after it was written: its digest does not match.")
     _validate_head(certificate)
@@ -109,7 +109,7 @@ def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
 def _text(path: Path, max_bytes: int) -> str:
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise FileFormatError(f"{path} is not an ordinary file.")
@@ -129,7 +129,7 @@ def _text(path: Path, max_bytes: int) -> str:
         raise FileFormatError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_without_waiting(path: str, flags: int) -> int:
     """Opens a file; a pipe that nobody writes to as well, so that it can be refused."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
@@ -171,7 +171,7 @@ def _validate_head(certificate: dict[str, Any]) -> None:
     integer(task["version"], "task.version")
     if integer(task["horizon"], "task.horizon", least=1) and decode_one(task["dt"], "task.dt") <= 0:
         raise FileFormatError("task.dt: expected a positive time.")
-    named(task)
+    check_names(task)
     controller = mapping(certificate["controller"], _CONTROLLER, "controller")
     for key in _CONTROLLER:
         text(controller[key], f"controller.{key}")
@@ -180,7 +180,7 @@ def _validate_head(certificate: dict[str, Any]) -> None:
         raise FileFormatError("claims: expected at least one claim, got none.")
 
 
-def named(task: Mapping[str, Any]) -> None:
+def check_names(task: Mapping[str, Any]) -> None:
     """Refuses a task whose statements could be misread: by its names, or because two of them are the same."""
     title(task["name"], "task.name")
     for key in ("state", "input"):
@@ -202,7 +202,7 @@ def title(value: Any, where: str, *, most: int = 4) -> str:
     return value
 
 
-def spelled(value: str) -> str:
+def spell(value: str) -> str:
     """A string with the escapes of all characters that no file may have."""
     return "".join(c if c in ALPHABET else ascii(c)[1:-1] for c in value)
 
@@ -212,11 +212,11 @@ def mapping(value: Any, keys: Iterable[str] | None, where: str) -> dict[str, Any
     if not isinstance(value, dict):
         raise FileFormatError(f"{where}: expected an object, got {_kind(value)}.")
     if keys is not None:
-        _exactly(value, keys, where)
+        _require_keys(value, keys, where)
     return value
 
 
-def _exactly(value: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+def _require_keys(value: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     for key in keys:
         if key not in value:
             raise FileFormatError(f"{where}: '{key}' is missing.")

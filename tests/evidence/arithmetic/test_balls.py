@@ -202,7 +202,7 @@ def test_meeting() -> None:
 
 def test_wider_balls() -> None:
     for x in (interval(-1.0, 3.0), arb(2)):
-        least, most = ends(_balls.widened(x, 0.5, 0.25))
+        least, most = ends(_balls.widen(x, 0.5, 0.25))
         half = 0.0 if x == 2 else 2.0
         middle = 2 if x == 2 else 1
         assert least == pytest.approx(middle - 1.5 * half - 0.25, abs=1e-6)
@@ -246,3 +246,20 @@ def test_turning_points() -> None:
         assert most == pytest.approx(turn, abs=1e-14)
         assert most - least < 1.01 * mpf(2) ** -100  # of a bracket that is at most 1 wide
     assert [float(t) for t in _balls._gelu_slope_turns()] == [math.sqrt(2), -math.sqrt(2)]
+
+
+def test_the_double_below_is_the_nearest_or_next_to_it() -> None:
+    rng = random.Random(2)
+    with precision(200):
+        for _ in range(400):
+            value = Fraction(rng.randint(-(10**30), 10**30), 10 ** rng.randint(20, 40))
+            x = arb(value.numerator) / value.denominator
+            found = below(x)
+            assert Fraction(found) <= value
+            assert value - Fraction(found) <= abs(value) / 2**48
+    assert below(arb(0.1)) == 0.1
+    assert below(arb(-0.1)) == -0.1
+    assert below(interval(1.0, 2.0)) <= 1.0
+    assert below(NAN) == -math.inf
+    assert below(arb(2) ** -1080) == 0.0
+    assert -1e-300 < below(-(arb(2) ** -1080)) < 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -15,7 +14,7 @@ from mpmath import mpf
 
 from constrained_nn.verify.arithmetic import interval, order, parse, precision
 from constrained_nn.verify.arithmetic.balls import NAN
-from constrained_nn.verify.enclosures import Barrier, System, examine, inside, outside
+from constrained_nn.verify.enclosures import Barrier, System, examine, is_inside, is_outside
 from constrained_nn.verify.enclosures import held as _held
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.conditions.minimal import encode, program
@@ -88,8 +87,8 @@ def test_rows_of_degree_two() -> None:
         assert found.row == pytest.approx(wanted, rel=1e-12, abs=1e-12)
         # the sets: h >= -floor and e >= -floor/kappa
         above = min(h + abs(floor), 1 - x1 + abs(floor) / kappa)
-        assert inside(s, [x1, x2], [x1, x2]) is (above >= 0) or abs(above) < 1e-12
-        assert outside(s, [x1, x2], [x1, x2]) is (above < 0) or abs(above) < 1e-12
+        assert is_inside(s, [x1, x2], [x1, x2]) is (above >= 0) or abs(above) < 1e-12
+        assert is_outside(s, [x1, x2], [x1, x2]) is (above < 0) or abs(above) < 1e-12
 
 
 def test_sets_of_boxes() -> None:
@@ -99,11 +98,11 @@ def test_sets_of_boxes() -> None:
         (-0.25, 0.75, True, False), (1.25, 2.0, False, True), (-1.0, -0.75, False, True), (0.5, 1.25, False, False),
         (-0.75, 0.0, False, False), (-3.0, -2.0, False, True),
     ):  # fmt: skip
-        assert inside(s, [low], [high]) is all_in
-        assert outside(s, [low], [high]) is none_in
+        assert is_inside(s, [low], [high]) is all_in
+        assert is_outside(s, [low], [high]) is none_in
     flat = system(LINE, (affine(1, [0.0], -0.25), [0.0, 0.0], (1.0,)), floor=0.25)  # on its floor: in the set
-    assert inside(flat, [0.0], [1.0])
-    assert not outside(flat, [0.0], [1.0])
+    assert is_inside(flat, [0.0], [1.0])
+    assert not is_outside(flat, [0.0], [1.0])
 
 
 def test_witness_is_within_its_limits() -> None:
@@ -203,7 +202,7 @@ def test_the_widest_range_is_bisected(part: Any, halves: Any, monkeypatch: pytes
         seen.append(part)
         return float(len(seen)), "open" if len(seen) in (1, fails) else None
 
-    monkeypatch.setattr(_held, "_curvature_of", examined)
+    monkeypatch.setattr(_held, "_enclose_curvature", examined)
     for fails, wanted in ((9, (2.0, None)), (3, (2.0, "open")), (2, (2.0, "open"))):
         seen.clear()
         assert _held._curvature(s, [arb(0)], part, 1) == wanted
@@ -294,37 +293,20 @@ def test_a_second_input_counts() -> None:
 
 
 def test_rising_functions() -> None:
-    assert _held._rising(arb(1), arb(-2), arb(0.25)) == 0.5
-    assert _held._rising(arb(1), interval(-2.0, 3.0), arb(0.25)) == pytest.approx(0.5, abs=1e-8)
-    assert _held._rising(arb(1), arb(3), arb(0.25)) == 3.0
-    assert _held._rising(arb(0), arb(0), arb(1)) == 0.0
-    assert _held._rising(arb(-1), arb(3), arb(1)) == -1.0
-    assert _held._rising(NAN, arb(3), arb(1)) == -1.0
-    assert _held._rising(arb(1), NAN, arb(1)) == -math.inf
-
-
-def test_floats_below() -> None:
-    rng = random.Random(2)
-    with precision(200):
-        for _ in range(400):
-            value = Fraction(rng.randint(-(10**30), 10**30), 10 ** rng.randint(20, 40))
-            x = arb(value.numerator) / value.denominator
-            found = _held._down(x)
-            assert Fraction(found) <= value
-            assert value - Fraction(found) <= abs(value) / 2**48
-    assert _held._down(arb(0.1)) == 0.1
-    assert _held._down(arb(-0.1)) == -0.1
-    assert _held._down(interval(1.0, 2.0)) <= 1.0
-    assert _held._down(NAN) == -math.inf
-    assert _held._down(arb(2) ** -1080) == 0.0
-    assert -1e-300 < _held._down(-(arb(2) ** -1080)) < 0
+    assert _held._bound_rise(arb(1), arb(-2), arb(0.25)) == 0.5
+    assert _held._bound_rise(arb(1), interval(-2.0, 3.0), arb(0.25)) == pytest.approx(0.5, abs=1e-8)
+    assert _held._bound_rise(arb(1), arb(3), arb(0.25)) == 3.0
+    assert _held._bound_rise(arb(0), arb(0), arb(1)) == 0.0
+    assert _held._bound_rise(arb(-1), arb(3), arb(1)) == -1.0
+    assert _held._bound_rise(NAN, arb(3), arb(1)) == -1.0
+    assert _held._bound_rise(arb(1), NAN, arb(1)) == -math.inf
 
 
 def test_margins_at_every_corner() -> None:
     m = [arb(1), arb(-1), arb(0.5)]
-    assert _held._not_negative(m, [(0.0, 1.0), (0.0, 1.0)])
-    assert not _held._not_negative(m, [(0.0, 1.5), (0.0, 1.0)])
-    assert not _held._not_negative(m, [(0.0, 1.0), (-0.5, 1.0)])
+    assert _held._is_not_negative(m, [(0.0, 1.0), (0.0, 1.0)])
+    assert not _held._is_not_negative(m, [(0.0, 1.5), (0.0, 1.0)])
+    assert not _held._is_not_negative(m, [(0.0, 1.0), (-0.5, 1.0)])
     assert _held._total(m, [arb(2), arb(4)]) == 1
 
 

@@ -15,7 +15,7 @@ from flint import arb, arb_mat
 from constrained_nn.verify.arithmetic import Interpreter, Vector, interval, parse, precision
 from constrained_nn.verify.arithmetic.balls import NAN
 from constrained_nn.verify.claims import lyapunov as _lyapunov
-from constrained_nn.verify.enclosures import Ellipsoid, Loop, positive_definite, quadratic
+from constrained_nn.verify.enclosures import InnerEllipsoid, Loop, positive_definite, quadratic
 from tests.evidence.arithmetic.test_balls import ends
 from tests.evidence.arithmetic.test_vectors import contains
 from tests.evidence.conditions.minimal import edit, encode, lyapunov, program
@@ -60,7 +60,7 @@ def two(rows: list[list[float]], P: list[list[float]], *, motion: str = "step", 
     value, gradient = quadratic(matrix(P), [0.0, 0.0])
     made = Loop(
         plant, nothing, value, gradient, motion, 0.125, 0.5, 2.0**-10, (-1.0, -1.0), (1.0, 1.0),
-        Ellipsoid(matrix(P), (0.0, 0.0), 0.25), 0.5,
+        InnerEllipsoid(matrix(P), (0.0, 0.0), 0.25), 0.5,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -103,7 +103,7 @@ def test_positive_definite_matrices() -> None:
 
 def test_ellipsoids() -> None:
     """`2 a² + 2 a b + 3 b² <= 5` about (1, -1)."""
-    E = Ellipsoid(matrix([[2.0, 1.0], [1.0, 3.0]]), (1.0, -1.0), 5.0)
+    E = InnerEllipsoid(matrix([[2.0, 1.0], [1.0, 3.0]]), (1.0, -1.0), 5.0)
     assert E.value([arb(3), arb(1)]) == 8 + 8 + 12
     assert E.value([arb(1), arb(0)]) == 3
     assert ends(E.norm([arb(2), arb(0)]))[1] >= math.sqrt(8) - 1e-15
@@ -127,7 +127,7 @@ def test_change_of_one_step() -> None:
     """`V(x⁺) - V(x) = -15/16 x²`."""
     L = loop()
     for a, b in ((0.5, 0.5), (0.5, 0.5078125), (-0.75, -0.7421875)):
-        change, stays, found = L.decrease([a], [b])
+        change, stays, found = L.bound_change([a], [b])
         true = -15 / 16 * min(a * a, b * b)
         assert true <= change <= true + 0.01 * (b - a) + 1e-12
         assert stays
@@ -135,8 +135,8 @@ def test_change_of_one_step() -> None:
         assert change >= ends(found.values[0])[1]
     for slope in (3.0, -3.0):  # past the upper end, and past the lower one
         far = loop(data__plant=program(2, ["affine", 0, encode([slope, 0.0]), encode([0.0])]))
-        assert far.decrease([0.25], [0.25])[1]
-        assert not far.decrease([0.5], [0.5])[1]
+        assert far.bound_change([0.25], [0.25])[1]
+        assert not far.bound_change([0.5], [0.5])[1]
         assert far.proves("d", [0.25], [0.25]) is None
 
 
@@ -146,7 +146,7 @@ def test_change_of_solutions(motion: str) -> None:
     L = loop(motion)
     factor = (1.25 * math.exp(-0.125) - 0.25) ** 2 - 1 if motion == "held" else -2.5
     for x in (0.5, -0.5, 0.75):
-        change, stays, _ = L.decrease([x], [x])
+        change, stays, _ = L.bound_change([x], [x])
         assert stays
         assert factor * x * x - 1e-12 <= change <= factor * x * x + 1e-6
         assert L.proves("d", [x], [x]) == change
@@ -159,7 +159,7 @@ def test_held_solutions_stay_in_the_domain() -> None:
         out = loop("held", data__plant=program(2, ["affine", 0, encode([0.0, 0.0]), encode([2.0 * sign])]))
         assert out.remainder([0.5 * sign], [0.5 * sign]) is not None
         assert out.remainder([0.875 * sign], [0.875 * sign]) is None
-        change, stays, _ = out.decrease([0.5 * sign], [0.5 * sign])
+        change, stays, _ = out.bound_change([0.5 * sign], [0.5 * sign])
         assert (change > 0, stays) == (True, False)
     # dx/dt = -40 x: the formula lands inside, the solution from the box is not enclosed
     stiff = loop("held", data__plant=program(2, ["affine", 0, encode([-40.0, 0.0]), encode([0.0])]))
@@ -170,7 +170,7 @@ def test_held_solutions_stay_in_the_domain() -> None:
     assert bound <= -fine.margin
     unsteady = replace(fine, margin=0.5)
     assert unsteady.proves("d", [0.5], [0.53125]) is None
-    assert unsteady.decrease([0.5], [0.53125])[1] is False
+    assert unsteady.bound_change([0.5], [0.53125])[1] is False
 
 
 def test_remainder_is_that_of_the_formula() -> None:
@@ -187,14 +187,14 @@ def test_remainder_is_that_of_the_formula() -> None:
 def test_difference_that_a_remainder_makes() -> None:
     """`(y + δ)² - y²` for `y = 1/2`, `|δ| <= 1/4`."""
     L = loop("held")
-    found = L._shifted([arb(0.5)], [arb(0.25)])
+    found = L._bound_shift([arb(0.5)], [arb(0.25)])
     assert found.contains(0.5625 - 0.25)
-    least, most = ends(L._shifted([arb(0.5)], [interval(-0.25, 0.25)]))
+    least, most = ends(L._bound_shift([arb(0.5)], [interval(-0.25, 0.25)]))
     assert least <= 0.0625 - 0.25
     assert most >= 0.5625 - 0.25
     assert most <= 0.5
     L2 = two([[0.5, 0.0], [0.0, 0.5]], [[1.0, 0.5], [0.5, 2.0]])
-    found = L2._shifted([arb(1), arb(2)], [arb(0.25), arb(-0.5)])
+    found = L2._bound_shift([arb(1), arb(2)], [arb(0.25), arb(-0.5)])
     assert found.contains((1.25**2 + 1.25 * 1.5 + 2 * 1.5**2) - (1 + 2 + 8))
 
 
@@ -203,16 +203,16 @@ def test_continuous_motion_stays_off_the_edge() -> None:
     for level, stays in ((0.5, True), (0.99, True), (1.5, False)):
         L = loop("continuous", level=encode(level))
         for low, high in ((0.875, 1.0), (-1.0, -0.875)):
-            assert L.decrease([low], [high])[1] is stays
+            assert L.bound_change([low], [high])[1] is stays
             assert (L.proves("d", [low], [high]) is not None) is stays
-        assert L.decrease([-0.5], [0.5])[1]
+        assert L.bound_change([-0.5], [0.5])[1]
     # two dimensions: of the four edges, the box meets one; V = x1² + 8 x2²
     L2 = two([[-1.0, 0.0], [0.0, -1.0]], [[1.0, 0.0], [0.0, 8.0]], motion="continuous", level=2.0)
-    assert not L2.decrease([0.5, 0.0], [1.0, 0.25])[1]  # V = 1 at (1, 0)
-    assert L2.decrease([0.5, 0.5], [1.0, 0.75])[1]  # V >= 3 there
-    assert L2.decrease([0.0, 0.75], [0.25, 1.0])[1]  # V >= 8 there
-    assert not replace(L2, level=9.0).decrease([0.0, 0.75], [0.25, 1.0])[1]
-    assert not replace(L2, level=9.0).decrease([0.0, -1.0], [0.25, -0.75])[1]
+    assert not L2.bound_change([0.5, 0.0], [1.0, 0.25])[1]  # V = 1 at (1, 0)
+    assert L2.bound_change([0.5, 0.5], [1.0, 0.75])[1]  # V >= 3 there
+    assert L2.bound_change([0.0, 0.75], [0.25, 1.0])[1]  # V >= 8 there
+    assert not replace(L2, level=9.0).bound_change([0.0, 0.75], [0.25, 1.0])[1]
+    assert not replace(L2, level=9.0).bound_change([0.0, -1.0], [0.25, -0.75])[1]
 
 
 def test_labels() -> None:
@@ -226,8 +226,8 @@ def test_labels() -> None:
     assert L.proves("d", [0.0], [0.0]) is None  # no decrease at rest
     assert replace(L, margin=15 / 64).proves("d", [0.5], [0.5]) is not None
     assert replace(L, margin=15 / 64 + 1e-9).proves("d", [0.5], [0.5]) is None
-    assert L.outside([0.75], [1.0])
-    assert not L.outside([0.70], [1.0])
+    assert L.is_outside([0.75], [1.0])
+    assert not L.is_outside([0.70], [1.0])
 
 
 def test_what_the_claim_is_about() -> None:
@@ -310,7 +310,8 @@ def test_only_parts_that_meet_the_ellipsoid_count() -> None:
     both = program(3, ["take", 0, [0, 1]], ["square", 1])
     L2 = replace(
         two([[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], factor=0.5),
-        plant=Interpreter(parse(both, "plant")), inner=Ellipsoid(matrix([[1.0, 0.0], [0.0, 1.0]]), (0.0, 0.0), 0.05),
+        plant=Interpreter(parse(both, "plant")),
+        inner=InnerEllipsoid(matrix([[1.0, 0.0], [0.0, 1.0]]), (0.0, 0.0), 0.05),
     )  # fmt: skip
     assert L2._contracts([-0.5, -0.5], [0.5, 0.5])
     assert not replace(L2, inner=replace(L2.inner, radius=0.09))._contracts([-0.5, -0.5], [0.5, 0.5])
@@ -372,7 +373,7 @@ def test_remainder_counts_in_the_change() -> None:
         (-1.5, False),
         (1.4, False),
     ):
-        change, kept, _ = off_by(L, error).decrease([x], [x])
+        change, kept, _ = off_by(L, error).bound_change([x], [x])
         true = (y + error) ** 2 - x * x
         assert kept is stays
         assert change >= true - 1e-12

@@ -15,7 +15,7 @@ from flint import arb, arb_series, ctx
 from constrained_nn.verify import check_claims
 from constrained_nn.verify.arithmetic import Jet, interval, order, parse, precision, rk4_error, run, solution
 from constrained_nn.verify.claims.barrier import read_system
-from constrained_nn.verify.enclosures import Barrier, Box, System, examine, inside, outside
+from constrained_nn.verify.enclosures import Barrier, Slack, System, examine, is_inside, is_outside
 from tests.evidence.conditions.minimal import barrier, finish, program
 
 
@@ -55,7 +55,7 @@ def beside(work: Callable[[], Any], count: int = 3) -> Iterator[None]:
 def test_other_threads_at_work_change_nothing() -> None:
     system, alone = falling(), examine(falling(), *BOX)
     assert alone.problem == "the curvature of 'wall'"
-    with beside(lambda: outside(system, [0.0] * 3, [1.0] * 3)):
+    with beside(lambda: is_outside(system, [0.0] * 3, [1.0] * 3)):
         for _ in range(100):
             assert examine(system, *BOX) == alone
 
@@ -160,7 +160,7 @@ def test_no_operation_makes_known_what_was_cut_off(code: list[Any]) -> None:
     f = parse(program(1, *code), "f")
     with order(8):
         known = [arb(1), arb(1) / 2, arb(1) / 4]
-        (jet,) = run(f, [Jet.begun(known, known)])
+        (jet,) = run(f, [Jet.begin(known, known)])
         assert all(jet.coefficient(k).is_finite() and jet.slope_coefficient(k).is_finite() for k in range(3))
         assert not any(
             jet.coefficient(k).is_finite() or jet.slope_coefficient(k).is_finite() for k in range(3, 8)
@@ -200,6 +200,6 @@ def test_safe_states_are_found_under_any_order() -> None:
     system = read_system(claim, certificate)
     for count in (1, 10):
         with order(count):
-            assert inside(system, [-0.5], [0.5])
-            assert outside(system, [1.5], [2.0])
-            assert isinstance(examine(system, [0.0], [0.5], [0.0]), Box)
+            assert is_inside(system, [-0.5], [0.5])
+            assert is_outside(system, [1.5], [2.0])
+            assert isinstance(examine(system, [0.0], [0.5], [0.0]), Slack)

@@ -11,7 +11,7 @@ import pytest
 
 from constrained_nn.errors import FileFormatError
 from constrained_nn.verify import digest, read
-from constrained_nn.verify.file import spelled, text, title
+from constrained_nn.verify.file import spell, text, title
 from constrained_nn.verify.file.format import ALPHABET
 from tests.evidence.conditions.minimal import barrier, edit, finish, verdict
 
@@ -91,8 +91,8 @@ def test_names_that_people_use() -> None:
 
 
 def test_producers_spell_what_may_not_stand_in_a_file() -> None:
-    assert spelled("run θ/a b") == "run θ/a b"
-    assert spelled("m\u00fcller\n\u2800") == "m\\xfcller\\n\\u2800"
+    assert spell("run θ/a b") == "run θ/a b"
+    assert spell("m\u00fcller\n\u2800") == "m\\xfcller\\n\\u2800"
 
 
 def test_quantities_are_told_apart_by_their_names(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_states_that_enter_by_sine_and_cosine() -> None:
         ([["take", 0, [0, 1]]], 0, False), ([["take", 0, [1]]], 0, True),
         ([["sin", 0], ["const", ONE], ["mul", 1, 2], ["sum", 3]], 0, True),
     ):  # fmt: skip
-        assert _barrier._by_sine(parse(program(2, *code), "f"), j) is by_sine
+        assert _barrier._enters_by_sine(parse(program(2, *code), "f"), j) is by_sine
 
 
 def test_faces_of_the_domain() -> None:

@@ -149,6 +149,6 @@ def test_stated_pivots() -> None:
 
 
 def test_modules_say_what_they_found() -> None:
-    assert _sampled.Sampled(3, 0, 0, 0, None).verdict == "consistent"
-    assert _sampled.Sampled(3, 0, 0, 1, None).verdict == "inconclusive"
-    assert _sampled.Sampled(3, 1, 0, 1, "bad").verdict == "counterexample"
+    assert _sampled.SampledAccount(3, 0, 0, 0, None).verdict == "consistent"
+    assert _sampled.SampledAccount(3, 0, 0, 1, None).verdict == "inconclusive"
+    assert _sampled.SampledAccount(3, 1, 0, 1, "bad").verdict == "counterexample"

@@ -25,11 +25,11 @@ from constrained_nn.verify.arithmetic import parse
 from constrained_nn.verify.arithmetic import program as programs
 from constrained_nn.verify.cover import (
     Leaf,
-    box_in_words,
     check_boxes,
     check_most,
-    not_proved,
-    point_in_words,
+    describe_box,
+    describe_point,
+    describe_unproved,
     points,
 )
 from constrained_nn.verify.file import format as format_
@@ -303,9 +303,9 @@ def test_limits_of_covers() -> None:
 def test_words_about_boxes() -> None:
     leaf = Leaf("a", (0.0, 2.0), (1.0, 4.0))
     assert list(points(leaf)) == [(0.5, 3.0), (0.0, 2.0), (0.0, 4.0), (1.0, 2.0), (1.0, 4.0)]
-    assert not_proved(3, leaf) == "box 3, from [0.0, 2.0] to [1.0, 4.0], is not proved"
-    assert box_in_words(["x [m]", "y"], [0.0, 2.0], [1.0, 4.0]) == "0.0 <= x <= 1.0, 2.0 <= y <= 4.0"
-    assert point_in_words(["x [m]", "y"], [0.5, -1.0]) == "x = 0.5, y = -1.0"
+    assert describe_unproved(3, leaf) == "box 3, from [0.0, 2.0] to [1.0, 4.0], is not proved"
+    assert describe_box(["x [m]", "y"], [0.0, 2.0], [1.0, 4.0]) == "0.0 <= x <= 1.0, 2.0 <= y <= 4.0"
+    assert describe_point(["x [m]", "y"], [0.5, -1.0]) == "x = 0.5, y = -1.0"
 
 
 def test_stated_numbers_of_covers() -> None:
