@@ -11,7 +11,7 @@ from torch import Tensor
 
 from constrained_nn._linalg import branchless
 from constrained_nn.errors import SetTypeError
-from constrained_nn.layers._base import ProjectionLayer
+from constrained_nn.layers._base import AtOnce, ProjectionLayer
 from constrained_nn.layers._parts import Parts
 from constrained_nn.layers._quarantine import detached, same_dtype
 from constrained_nn.sets import (
@@ -126,6 +126,14 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         equality = (lower == upper).reshape(-1, A.shape[-2]).all(0)
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
+    def at_once(self, y: Tensor, set: ConvexSet, factor: RowFactor | None) -> AtOnce | None:
+        if not isinstance(set, ProjectableSet) or self.smoothing is not None:
+            return None
+        value = set.project(y)
+        if isinstance(set, AffineSubspace) and _may_contradict_itself(value, set):
+            return None
+        return AtOnce(value)
+
     def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
         if factor is not None and factor.rows.dtype != torch.float64:
             factor = None  # rounded on the way: the search needs all digits
@@ -231,12 +239,11 @@ def _holds(value: Tensor, set: ConstraintSet) -> Tensor:
     return ((residual <= rtol * scale + underflow) & (scale < torch.inf)).all(-1) & value.isfinite().all(-1)
 
 
-def _contradicts_itself(value: Tensor, set: AffineSubspace) -> Tensor:
-    """Equations that contradict each other by less than rounding of a far point: looked at from the origin."""
-    doubtful = (set.residual(value).abs() > 1e-9 * set.b.abs()).any(-1)
-    if not branchless(value) and not bool(doubtful.any()):
-        return doubtful
-    return doubtful & ~_holds(set.project(torch.zeros_like(value)), set)
+@torch.no_grad()
+def _may_contradict_itself(value: Tensor, set: AffineSubspace) -> bool:
+    """Whether an equation is missed by more than a share of its right-hand side, which a far point may hide."""
+    off = (set.value(value) - set.b).abs()
+    return not bool((torch.sub(off, set.b.abs(), alpha=1e-9) <= 0).all())
 
 
 def _is_empty(set: ConstraintSet) -> Tensor:
