@@ -25,7 +25,6 @@ from constrained_nn.sets._base import SetT, check_batch, is_half, tensors_of
 from constrained_nn.solvers import Solution, Status
 from constrained_nn.solvers._solution import STATUS_CODES
 
-
 # Policies that have nothing to say where no element has failed.
 _SILENT = (type(None), Raise, Nan, LeastViolation)
 
@@ -244,7 +243,9 @@ def _settled(value: Tensor, verdict: Verdict, found: AtOnce) -> Solution:
     """The solution of a value of which every element holds."""
     batch = value.shape[:-1]
     status = torch.zeros(batch, dtype=torch.int8, device=value.device)
-    return Solution(value, status, status.to(torch.int32), verdict.violation.to(value.dtype), **found.details())
+    return Solution(
+        value, status, status.to(torch.int32), verdict.violation.to(value.dtype), **found.details()
+    )
 
 
 def _complete(found: Solution | Tensor, batch: torch.Size) -> Solution:
