@@ -70,6 +70,15 @@ def _is_small(A: Tensor) -> bool:
     return A.shape[-2] <= _UNROLLED_ROWS and A.shape[-1] <= _UNROLLED_COLUMNS
 
 
+def _is_ordinary(norm: Tensor) -> bool:
+    """Whether no length is 0, NaN, or so far from 1 that squares overflow or vanish."""
+    if not norm.numel():
+        return False
+    info = torch.finfo(norm.dtype)
+    least, largest = (float(t) for t in norm.aminmax())
+    return info.tiny**0.5 / info.eps < least and largest < 0.5 * info.max**0.5
+
+
 def _are_few(count: int, t: Tensor) -> bool:
     """Whether LAPACK, which takes one matrix after another, is done with so many of them sooner than arithmetic."""
     return count <= _FEW and t.device.type == "cpu" and not branchless(t)
@@ -80,7 +89,9 @@ def _by_components(A: Tensor, rtol: float) -> ThinQR:
 
 
 def _one_row(A: Tensor) -> ThinQR:
-    norm = safe_norm(A).unsqueeze(-1)
+    norm = torch.linalg.vector_norm(A, dim=-1, keepdim=True)
+    if branchless(A) or not _is_ordinary(norm):
+        norm = safe_norm(A).unsqueeze(-1)
     ok = norm > 0
     R = torch.where(ok, norm, 1.0)
     return ThinQR((A / R * ok).mT, R, ok.squeeze(-1))

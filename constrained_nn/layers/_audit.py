@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from constrained_nn._linalg import branchless
+from constrained_nn._linalg import branchless, matvec
 from constrained_nn.layers._quarantine import same_dtype
 from constrained_nn.sets import ConstraintSet, IntervalSet
 from constrained_nn.sets._base import is_half, tensors_of
@@ -109,21 +109,26 @@ class Absolute:
 
 
 def _at_a_glance(value: Tensor, set: ConstraintSet, rtol: float) -> Verdict | None:
-    """The verdict where all rows hold to a share of `|A x|`, which is less than `|A||x|` and sooner computed."""
+    """The verdict where all rows hold to a share of `|A x|`, or else of `|A||x|`: sooner computed than all of it."""
     if not isinstance(set, IntervalSet) or branchless(value) or not set.lower.shape[-1]:
         return None
     reached, lower, upper = set.value(value), set.lower, set.upper
     excess = torch.maximum(reached - upper, lower - reached)
     # the difference of two infinities is NaN, which holds nothing: an infinite value is inside of no bounds
     held = (torch.sub(excess, reached.abs(), alpha=rtol) <= 0) & (lower <= upper)
-    if not bool(held.all()):
-        return None
+    if not bool(held.all()):  # at a bound of zero |A x| is nothing
+        size = matvec(set.jacobian(value).abs(), value.abs())
+        held = (excess <= rtol * size) & (size < torch.inf) & (lower <= upper)
+        if not bool(held.all()):
+            return None
     return Verdict(held[..., 0], excess.amax(-1).clamp_min(0.0), certain=True)
 
 
 def _in_order(set: ConstraintSet) -> bool:
-    """Whether no lower bound lies above its upper one, by however little."""
-    return not isinstance(set, IntervalSet) or bool((set.lower <= set.upper).all())
+    """Whether no lower bound lies above its upper one, by however little, members included."""
+    if isinstance(set, IntervalSet):
+        return bool((set.lower <= set.upper).all())
+    return all(_in_order(member) for member in getattr(set, "sets", ()))
 
 
 def computed(set: ConstraintSet) -> torch.dtype:

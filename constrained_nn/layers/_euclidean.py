@@ -127,12 +127,10 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
     def at_once(self, y: Tensor, set: ConvexSet, factor: RowFactor | None) -> AtOnce | None:
-        if not isinstance(set, ProjectableSet) or self.smoothing is not None:
+        if self.smoothing is not None and not isinstance(set, Product):
             return None
-        value = set.project(y)
-        if isinstance(set, AffineSubspace) and _may_contradict_itself(value, set):
-            return None
-        return AtOnce(value)
+        value = _formula(y, set)
+        return None if value is None else AtOnce(value)
 
     def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
         if factor is not None and factor.rows.dtype != torch.float64:
@@ -169,6 +167,18 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         solution = project_intersection(wide_y, terms, plain, max_steps=self.max_steps)
         value = _cleared(solution.value.to(y.dtype), set)
         return replace(solution, value=value, violation=solution.violation.to(y.dtype))
+
+
+def _formula(y: Tensor, set: ConvexSet) -> Tensor | None:
+    """The projection where all of it is a closed form, unless equations may contradict each other."""
+    if isinstance(set, Product):
+        blocks = [_formula(part, member) for part, member in zip(set.split(y), set.sets, strict=True)]  # pyright: ignore
+        found = [block for block in blocks if block is not None]
+        return torch.cat(found, -1) if len(found) == len(blocks) else None
+    if not isinstance(set, ProjectableSet):
+        return None
+    value = set.project(y)
+    return None if isinstance(set, AffineSubspace) and _may_contradict_itself(value, set) else value
 
 
 def _closed_form(y: Tensor, set: ProjectableSet) -> Solution:

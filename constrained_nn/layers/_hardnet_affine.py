@@ -288,17 +288,17 @@ def _audit(value: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, 
 
 @torch.no_grad()
 def _all_land(value: Tensor, y: Tensor, rows: Polyhedron) -> bool:
-    """Whether `A x` is `clamp(A y, lower, upper)` in every element, to less than `_lands` allows, which costs more."""
-    off, target, _ = _miss(value, y, rows)
-    return bool((torch.sub(off, target.abs(), alpha=feasibility_rtol(y.dtype)) <= 0).all())
+    """Whether `_lands` holds for every element; most often a share of `|target|` is enough to tell."""
+    off, target, A = _miss(value, y, rows)
+    if bool((torch.sub(off, target.abs(), alpha=feasibility_rtol(y.dtype)) <= 0).all()):
+        return True
+    return bool((off <= _allowance(value, y, A, target)).all())
 
 
 def _lands(x: Tensor, y: Tensor, rows: Polyhedron) -> Tensor:
     """Whether `A x` is `clamp(A y, lower, upper)`, to rounding of the smaller of `|A||x|` and `|A||y|`."""
     off, target, A = _miss(x, y, rows)
-    x_size, y_size = (product(A.abs(), t.double().abs()) for t in (x, y))
-    size = torch.minimum(x_size, y_size) + target.abs()
-    return (off <= feasibility_rtol(x.dtype) * size).all(-1)
+    return (off <= _allowance(x, y, A, target)).all(-1)
 
 
 def _miss(x: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor]:
@@ -306,6 +306,12 @@ def _miss(x: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tenso
     A = rows.A.double()
     target = torch.clamp(product(A, y.double()), rows.lower.double(), rows.upper.double())
     return (product(A, x.double()) - target).abs(), target, A
+
+
+def _allowance(x: Tensor, y: Tensor, A: Tensor, target: Tensor) -> Tensor:
+    """By how much `A x` may miss its target: the tolerance of the dtype, of the smaller of `|A||x|` and `|A||y|`."""
+    x_size, y_size = (product(A.abs(), t.double().abs()) for t in (x, y))
+    return feasibility_rtol(x.dtype) * (torch.minimum(x_size, y_size) + target.abs())
 
 
 def _no_steps(batch: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
