@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn.layers.contract import RTOL, ProjectionLayer, Verdict, detached, widen
+from constrained_nn.layers.contract import RTOL, AtOnce, ProjectionLayer, Verdict, detached, widen
 from constrained_nn.linalg import branchless, normalize
 from constrained_nn.sets import ConstraintSet, Ellipsoid, SpectralEllipsoid, WeightedEllipsoid
 from constrained_nn.solvers import Solution, Status
@@ -60,12 +60,17 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (WeightedEllipsoid, SpectralEllipsoid, Ellipsoid)
     guarantee: ClassVar[str] = "to rounding, closed form; nearest in the norm of the ellipsoid"
 
+    def at_once(self, y: Tensor, set: QuadraticSet, factor: None) -> AtOnce:
+        return AtOnce(self._map(y, set))
+
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
+        return _judge(self._map(y, set), set, 1.0)
+
+    def _map(self, y: Tensor, set: QuadraticSet) -> Tensor:
         y, energy = _with_energy(y, set)
         level = set.level.clamp_min(0.0)
         inside = (energy <= level).unsqueeze(-1)
-        value = torch.where(inside, y, _on_the_ray(y - set.center, energy, level) + set.center)
-        return _judge(value, set, 1.0)
+        return torch.where(inside, y, _on_the_ray(y - set.center, energy, level) + set.center)
 
 
 @runtime_checkable
@@ -190,12 +195,17 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
         kappa = self.gate.steepness(level, self.sharpness).clamp_min(0.0)
         return (1.0 + 1.0 / (2.0 * kappa + 2.0 * (2.0 * kappa).sqrt())).square()
 
+    def at_once(self, y: Tensor, set: QuadraticSet, factor: None) -> AtOnce:
+        return AtOnce(self._map(y, set))
+
     def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
+        return _judge(self._map(y, set), set, self.excess(set.level.detach()))
+
+    def _map(self, y: Tensor, set: QuadraticSet) -> Tensor:
         y, energy = _with_energy(y, set)
         gamma = self.gate.gate(energy, set.level, self.sharpness).unsqueeze(-1)
         target = self.target(y, energy, set)
-        value = target + gamma * (y - target)
-        return _judge(value, set, self.excess(set.level.detach()))
+        return target + gamma * (y - target)
 
 
 @dataclass(frozen=True)
@@ -207,9 +217,12 @@ class Enlarged:
     def __call__(self, value: Tensor, set: QuadraticSet) -> Verdict:
         wide, plain = widen(value, set)
         energy, level = plain.value(wide).squeeze(-1), plain.level  # pyright: ignore
+        bound, violation = self.excess(level) * level.clamp_min(0.0), (energy - level).clamp_min(0.0)
+        held = (energy - bound <= 0) & (level >= 0)
+        if not branchless(value) and bool(held.all()):
+            return Verdict(held, violation, certain=True)
         room = RTOL[value.dtype] * plain.scale(wide).squeeze(-1)
-        held = energy <= self.excess(level) * level.clamp_min(0.0) + room
-        return Verdict(held & energy.isfinite(), (energy - level).clamp_min(0.0))
+        return Verdict((energy <= bound + room) & energy.isfinite(), violation)
 
 
 def _on_the_ray(d: Tensor, energy: Tensor, level: Tensor) -> Tensor:

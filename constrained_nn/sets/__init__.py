@@ -10,6 +10,7 @@ from constrained_nn.sets.base import (
     constraint_set,
     is_half,
     map_tensors,
+    named_tensors,
     tensors_of,
 )
 from constrained_nn.sets.box import Box
@@ -58,5 +59,6 @@ __all__ = [
     "constraint_set",
     "is_half",
     "map_tensors",
+    "named_tensors",
     "tensors_of",
 ]

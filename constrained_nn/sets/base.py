@@ -299,11 +299,19 @@ def map_tensors(set: SetT, change: Callable[[Tensor, str, int], Tensor]) -> SetT
 
 def tensors_of(set: ConstraintSet) -> list[Tensor]:
     """All tensors of a set, members included."""
-    found: list[Tensor] = []
+    return [t for t, _ in named_tensors(set)]
+
+
+def named_tensors(set: ConstraintSet) -> list[tuple[Tensor, str]]:
+    """All tensors of a set with the names of their fields, members included, in the order of `map_tensors`."""
+    found: list[tuple[Tensor, str]] = []
     for name in set.core_ndims:
         value = getattr(set, name)
-        members = value if isinstance(value, tuple) else (value,)
-        found += [t for m in members for t in (tensors_of(m) if isinstance(m, ConstraintSet) else [m])]
+        if not isinstance(value, tuple):
+            found.append((value, name))
+            continue
+        for member in value:
+            found += named_tensors(member) if isinstance(member, ConstraintSet) else [(member, name)]
     return found
 
 

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.layers import ProjectionLayer
-from constrained_nn.sets import ProjectableSet, constraint_set
+from constrained_nn.layers.contract.base import AtOnce
+from constrained_nn.sets import Box, ProjectableSet, constraint_set
 
 
 @constraint_set
@@ -41,6 +42,19 @@ class Own(ProjectionLayer[NonnegativeSum]):
 
     def enforce(self, y, set, factor):
         return set.project(y)
+
+
+class Infinite(ProjectionLayer[Box]):
+    """Returns what overflows, and offers it at once."""
+
+    accepts = (Box,)
+    guarantee = "none"
+
+    def at_once(self, y, set, factor):
+        return AtOnce(y * torch.inf)
+
+    def enforce(self, y, set, factor):
+        return y * torch.inf
 
 
 class Idle(Own):

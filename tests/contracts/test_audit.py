@@ -34,7 +34,7 @@ from constrained_nn import (
 from constrained_nn.errors import ConvergenceError, ShapeError
 from constrained_nn.sets import constraint_set
 from constrained_nn.solvers import Status
-from tests.contracts.naive import Idle, NonnegativeSum, Own
+from tests.contracts.naive import Idle, Infinite, NonnegativeSum, Own
 
 HALF = [torch.bfloat16, torch.float16]
 SETS = {
@@ -190,6 +190,21 @@ def test_layer_that_does_nothing_is_caught() -> None:
     assert solution.violation.tolist() == [1.0, 0.0]
     with pytest.raises(ConvergenceError, match="MISSED"):
         Idle().eval()(y, set)
+
+
+def test_infinite_value_is_inside_of_no_box() -> None:
+    y = torch.ones(2, 3).double()
+    for upper in (1.0, torch.inf):
+        solution = Infinite().solve(y, Box(torch.zeros(3).double(), torch.full((3,), upper).double()))
+        assert (solution.status == Status.MISSED).all()
+
+
+def test_small_batches_count_their_successes_without_a_solution() -> None:
+    layer, box = EuclideanProjection(), Box(torch.zeros(2), torch.ones(2))
+    layer(torch.tensor([[3.0, 0.5], [torch.nan, 0.0]]), box)
+    layer(torch.tensor([[3.0, 0.5], [-1.0, 0.0]]), box)
+    assert layer.counts[Status.OK] == 3
+    assert layer.counts[Status.NONFINITE_INPUT] == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from constrained_nn.layers.contract.quarantine import same_dtype
-from constrained_nn.linalg import branchless
+from constrained_nn.linalg import branchless, matvec
 from constrained_nn.sets import ConstraintSet, IntervalSet, is_half, tensors_of
 
 # Largest residual of a row, relative to the size of its terms at the value that is returned. Values of 16 bits are
@@ -61,17 +62,21 @@ class Relative:
 
     def __call__(self, value: Tensor, set: Any) -> Verdict:
         wide, plain = widen(value, set)
-        if (verdict := _at_a_glance(wide, plain, RTOL[value.dtype] * _SHARE)) is not None:
-            return verdict
-        residual = plain.residual(wide).abs()
-        info = torch.finfo(value.dtype)
         rtol: Any = RTOL[value.dtype] * _SHARE
+        if (verdict := _at_a_glance(wide, plain, rtol)) is not None:
+            return verdict
+        residual, scale = plain.residual(wide).abs(), plain.scale(wide)
+        if not (branchless(value) or is_half(value)):
+            held = (residual <= rtol * scale) & (scale < torch.inf)
+            if bool(held.all()) and math.isfinite(wide.sum()) and _in_order(plain):
+                return Verdict(held.all(-1), largest(residual), certain=True)
+        info = torch.finfo(value.dtype)
         floor: Any = info.tiny
         if is_half(value):
             equality = plain.equality(wide)
             rtol = torch.where(equality, 2 * value.shape[-1] * info.eps, rtol)
             floor = torch.where(equality, info.tiny * info.eps, 0.0)
-        allowance = rtol * plain.scale(wide) + floor
+        allowance = rtol * scale + floor
         held = (residual <= allowance) & (allowance < torch.inf)
         if branchless(value) or not bool(held.all()):
             # a component that is next to nothing carries the rounding of those that it was computed with
@@ -103,16 +108,26 @@ class Absolute:
 
 
 def _at_a_glance(value: Tensor, set: ConstraintSet, rtol: float) -> Verdict | None:
-    """The verdict where all rows hold to a share of `|A x|`, which is less than `|A||x|` and sooner computed."""
+    """The verdict where all rows hold to a share of `|A x|`, or else of `|A||x|`: sooner computed than all of it."""
     if not isinstance(set, IntervalSet) or branchless(value) or not set.lower.shape[-1]:
         return None
-    reached = set.value(value)
-    excess = torch.maximum(reached - set.upper, set.lower - reached)
-    held = (excess <= rtol * reached.abs()).all(-1)
-    if not bool(held.all()) or not bool((set.lower <= set.upper).all()):
-        return None
-    violation = excess.amax(-1).clamp_min(0.0)
-    return Verdict(held, violation, certain=True)
+    reached, lower, upper = set.value(value), set.lower, set.upper
+    excess = torch.maximum(reached - upper, lower - reached)
+    # the difference of two infinities is NaN, which holds nothing: an infinite value is inside of no bounds
+    held = (torch.sub(excess, reached.abs(), alpha=rtol) <= 0) & (lower <= upper)
+    if not bool(held.all()):  # at a bound of zero |A x| is nothing
+        size = matvec(set.jacobian(value).abs(), value.abs())
+        held = (excess <= rtol * size) & (size < torch.inf) & (lower <= upper)
+        if not bool(held.all()):
+            return None
+    return Verdict(held[..., 0], excess.amax(-1).clamp_min(0.0), certain=True)
+
+
+def _in_order(set: ConstraintSet) -> bool:
+    """Whether no lower bound lies above its upper one, by however little, members included."""
+    if isinstance(set, IntervalSet):
+        return bool((set.lower <= set.upper).all())
+    return all(_in_order(member) for member in getattr(set, "sets", ()))
 
 
 def computed(set: ConstraintSet) -> torch.dtype:

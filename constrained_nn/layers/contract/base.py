@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,21 @@ from constrained_nn.linalg import branchless, without_autocast
 from constrained_nn.plain_state import PlainState
 from constrained_nn.sets import ConstraintSet, SetT, check_batch, is_half, tensors_of
 from constrained_nn.solvers import STATUS_CODES, Solution, Status
+
+# Policies that have nothing to say where no element has failed.
+_SILENT = (type(None), Raise, Nan, LeastViolation)
+
+
+class AtOnce(NamedTuple):
+    """What a formula gives to all elements, before anybody has judged it.
+
+    Args:
+        value: The value `(*batch, n)`.
+        details: Further fields of the `Solution`, for whom asks for one.
+    """
+
+    value: Tensor
+    details: Callable[[], dict[str, Tensor]] = dict
 
 
 class ProjectionLayer(PlainState, Generic[SetT]):
@@ -66,11 +82,18 @@ class ProjectionLayer(PlainState, Generic[SetT]):
             A `Solution`, or the value alone if the layer has nothing to say about single elements.
         """
 
+    def at_once(self, y: Tensor, set: Any, factor: Any) -> AtOnce | None:
+        """The value of `enforce` where a formula gives it to every element, or `None`; the common case made cheap.
+
+        Asked before `enforce`, with the same arguments, where control flow may read values. What comes back is returned
+        if every element of it is in the set for certain; otherwise `enforce` finds out what is the matter.
+        """
+        return None
+
     def factor(self, set: SetT) -> Any:
         """Precomputed factor of a constant set (pass it to `solve`), or `None` if the layer has no use for it."""
         return None
 
-    @without_autocast
     def solve(self, y: Float[Tensor, "*#batch n"], set: SetT, *, factor: Any = None) -> Solution:
         """Enforce and report, element by element; never raises for a value.
 
@@ -84,15 +107,27 @@ class ProjectionLayer(PlainState, Generic[SetT]):
             ShapeError: Size, dtype, device or batch shape of `y` does not fit the set.
             TracingError: Under a tracer that would not record what the layer does (`torch.jit`, `torch.fx`).
         """
+        solution = self._solve(y, set, factor, bare=False)
+        assert isinstance(solution, Solution)
+        return solution
+
+    @without_autocast
+    def _solve(self, y: Tensor, set: SetT, factor: Any, *, bare: bool) -> Solution | Tensor:
+        """The solution; if it is to be bare, the value alone where every element is found at once."""
         refuse_tracers(type(self).__name__, y)
-        batch = self._check(y, set)
-        dtype = self._working_dtype(y, set)
+        tensors = tensors_of(set)
+        batch = self._check(y, set, tensors)
+        dtype = self._working_dtype(y, tensors)
         x = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
-        work = (
-            set if self.rounds or all(t.dtype == dtype for t in tensors_of(set)) else same_dtype(set, dtype)
-        )
+        work = set if self.rounds or all(t.dtype == dtype for t in tensors) else same_dtype(set, dtype)
         x, clean, healthy = quarantine(x if self.rounds else x.to(dtype), work)
-        factor = _fit(factor, dtype) if clean is work or branchless(y, *tensors_of(set)) else None
+        factor = _fit(factor, dtype) if clean is work or branchless(y, *tensors) else None
+        if healthy is None and not is_half(y) and (found := self.at_once(x, clean, factor)) is not None:
+            value = found.value.to(y.dtype)
+            with torch.no_grad():
+                verdict = self.tolerance(value.detach(), clean)
+            if verdict.certain:
+                return value if bare else _settled(value, verdict, found)
         solution = _complete(self.enforce(x, clean, factor), batch)
         value = solution.value.to(y.dtype)
         with torch.no_grad():
@@ -106,7 +141,11 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         self, y: Float[Tensor, "*#batch n"], set: SetT, *, factor: Any = None
     ) -> Float[Tensor, "*batch n"]:
         """The enforced decision `(*batch, n)`; failed elements go to the failure policy."""
-        solution = self.solve(y, set, factor=factor)
+        solution = self._solve(y, set, factor, bare=type(self.on_failure) in _SILENT)
+        if isinstance(solution, Tensor):
+            if self.training:
+                self.counts[int(Status.OK)] += solution.shape[:-1].numel()
+            return solution
         counted = self.count(solution)
         # a failure that nobody counts may not pass for a result
         policy = self.on_failure or (LeastViolation() if counted else Nan() if self.training else Raise())
@@ -123,13 +162,14 @@ class ProjectionLayer(PlainState, Generic[SetT]):
     def __prepare_scriptable__(self) -> None:
         refuse_torchscript(type(self).__name__)
 
-    def _working_dtype(self, y: Tensor, set: SetT) -> torch.dtype:
+    def _working_dtype(self, y: Tensor, tensors: list[Tensor]) -> torch.dtype:
         """The dtype of the computation: what was asked for, else that of the set, and float64 for 16 bits."""
         if self.compute_dtype is not None:
             return self.compute_dtype
         widest = y.dtype
-        for t in tensors_of(set):
-            widest = torch.promote_types(widest, t.dtype)
+        for t in tensors:
+            if t.dtype != widest:
+                widest = torch.promote_types(widest, t.dtype)
         return torch.float64 if is_half(y) else widest
 
     def _report(
@@ -148,7 +188,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         violation = torch.where(known, verdict.violation, torch.inf)
         return replace(solution, value=value, status=status, violation=violation.to(narrow))
 
-    def _check(self, y: Tensor, set: SetT) -> torch.Size:
+    def _check(self, y: Tensor, set: SetT, tensors: list[Tensor]) -> torch.Size:
         """The common batch shape of a decision and a set that fit each other."""
         name = type(self).__name__
         if not isinstance(set, self.accepts):
@@ -163,7 +203,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
                 f"{name}: expected y to be a tensor of a floating dtype, got {got}. Convert it with "
                 f"`torch.as_tensor(y, dtype=torch.float64)`."
             )
-        for t in tensors_of(set):
+        for t in tensors:
             if not isinstance(t, Tensor):
                 raise ShapeError(
                     f"{name}: expected a {type(set).__name__} of tensors, got one of {type(t).__name__}. Build it "
@@ -174,8 +214,9 @@ class ProjectionLayer(PlainState, Generic[SetT]):
                 f"{name}: expected y of shape (*batch, {set.dim}) for a set of dimension {set.dim}, got "
                 f"{tuple(y.shape)}. The last dimension is the decision; batch dimensions come first."
             )
-        for t in tensors_of(set):
-            if y.device != t.device or torch.promote_types(y.dtype, t.dtype) != t.dtype:
+        for t in tensors:
+            wider = t.dtype == y.dtype or torch.promote_types(y.dtype, t.dtype) == t.dtype
+            if not wider or y.device != t.device:
                 raise ShapeError(
                     f"{name}: expected y of dtype {t.dtype} on {t.device} like the set, or of a narrower dtype, got "
                     f"{y.dtype} on {y.device}. Convert one of them with `.to(...)`; to compute in float64 "
@@ -194,6 +235,15 @@ def _fit(factor: Any, dtype: torch.dtype) -> Any:
     if all(t.dtype == dtype or t.dtype == torch.float64 for t in floats):
         return factor
     return tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, factor)
+
+
+def _settled(value: Tensor, verdict: Verdict, found: AtOnce) -> Solution:
+    """The solution of a value of which every element holds."""
+    batch = value.shape[:-1]
+    status = torch.zeros(batch, dtype=torch.int8, device=value.device)
+    return Solution(
+        value, status, status.to(torch.int32), verdict.violation.to(value.dtype), **found.details()
+    )
 
 
 def _complete(found: Solution | Tensor, batch: torch.Size) -> Solution:

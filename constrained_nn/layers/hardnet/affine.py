@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn.layers.contract import ProjectionLayer, detached
+from constrained_nn.layers.contract import AtOnce, ProjectionLayer, detached
 from constrained_nn.layers.hardnet.closed_form import closed_form
 from constrained_nn.layers.hardnet.metrics import Euclidean, Metric, Parallel
 from constrained_nn.linalg import ThinQR, branchless, nearest_between, product, safe_norm, thin_qr
@@ -16,9 +16,8 @@ from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, P
 from constrained_nn.solvers import FoundBy, Solution, Status, project_polyhedron
 
 _PARALLEL = Parallel()
-# A proposal up to so many times the result leaves it all digits that the audit asks for; and the units of
-# rounding of the proposal that may be left of an entry that is 0.
-_NEAR, _CLEAR = 1e4, 64
+# Units of rounding of the proposal that may be left of an entry that is 0.
+_CLEAR = 64
 LinearSet = Polyhedron | AffineSubspace | Halfspace | Box
 
 
@@ -138,6 +137,25 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         limit = 0.1 * feasibility_rtol(A.dtype) / torch.finfo(A.dtype).eps
         return bool((values[..., 0] <= limit * values[..., -1]).all())
 
+    def at_once(self, y: Tensor, set: LinearSet, factor: FactoredRows | None) -> AtOnce | None:
+        batch = y.shape[:-1]
+        if isinstance(set, Box):
+            details = lambda: {"found_by": _no_steps(batch, y.device)[0]}  # noqa: E731
+            return AtOnce(nearest_between(y, set.lower, set.upper), details)
+        rows = _rows(set)
+        m, n = rows.A.shape[-2:]
+        if not 0 < m <= n or isinstance(self.metric, Euclidean):
+            return None
+        qr = factor.qr if factor is not None and factor.fits(rows.A) else self._factor(rows.A)
+        if not bool(qr.independent.all()):
+            return None
+        value = closed_form(y, rows, qr)
+        if not _all_land(value, y, rows):
+            return None
+        return AtOnce(
+            value, lambda: {"found_by": _no_steps(batch, y.device)[0], "condition": _condition(qr, batch)}
+        )
+
     def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: FactoredRows | None) -> Solution:
         batch = check_batch("HardNetAffine", y=y.shape[:-1], set=set.batch_shape)
         y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
@@ -151,14 +169,6 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             if rows.A.shape[-2] == 1 or (factor is not None and factor.covers):
                 return self._closed_form_alone(y, rows, factor)
             return self._careful(y, rows, factor)
-        if rows.A.shape[-2] <= rows.A.shape[-1]:
-            qr = self._factor(rows.A) if factor is None else factor.qr
-            value = closed_form(y, rows, qr)
-            value, violation, satisfied = _audit(value, y, rows)
-            if bool((satisfied & qr.independent.all(-1)).all()):
-                status, steps = _no_steps(batch, y.device)
-                closed = torch.zeros_like(status)
-                return Solution(value, status, steps, violation, closed, _condition(qr, batch))
         return self._careful(y, rows, factor)
 
     def _factor(self, A: Tensor) -> ThinQR:
@@ -196,6 +206,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         if traced:  # which elements need it is not known while tracing: project all of them
             solution = project_polyhedron(y, rows.A, rows.lower, rows.upper)
             merge = torch.where
+        elif not bool(rest.any()):
+            return Solution(value, status, steps, violation, torch.zeros_like(status), condition)
         else:
             solution = project_polyhedron(*_pick(rest, y, rows))
             merge = _scatter
@@ -262,13 +274,7 @@ def _audit(value: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, 
     """
     with torch.no_grad():
         x, rows = value.detach(), Polyhedron(rows.A.detach(), rows.lower.detach(), rows.upper.detach())
-        Ax = product(rows.A, x)
-        excess = torch.maximum(Ax - rows.upper, rows.lower - Ax)
-        rtol, in_order = feasibility_rtol(x.dtype), (rows.lower <= rows.upper).all(-1)
-        near = y.abs().amax(-1) <= _NEAR * x.abs().amax(-1)
-        held = in_order & near & (excess <= rtol * Ax.abs()).all(-1)  # enough, and cheap
-        if not branchless(value) and bool(held.all()):
-            return value, excess.amax(-1).clamp_min(0.0), held
+        in_order = (rows.lower <= rows.upper).all(-1)
         rounding = _CLEAR * torch.finfo(x.dtype).eps * y.abs().amax(-1, keepdim=True)
         cleared = torch.where(x.abs() <= rounding, 0.0, x)
         held, better = (_lands(point, y, rows) for point in (x, cleared))
@@ -278,11 +284,32 @@ def _audit(value: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, 
     return value + (x - value.detach()), violation, held
 
 
+@torch.no_grad()
+def _all_land(value: Tensor, y: Tensor, rows: Polyhedron) -> bool:
+    """Whether `_lands` holds for every element; most often a share of `|target|` is enough to tell."""
+    off, target, A = _miss(value, y, rows)
+    if bool((torch.sub(off, target.abs(), alpha=feasibility_rtol(y.dtype)) <= 0).all()):
+        return True
+    return bool((off <= _allowance(value, y, A, target)).all())
+
+
 def _lands(x: Tensor, y: Tensor, rows: Polyhedron) -> Tensor:
     """Whether `A x` is `clamp(A y, lower, upper)`, to rounding of the smaller of `|A||x|` and `|A||y|`."""
-    target, weight = torch.clamp(product(rows.A, y), rows.lower, rows.upper), rows.A.abs()
-    size = torch.minimum(product(weight, x.abs()), product(weight, y.abs())) + target.abs()
-    return ((product(rows.A, x) - target).abs() <= feasibility_rtol(x.dtype) * size).all(-1)
+    off, target, A = _miss(x, y, rows)
+    return (off <= _allowance(x, y, A, target)).all(-1)
+
+
+def _miss(x: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor]:
+    """`|A x − target|`, `target = clamp(A y, lower, upper)` and `A`, in float64: rounding must not hide a miss."""
+    A = rows.A.double()
+    target = torch.clamp(product(A, y.double()), rows.lower.double(), rows.upper.double())
+    return (product(A, x.double()) - target).abs(), target, A
+
+
+def _allowance(x: Tensor, y: Tensor, A: Tensor, target: Tensor) -> Tensor:
+    """By how much `A x` may miss its target: the tolerance of the dtype, of the smaller of `|A||x|` and `|A||y|`."""
+    x_size, y_size = (product(A.abs(), t.double().abs()) for t in (x, y))
+    return feasibility_rtol(x.dtype) * (torch.minimum(x_size, y_size) + target.abs())
 
 
 def _no_steps(batch: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:

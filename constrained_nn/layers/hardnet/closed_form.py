@@ -27,7 +27,8 @@ def closed_form(y: Tensor, rows: Polyhedron, qr: ThinQR) -> Tensor:
         Ay = matvec(rows.A, y)
         return y + min_norm_solve(rows.A, nearest_between(Ay, rows.lower, rows.upper) - Ay, qr)
     if not torch.is_grad_enabled():
-        return _ClosedForm.forward(y, rows.A, rows.lower, rows.upper, *qr)[0]
+        Ay = product(rows.A, y)
+        return y + pinv_apply(qr, torch.clamp(Ay, rows.lower, rows.upper) - Ay)
     function = _ClosedForm if branchless(y, rows.A) else _EagerClosedForm
     return function.apply(y, rows.A, rows.lower, rows.upper, *qr)[0]  # pyright: ignore[reportReturnType]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.errors import SetTypeError
-from constrained_nn.layers.contract import ProjectionLayer, detached, same_dtype
+from constrained_nn.layers.contract import AtOnce, ProjectionLayer, detached, same_dtype
 from constrained_nn.layers.nearest.parts import Parts
 from constrained_nn.linalg import branchless
 from constrained_nn.sets import (
@@ -125,6 +125,12 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         equality = (lower == upper).reshape(-1, A.shape[-2]).all(0)
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
+    def at_once(self, y: Tensor, set: ConvexSet, factor: RowFactor | None) -> AtOnce | None:
+        if self.smoothing is not None and not isinstance(set, Product):
+            return None
+        value = _formula(y, set)
+        return None if value is None else AtOnce(value)
+
     def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
         if factor is not None and factor.rows.dtype != torch.float64:
             factor = None  # rounded on the way: the search needs all digits
@@ -160,6 +166,18 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         solution = project_intersection(wide_y, terms, plain, max_steps=self.max_steps)
         value = _cleared(solution.value.to(y.dtype), set)
         return replace(solution, value=value, violation=solution.violation.to(y.dtype))
+
+
+def _formula(y: Tensor, set: ConvexSet) -> Tensor | None:
+    """The projection where all of it is a closed form, unless equations may contradict each other."""
+    if isinstance(set, Product):
+        blocks = [_formula(part, member) for part, member in zip(set.split(y), set.sets, strict=True)]  # pyright: ignore
+        found = [block for block in blocks if block is not None]
+        return torch.cat(found, -1) if len(found) == len(blocks) else None
+    if not isinstance(set, ProjectableSet):
+        return None
+    value = set.project(y)
+    return None if isinstance(set, AffineSubspace) and _may_contradict_itself(value, set) else value
 
 
 def _closed_form(y: Tensor, set: ProjectableSet) -> Solution:
@@ -230,12 +248,11 @@ def _holds(value: Tensor, set: ConstraintSet) -> Tensor:
     return ((residual <= rtol * scale + underflow) & (scale < torch.inf)).all(-1) & value.isfinite().all(-1)
 
 
-def _contradicts_itself(value: Tensor, set: AffineSubspace) -> Tensor:
-    """Equations that contradict each other by less than rounding of a far point: looked at from the origin."""
-    doubtful = (set.residual(value).abs() > 1e-9 * set.b.abs()).any(-1)
-    if not branchless(value) and not bool(doubtful.any()):
-        return doubtful
-    return doubtful & ~_holds(set.project(torch.zeros_like(value)), set)
+@torch.no_grad()
+def _may_contradict_itself(value: Tensor, set: AffineSubspace) -> bool:
+    """Whether an equation is missed by more than a share of its right-hand side, which a far point may hide."""
+    off = (set.value(value) - set.b).abs()
+    return not bool((torch.sub(off, set.b.abs(), alpha=1e-9) <= 0).all())
 
 
 def _is_empty(set: ConstraintSet) -> Tensor:

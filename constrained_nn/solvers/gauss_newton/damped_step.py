@@ -9,6 +9,7 @@ the least-squares step of Levenberg and Marquardt, in units that do not depend o
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -116,12 +117,21 @@ class Direction(NamedTuple):
 
 
 def direction(
-    problem: Problem, linear: Linearized, y: Tensor, gap: Tensor, rows: Tensor, delta: Tensor
+    problem: Problem,
+    linear: Linearized,
+    y: Tensor,
+    gap: Tensor,
+    rows: Tensor,
+    delta: Tensor,
+    weight: Tensor | None = None,
 ) -> Direction:
-    """The step on given rows; variables that it would take out of their bounds go to them instead."""
+    """The step on given rows; variables that it would take out of their bounds go to them instead.
+
+    `weight` are the `weights` of the rows, if they are known.
+    """
+    p, sound = _solved(linear, gap, rows, delta, weight)
     if problem.box is None:
-        return Direction(*_solved(linear, gap, rows, delta), rows, None)
-    p, sound = _solved(linear, gap, rows, delta)
+        return Direction(p, sound, rows, None)
     chosen = Direction(p, sound, rows, torch.zeros_like(y, dtype=torch.int8))
     return _within_bounds(problem, y, gap, delta, chosen)
 
@@ -143,10 +153,14 @@ def _within_bounds(problem: Problem, y: Tensor, gap: Tensor, delta: Tensor, chos
     return chosen._replace(side=side)
 
 
-def _solved(linear: Linearized, gap: Tensor, rows: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+def _solved(
+    linear: Linearized, gap: Tensor, rows: Tensor, delta: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`p` without bounds, zero where it does not exist, and where it does."""
-    factor = linear.factor(weights(rows, gap.dtype), delta)
+    factor = linear.factor(weights(rows, gap.dtype) if weight is None else weight, delta)
     p = linear.transposed(factor.solve(gap))
+    if math.isfinite(p.sum()) and bool(factor.sound.all()):
+        return p, factor.sound
     sound = factor.sound & p.isfinite().all(-1)
     return torch.where(sound.unsqueeze(-1), p, 0.0), sound
 

@@ -23,7 +23,7 @@ from constrained_nn.solvers.gauss_newton.row_problem import (
     Problem,
     equality_of,
     into_box,
-    residual_of,
+    plain_residual,
     row_exponents,
     weights,
 )
@@ -192,7 +192,7 @@ def _attempt(problem: Problem, y: Tensor, method: GaussNewton, attempt: Attempt,
     side = None if problem.box is None else torch.zeros_like(y, dtype=torch.int8)
     index: Tensor | None = None
     value, factor = problem.value(y), torch.ones_like(y[:, 0])
-    residual = residual_of(problem, value)
+    residual = plain_residual(problem, value)
     open_ = residual.isfinite().all(-1)
     status[~open_] = int(Status.NONFINITE_INPUT)
     limit = method.max_steps * (_LONGER if attempt.adapt else 1)
@@ -209,14 +209,16 @@ def _attempt(problem: Problem, y: Tensor, method: GaussNewton, attempt: Attempt,
         if not len(y) or count == limit:
             break
         step, y_next, value, failure, gain = _advance(problem, y, value, residual, factor, method, attempt)
-        residual = residual_of(problem, value)
+        residual = plain_residual(problem, value)
         moved = failure < 0
-        if keep and bool(moved.any()):
+        every = bool(moved.all())
+        if keep and (every or bool(moved.any())):
             # where an element failed its derivatives may be NaN, and 0 · NaN is NaN
-            part = step if bool(moved.all()) else step.pick(moved.nonzero().squeeze(-1))
+            part = step if every else step.pick(moved.nonzero().squeeze(-1))
             own = index if part.index is None or index is None else index[part.index]
             path.append(part._replace(index=part.index if index is None else own))
-        _write(status, index, ~moved, failure[~moved])
+        if not every:
+            _write(status, index, ~moved, failure[~moved])
         _write(steps, index, moved, count + 1)
         _write(final, index, moved, y_next[moved])
         if side is not None and step.side is not None:
@@ -274,7 +276,8 @@ def _advance(
         chosen = elastic_direction(problem, y, value, units, delta)
     else:
         active = method.selected(residual, equality_of(problem, residual))
-        chosen = direction(problem, linear, y, residual, torch.where(active, units, OFF), delta)
+        rows = torch.where(active, units, OFF)
+        chosen = direction(problem, linear, y, residual, rows, delta, torch.where(active, weight, 0.0))
     if not method.backtracking:
         length = chosen.sound.to(y.dtype)
         y_next = y - chosen.p
@@ -285,10 +288,21 @@ def _advance(
     fall = linear.times(chosen.p)
     promised = (fall * residual * weight.square()).sum(-1)
     length, y_next, found, moved = search(
-        problem, y, value, chosen.p, weight, promised, chosen.sound, method.largest_step, expand=attempt.adapt
+        problem,
+        y,
+        value,
+        residual,
+        chosen.p,
+        weight,
+        promised,
+        chosen.sound,
+        method.largest_step,
+        expand=attempt.adapt,
     )
-    failure = torch.where(moved, -1, torch.where(chosen.sound, int(Status.STAGNATED), int(Status.SINGULAR)))
+    failure = torch.full_like(moved, -1, dtype=torch.long)
     if not bool(moved.all()):
+        stopped = torch.where(chosen.sound, int(Status.STAGNATED), int(Status.SINGULAR))
+        failure = torch.where(moved, -1, stopped)
         failure = torch.where(~moved & _within_rounding(problem, y, residual), int(Status.OK), failure)
         stuck = chosen.sound & ~moved & _is_stationary(problem, linear, y, residual)
         failure = torch.where(stuck & (failure != int(Status.OK)), int(Status.STATIONARY), failure)
@@ -302,7 +316,7 @@ def _gain(
     """What a step lowered `|r|²` by, as a share of what the linear model of a full step promised."""
     merits = [
         (r * weight).square().sum(-1)
-        for r in (before, residual_of(problem, linear), residual_of(problem, after))
+        for r in (before, plain_residual(problem, linear), plain_residual(problem, after))
     ]
     promised = merits[0] - merits[1]
     gain = (merits[0] - merits[2]) / torch.where(promised > 0, promised, 1.0)

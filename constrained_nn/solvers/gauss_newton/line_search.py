@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from constrained_nn.linalg import branchless
 from constrained_nn.solvers.gauss_newton.damped_step import longest
-from constrained_nn.solvers.gauss_newton.row_problem import Problem, into_box, residual_of
+from constrained_nn.solvers.gauss_newton.row_problem import Problem, into_box, plain_residual
 
 # A step of length t must lower |r|² by this share of what the linear model promises, at least.
 _ARMIJO = 1e-4
@@ -21,6 +22,7 @@ def search(
     problem: Problem,
     y: Tensor,
     value: Tensor,
+    residual: Tensor,
     p: Tensor,
     weight: Tensor,
     promised: Tensor,
@@ -35,14 +37,18 @@ def search(
     """
 
     def merit_of(part: Problem, values: Tensor, scale: Tensor) -> Tensor:
-        return (residual_of(part, values) * scale).square().sum(-1)
+        return (plain_residual(part, values) * scale).square().sum(-1)
 
-    merit = merit_of(problem, value, weight)
-    length = cap(y, p, largest) * longest(problem, y, p)
+    merit = (residual * weight).square().sum(-1)
+    length = cap(y, p, largest)
+    if problem.box is not None:
+        length = length * longest(problem, y, p)
     y_next = into_box(problem, y - length.unsqueeze(-1) * p)
     found = problem.value(y_next)
     now = merit_of(problem, found, weight)
     moved = sound & (now < merit - 2.0 * _ARMIJO * length * promised)
+    if not expand and bool(moved.all()):
+        return length, y_next, found, moved
     trying = (sound & ~moved).nonzero().squeeze(-1)
     y_next[~moved], found[~moved] = y[~moved], value[~moved]
     for _ in range(_HALVINGS):
@@ -79,5 +85,8 @@ def search(
 def cap(y: Tensor, p: Tensor, largest: float) -> Tensor:
     """1, halved until the step is no longer than allowed."""
     allowed = largest * (1.0 + torch.linalg.vector_norm(y, dim=-1))
-    ratio = torch.linalg.vector_norm(p, dim=-1) / allowed
+    size = torch.linalg.vector_norm(p, dim=-1)
+    if not branchless(y) and bool((size <= allowed).all()):
+        return torch.ones_like(size)
+    ratio = size / allowed
     return torch.exp2(-torch.log2(ratio.clamp_min(1.0)).ceil())

@@ -42,6 +42,11 @@ def residual_of(problem: Problem, value: Float[Tensor, "batch m"]) -> Float[Tens
     return value - nearest_between(value, problem.lower, problem.upper)
 
 
+def plain_residual(problem: Problem, value: Float[Tensor, "batch m"]) -> Float[Tensor, "batch m"]:
+    """`residual_of` where nobody differentiates it."""
+    return value - torch.clamp(value, problem.lower, problem.upper)
+
+
 def equality_of(problem: Problem, like: Tensor) -> Bool[Tensor, "batch m"]:
     """Rows without room."""
     return (problem.lower == problem.upper).expand_as(like)
@@ -62,7 +67,7 @@ def row_exponents(
     """
     reach = 1.0 + torch.linalg.vector_norm(y, dim=-1, keepdim=True)
     size = torch.maximum(linear.squares().sqrt(), residual.abs() / reach)
-    known = (size > 0) & size.isfinite()
+    known = (size > 0) & (size < torch.inf)
     exponent = torch.log2(torch.where(known, size, 1.0)).round()
     return exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).to(torch.int8)
 

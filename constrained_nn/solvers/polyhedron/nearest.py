@@ -131,9 +131,11 @@ def project_polyhedron(
         found = _in_chunks(problem, guess, factor, limits._replace(alone=alone))
     largest = torch.finfo(y.dtype).max
     value = found.value if y.dtype == wide else found.value.clamp(-largest, largest).to(y.dtype)
-    # a point beyond the largest number of a narrow dtype is no solution in it
-    fits = (found.value.detach().abs() <= largest).all(-1)
-    status = torch.where(fits | (found.status != int(Status.OK)), found.status, int(Status.MISSED))
+    status = found.status
+    if y.dtype != wide or limits.fixed or not math.isfinite(value.detach().sum()):
+        # a point beyond the largest number of a narrow dtype is no solution in it
+        fits = (found.value.detach().abs() <= largest).all(-1)
+        status = torch.where(fits | (status != int(Status.OK)), status, int(Status.MISSED))
     return Solution(
         value.reshape(*batch, n),
         status.to(torch.int8).reshape(batch),
@@ -222,7 +224,7 @@ def _in_chunks(problem: _Problem, guess: Tensor | None, factor: RowFactor | None
 
 
 def _project(problem: _Problem, guess: Tensor | None, factor: RowFactor | None, limits: Limits) -> Result:
-    if bool(_plausible(*problem[:4])):
+    if _plausible(*problem[:4]):
         return _search(problem, guess, factor, limits)
     return _careful(problem, guess, factor, limits)
 
@@ -339,16 +341,17 @@ def _search(problem: _Problem, guess: Tensor | None, factor: RowFactor | None, l
         factor = row_factor(A.detach(), equal if bool(equal.any()) else None, box=box)
     found, exact = _guess_and_audit(problem.detach(), guess, factor, limits)
     value, status, steps, violation, multiplier, active = found
-    empty = status == int(Status.INFEASIBLE)
-    known = exact | empty
-    certain = bool(known.all())
+    empty, known = None, exact
     if not bool(exact.all()):
         active = torch.where(exact.unsqueeze(-1), active, 0.0)
+        empty = status == int(Status.INFEASIBLE)
+        known = exact | empty
     if torch.is_grad_enabled() and any(t.requires_grad for t in problem[:4]):
         value = ActiveProjection.apply(y, A, lower, upper, box, value, multiplier, active, factor)
-        value = torch.where(empty.unsqueeze(-1), value.detach(), value)  # pyright: ignore
+        if empty is not None:
+            value = torch.where(empty.unsqueeze(-1), value.detach(), value)  # pyright: ignore
     result = Result(value, status, steps, violation, multiplier, active)  # pyright: ignore
-    if certain:
+    if empty is None or bool(known.all()):
         return result
     some = known.logical_not().nonzero().squeeze(-1)
     few = A if A.ndim == 2 else A[some]
@@ -379,24 +382,29 @@ def _guess_and_audit(
             other = project_each(y[some], few, low[some], up[some], box=box, max_steps=limits.max_steps)
             for whole, part in zip((value, multiplier, active, steps, exact, empty), other, strict=True):
                 whole[some] = part.to(whole.dtype)
+    every = bool(exact.all())
     if box:  # rounding alone: a bound that is next to nothing is met to its last digit
         n = y.shape[-1]
         least, most, side = low[..., -n:], up[..., -n:], active[..., -n:]
         at_bound = torch.where(side > 0, most, torch.where(side < 0, least, value))
-        value = torch.where(empty.unsqueeze(-1), value, torch.clamp(at_bound, least, most))
-    exact = exact & (low <= up).all(-1)
+        at_bound = torch.clamp(at_bound, least, most)
+        value = at_bound if every else torch.where(empty.unsqueeze(-1), value, at_bound)
     reached = row_values(value, A, box)
     excess = torch.maximum(reached - up, low - reached)
     # |A||x| >= |A x|: enough for most rows, and cheap
     off = torch.where(active != 0, excess.abs(), excess)
-    if not bool((exact & (off <= AUDIT_RTOL * reached.abs()).all(-1)).all()):
-        held = _holds(value, reached, problem, active)
-        if not bool((held | exact.logical_not()).all()):
-            value, held = _snapped(value, held, problem, active)
-            reached = row_values(value, A, box)
-            excess = torch.maximum(reached - up, low - reached)
-        # a row that holds to rounding of a far point alone shows no empty set
-        exact = exact & held & beyond_bounds(excess, low, up, _row_sizes(A, box)).logical_not()
+    within = bool((torch.sub(off, reached.abs(), alpha=AUDIT_RTOL) <= 0).all())
+    if every and within and bool((low <= up).all()):
+        violation = excess.amax(-1).clamp_min(0.0)
+        return Result(value, torch.zeros_like(steps), steps, violation, multiplier, active), exact
+    exact = exact & (low <= up).all(-1)
+    held = _holds(value, reached, problem, active)
+    if not bool((held | exact.logical_not()).all()):
+        value, held = _snapped(value, held, problem, active)
+        reached = row_values(value, A, box)
+        excess = torch.maximum(reached - up, low - reached)
+    # a row that holds to rounding of a far point alone shows no empty set
+    exact = exact & held & beyond_bounds(excess, low, up, _row_sizes(A, box)).logical_not()
     status = torch.where(exact, int(Status.OK), int(Status.SINGULAR))
     status = torch.where(empty, int(Status.INFEASIBLE), status)
     violation = excess.amax(-1).clamp_min(0.0)
@@ -455,10 +463,13 @@ def _stationary(y: Tensor, x: Tensor, multiplier: Tensor, A: Tensor, box: bool) 
     return off <= AUDIT_RTOL * (torch.linalg.vector_norm(y, dim=-1) + torch.linalg.vector_norm(x, dim=-1))
 
 
-def _plausible(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+@torch.no_grad()
+def _plausible(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> bool:
     """Cheap sufficient check that all elements are finite: sums carry every NaN and infinity along."""
-    total = y.detach().sum() + A.detach().sum()
-    return total.isfinite() & (lower < torch.inf).all() & (upper > -torch.inf).all()
+    total = y.sum() + A.sum()
+    if lower.numel():  # a bound may be infinite on its own side
+        total = total + lower.amax().clamp_min(0.0) + upper.amin().clamp_max(0.0)
+    return math.isfinite(total)
 
 
 def _finite(y: Tensor, A: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
