@@ -23,6 +23,7 @@ from constrained_nn.solvers._matrix_equations import (
     norm,
     relative_residual,
     require_tensors,
+    rounded,
     solve,
     symmetric,
     tolerance,
@@ -262,7 +263,7 @@ def _judge(
     xp = namespace(found.P)
     exact = found.P / units.outer
     gain = given.gain(exact)
-    P, K = (_rounded(M, dtype) for M in (exact, gain))
+    P, K = (rounded(M, dtype) for M in (exact, gain))
     fits = all_finite(P, K)
     P, K = (xp.where(fits[..., None, None], M, 0.0) for M in (P, K))
     holds = found.stable & fits
@@ -280,15 +281,6 @@ def _judge(
     status = xp.where(holds, status, int(Status.MISSED))
     status = xp.where(found.stable, status, int(Status.INFEASIBLE))
     return Verdict(exact, P, K, closed, status, residual, error, _margin(given, closed))
-
-
-def _rounded(M: Array, dtype: torch.dtype) -> Array:
-    """What is left of a float64 matrix in `dtype`."""
-    if dtype == torch.float64:
-        return M
-    if isinstance(M, Tensor):
-        return M.to(dtype).double()
-    return torch.from_numpy(M).to(dtype).double().numpy()
 
 
 def _margin(equation: RiccatiEquation, closed: Array) -> Array:

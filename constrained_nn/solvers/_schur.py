@@ -6,21 +6,39 @@ matrix pencil.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 Matrix = np.ndarray
+# Working memory of a Schur form in columns: a block of a reduction, and what goes with it.
+_WORK = 40
 
 
+@functools.cache
 def _scipy() -> Any:
     from scipy import linalg
 
     return linalg
 
 
-@dataclass(frozen=True, eq=False)
+@functools.cache
+def blas() -> Any:
+    """SciPy's BLAS."""
+    return _scipy().blas
+
+
+@functools.cache
+def lapack() -> Any:
+    """SciPy's LAPACK, without the checks of its functions, which take longer than a small matrix."""
+    return _scipy().lapack
+
+
+@dataclass(
+    eq=False
+)  # not frozen: setting eight frozen fields takes as long as a Schur form of a small matrix
 class SchurPair:
     """Solves `A X + X B + C = 0`, or `X = A X B + C` for `discrete`, from Schur forms of `A` and `B`.
 
@@ -42,11 +60,10 @@ class SchurPair:
     @classmethod
     def factor(cls, A: Matrix, B: Matrix, *, discrete: bool) -> SchurPair:
         """One factorization where `A` is the transpose of `B`, otherwise two."""
-        schur, output = _scipy().schur, "complex" if discrete else "real"
-        S, V = schur(B, output=output, check_finite=False)
-        if A.shape == B.shape and np.array_equal(A, B.T):
+        S, V = _schur(B, complex_form=discrete)
+        if _are_transposed(A, B):
             return cls(V, S, V, S, discrete, A_adjoint=True)
-        T, U = schur(A, output=output, check_finite=False)
+        T, U = _schur(A, complex_form=discrete)
         return cls(U, T, V, S, discrete)
 
     @classmethod
@@ -55,7 +72,7 @@ class SchurPair:
         less accurate near an eigenvalue 1."""
         one, other = np.eye(len(A)), np.eye(len(B))
         F = np.linalg.inv(A - one)
-        G = F.T if A.shape == B.shape and np.array_equal(A, B.T) else np.linalg.inv(B - other)
+        G = F.T if _are_transposed(A, B) else np.linalg.inv(B - other)
         M = one + 2.0 * F
         N = M.T if G.base is F else other + 2.0 * G
         return replace(cls.factor(M, N, discrete=False), around=(2.0 * F, G))
@@ -69,8 +86,10 @@ class SchurPair:
         """`X` for a right-hand side `(n, m)`."""
         if self.around is not None:
             C = self.around[0] @ C @ self.around[1]
-        F = self.U.conj().T @ C @ self.V
-        Y = self._stein(F) if self.discrete else self._sylvester(-F)
+        if not self.discrete:
+            Y = self._sylvester(self.U.T.dot(C).dot(self.V))
+            return self.U.dot(Y).dot(self.V.T)
+        Y = self._stein(self.U.conj().T @ C @ self.V)
         return np.ascontiguousarray(np.real(self.U @ Y @ self.V.conj().T))
 
     def gap(self) -> float:
@@ -86,12 +105,12 @@ class SchurPair:
 
     def _sylvester(self, F: Matrix) -> Matrix:
         left, right = ("T" if adjoint else "N" for adjoint in (self.A_adjoint, self.B_adjoint))
-        Y, scale, _ = _scipy().lapack.dtrsyl(self.T, self.S, F, trana=left, tranb=right)
-        return Y / scale if scale > 0 else np.full_like(Y, np.nan)
+        Y, scale, _ = lapack().dtrsyl(self.T, self.S, F, trana=left, tranb=right)
+        return Y / -scale if scale > 0 else np.full_like(Y, np.nan)
 
     def _stein(self, F: Matrix) -> Matrix:
         """`Y = T Y S + F`, one column after the other: `(I − s_jj T) y_j = f_j + T Σ y_k s_kj`."""
-        T, n, ztrtrs = self.T, F.shape[1], _scipy().lapack.ztrtrs
+        T, n, ztrtrs = self.T, F.shape[1], lapack().ztrtrs
         # with Tᴴ on the left, conjugation of s keeps the upper triangle: I − s Tᴴ = (I − conj(s) T)ᴴ
         S = self.S.conj().T if self.B_adjoint else self.S
         left = T.conj().T if self.A_adjoint else T
@@ -105,6 +124,25 @@ class SchurPair:
             Y[:, j] = y.reshape(-1) if info == 0 else np.nan
             done.append(j)
         return Y
+
+
+def _are_transposed(A: Matrix, B: Matrix) -> bool:
+    """Whether `A` is the transpose of `B`."""
+    return A.shape == B.shape and bool((A == B.T).all())
+
+
+def _schur(M: Matrix, *, complex_form: bool) -> tuple[Matrix, Matrix]:
+    """`T` and `U` of `M = U T Uᴴ`; real but for `complex_form`."""
+    if complex_form:
+        return _scipy().schur(M, output="complex", check_finite=False)
+    T, _, _, _, U, _, info = lapack().dgees(_no_order, M, lwork=_WORK * len(M))
+    if info:
+        raise np.linalg.LinAlgError(f"the Schur form did not converge ({info})")
+    return T, U
+
+
+def _no_order(*_: float) -> bool:
+    return False
 
 
 def _eigenvalues(T: Matrix) -> Matrix:
