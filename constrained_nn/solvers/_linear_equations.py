@@ -127,9 +127,9 @@ def audit(
     """The Newton step from `X`, and whether `solve` is an inverse at all: it has to bring back a matrix `Z`."""
     xp = namespace(X)
     if isinstance(X, Tensor):  # tracers do not see through a cache
-        Z = torch.from_numpy(_probe.__wrapped__(*X.shape[-2:])).to(X.device)
+        Z = torch.from_numpy(probe.__wrapped__(*X.shape[-2:])).to(X.device)
     else:
-        Z = _probe(*X.shape[-2:])
+        Z = probe(*X.shape[-2:])
     zero = equation._replace(C=xp.zeros_like(X))
     step = solve(residual(X))
     back = solve(-zero.residual(Z + zero.C)) - Z
@@ -143,7 +143,7 @@ def audit(
 
 
 @functools.cache
-def _probe(n: int, m: int) -> np.ndarray:
+def probe(n: int, m: int) -> np.ndarray:
     """A matrix without structure, with entries of modulus 0.5 to 1.5."""
     k = np.arange(n * m)
     sign = np.where((k * 0.4142135623730951) % 1.0 < 0.5, 1.0, -1.0)
@@ -198,7 +198,7 @@ def _at_once(given: LinearEquation, rtol: float) -> LinearVerdict | None:
         pair = _pair(given, bilinear=given.discrete)
     except np.linalg.LinAlgError:
         return None
-    X, Z = pair.solve(C), _probe(*C.shape)
+    X, Z = pair.solve(C), probe(*C.shape)
     size = _length(X)
     if not 0.0 < size < _LARGEST:
         return None

@@ -94,7 +94,7 @@ class SchurPair:
 
     def gap(self) -> float:
         """Least `|λ + μ|` over the eigenvalues of `A` and `B` relative to their size, or least `|1 − λ μ|`."""
-        left, right = (_eigenvalues(M) for M in (self.T, self.S))
+        left, right = (form_eigenvalues(M) for M in (self.T, self.S))
         if self.discrete:
             left, right = (
                 v.conj() if adjoint else v for v, adjoint in ((left, self.A_adjoint), (right, self.B_adjoint))
@@ -132,20 +132,30 @@ def _are_transposed(A: Matrix, B: Matrix) -> bool:
 
 
 def _schur(M: Matrix, *, complex_form: bool) -> tuple[Matrix, Matrix]:
-    """`T` and `U` of `M = U T Uᴴ`; real but for `complex_form`."""
     if complex_form:
         return _scipy().schur(M, output="complex", check_finite=False)
-    T, _, _, _, U, _, info = lapack().dgees(_no_order, M, lwork=_WORK * len(M))
-    if info:
-        raise np.linalg.LinAlgError(f"the Schur form did not converge ({info})")
+    T, U, _ = schur_form(M)
     return T, U
 
 
-def _no_order(*_: float) -> bool:
-    return False
+def schur_form(M: Matrix, *, stable_first: bool = False) -> tuple[Matrix, Matrix, int]:
+    """`T` and `U` of `M = U T Uᵀ`, and with `stable_first` how many eigenvalues of the left half plane come first.
+
+    Raises:
+        LinAlgError: The iteration, or the change of the order, has failed.
+    """
+    sort = int(stable_first)
+    T, stable, _, _, U, _, info = lapack().dgees(_is_stable, M, sort_t=sort, lwork=_WORK * len(M))
+    if info:
+        raise np.linalg.LinAlgError(f"the Schur form failed (dgees: {info})")
+    return T, U, stable
 
 
-def _eigenvalues(T: Matrix) -> Matrix:
+def _is_stable(real: float, _: float) -> bool:
+    return real < 0.0
+
+
+def form_eigenvalues(T: Matrix) -> Matrix:
     """Eigenvalues of a Schur form, whose blocks have equal diagonal entries where they are complex."""
     d = np.diagonal(T).astype(complex)
     if np.iscomplexobj(T) or len(T) < 2:
