@@ -19,7 +19,6 @@ from constrained_nn.solvers._riccati_search import NEAR, PERSISTS, SMALL_BOUND, 
 from constrained_nn.solvers._schur import (
     SchurPair,
     blas,
-    form_eigenvalues,
     lapack,
     schur_form,
     stabilizing_subspace,
@@ -212,9 +211,8 @@ def _pair(closed: Matrix, discrete: bool) -> SchurPair:
 
 def _margin(pair: SchurPair, discrete: bool) -> float:
     """Distance of the eigenvalues of the closed loop to the boundary of stability."""
-    if not discrete:
-        return -pair.S.diagonal().max()
-    return 1.0 - abs(1.0 + 2.0 / (form_eigenvalues(pair.S) - 1.0)).max()
+    poles = pair.eigenvalues()
+    return 1.0 - abs(poles).max() if discrete else -poles.real.max()
 
 
 def _rounding(given: RiccatiEquation, P: Matrix, K: Matrix, closed: Matrix) -> Matrix:

@@ -36,9 +36,7 @@ def lapack() -> Any:
     return _scipy().lapack
 
 
-@dataclass(
-    eq=False
-)  # not frozen: setting eight frozen fields takes as long as a Schur form of a small matrix
+@dataclass(eq=False)  # not frozen, which would take as long as a Schur form of a small matrix
 class SchurPair:
     """Solves `A X + X B + C = 0`, or `X = A X B + C` for `discrete`, from Schur forms of `A` and `B`.
 
@@ -46,6 +44,7 @@ class SchurPair:
         U, T: `A = U T Uᴴ`, or `U Tᴴ Uᴴ` where `A_adjoint`; real and block triangular, or (discrete) complex.
         V, S: `B` likewise.
         around: Matrices that turn a discrete right-hand side into that of the continuous equation solved instead.
+        shift: The `σ` of that equation (`bilinear`).
     """
 
     U: Matrix
@@ -56,6 +55,7 @@ class SchurPair:
     A_adjoint: bool = False
     B_adjoint: bool = False
     around: tuple[Matrix, Matrix] | None = None
+    shift: float = 0.0
 
     @classmethod
     def factor(cls, A: Matrix, B: Matrix, *, discrete: bool) -> SchurPair:
@@ -68,14 +68,24 @@ class SchurPair:
 
     @classmethod
     def bilinear(cls, A: Matrix, B: Matrix) -> SchurPair:
-        """For `X = A X B + C` by the continuous equation of `(A − I)⁻¹ (A + I)` and `(B + I) (B − I)⁻¹`: faster, and
-        less accurate near an eigenvalue 1."""
+        """For `X = A X B + C` by the continuous equation of `M = (A + σI) (A − σI)⁻¹` and its like of `B`: faster, and
+        less accurate near an eigenvalue `σ`, which is 1 or −1, on the side of fewer eigenvalues."""
         one, other = np.eye(len(A)), np.eye(len(B))
-        F = np.linalg.inv(A - one)
-        G = F.T if _are_transposed(A, B) else np.linalg.inv(B - other)
-        M = one + 2.0 * F
-        N = M.T if G.base is F else other + 2.0 * G
-        return replace(cls.factor(M, N, discrete=False), around=(2.0 * F, G))
+        shift = -1.0 if A.trace() + B.trace() > 0.0 else 1.0
+        F = np.linalg.inv(A - shift * one)
+        if _are_transposed(A, B):
+            G = F.T
+            M = one + (2.0 * shift) * F
+            N = M.T
+        else:
+            G = np.linalg.inv(B - shift * other)
+            M, N = one + (2.0 * shift) * F, other + (2.0 * shift) * G
+        return replace(cls.factor(M, N, discrete=False), around=(2.0 * F, G), shift=shift)
+
+    def eigenvalues(self) -> Matrix:
+        """Eigenvalues of `B`."""
+        poles = _form_eigenvalues(self.S)
+        return poles if self.around is None else self.shift + 2.0 * self.shift / (poles - 1.0)
 
     def transposed(self) -> SchurPair:
         """The pair of `Aᵀ` and `Bᵀ`."""
@@ -94,7 +104,7 @@ class SchurPair:
 
     def gap(self) -> float:
         """Least `|λ + μ|` over the eigenvalues of `A` and `B` relative to their size, or least `|1 − λ μ|`."""
-        left, right = (form_eigenvalues(M) for M in (self.T, self.S))
+        left, right = (_form_eigenvalues(M) for M in (self.T, self.S))
         if self.discrete:
             left, right = (
                 v.conj() if adjoint else v for v, adjoint in ((left, self.A_adjoint), (right, self.B_adjoint))
@@ -155,7 +165,7 @@ def _is_stable(real: float, _: float) -> bool:
     return real < 0.0
 
 
-def form_eigenvalues(T: Matrix) -> Matrix:
+def _form_eigenvalues(T: Matrix) -> Matrix:
     """Eigenvalues of a Schur form, whose blocks have equal diagonal entries where they are complex."""
     d = np.diagonal(T).astype(complex)
     if np.iscomplexobj(T) or len(T) < 2:
