@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -262,6 +263,9 @@ def _refine(equation: LinearEquation, pair: SchurPair, rtol: float) -> LinearFou
     if found.error + found.doubt <= min(_EASY, 10.0 * rtol):
         return found._replace(error=found.error + found.doubt)
     X, doubt = found.X, found.doubt
+    if not doubt <= TRUSTED:
+        doubt = _contraction(equation, pair)
+        found = found._replace(doubt=doubt, singular=not doubt <= TRUSTED)
     if not doubt <= _USABLE:
         return found
     step, error = _exact_step(equation, pair, X)
@@ -277,6 +281,21 @@ def _refine(equation: LinearEquation, pair: SchurPair, rtol: float) -> LinearFou
             break
         X, step, error = X + step, new_step, new_error
     return found._replace(X=X, error=error)
+
+
+def _contraction(equation: LinearEquation, pair: SchurPair) -> float:
+    """The factor by which Newton steps make an error smaller, by power iteration, and a factor to spare.
+
+    What the inverse is off by may be large in the first step, for most matrices, and small from then on.
+    """
+    zero = equation._replace(C=np.zeros_like(equation.C))
+    Z = probe(*equation.C.shape)
+    sizes = []
+    for _ in range(4):
+        Z = pair.solve(-zero.residual(Z)) - Z
+        sizes.append(norm(Z))
+    factor = max(new / old if old > 0 else 0.0 for old, new in itertools.pairwise(sizes))
+    return 4.0 * factor if np.isfinite(factor) else np.inf
 
 
 def _exact_step(equation: LinearEquation, pair: SchurPair, X: np.ndarray) -> tuple[np.ndarray, float]:
