@@ -100,6 +100,8 @@ def checked(where: str, given: Mapping[str, tuple[Tensor, int, int]]) -> tuple[t
                 f"Convert it with `.to(...)`."
             )
     shapes = [M.shape[:-2] for M, _, _ in given.values()]
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0], [M.double().reshape(-1, r, c) for M, r, c in given.values()]
     try:
         batch = torch.broadcast_shapes(*shapes)
     except RuntimeError:
@@ -128,6 +130,15 @@ def follow(value: Tensor, X: Tensor) -> Tensor:
 def tolerance(rtol: float, dtype: torch.dtype) -> float:
     """`rtol`, or what rounding to `dtype` leaves of it where terms of a residual cancel."""
     return max(rtol, 64.0 * torch.finfo(dtype).eps)
+
+
+def rounded(M: Array, dtype: torch.dtype) -> Array:
+    """What is left of a float64 matrix in `dtype`."""
+    if dtype == torch.float64:
+        return M
+    if isinstance(M, Tensor):
+        return M.to(dtype).double()
+    return torch.from_numpy(M).to(dtype).double().numpy()
 
 
 def all_finite(*matrices: Array) -> Array:

@@ -6,21 +6,37 @@ matrix pencil.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 Matrix = np.ndarray
+# Working memory of a Schur form in columns: a block of a reduction, and what goes with it.
+_WORK = 40
 
 
+@functools.cache
 def _scipy() -> Any:
     from scipy import linalg
 
     return linalg
 
 
-@dataclass(frozen=True, eq=False)
+@functools.cache
+def blas() -> Any:
+    """SciPy's BLAS."""
+    return _scipy().blas
+
+
+@functools.cache
+def lapack() -> Any:
+    """SciPy's LAPACK, without the checks of its functions, which take longer than a small matrix."""
+    return _scipy().lapack
+
+
+@dataclass(eq=False)  # not frozen, which would take as long as a Schur form of a small matrix
 class SchurPair:
     """Solves `A X + X B + C = 0`, or `X = A X B + C` for `discrete`, from Schur forms of `A` and `B`.
 
@@ -28,6 +44,7 @@ class SchurPair:
         U, T: `A = U T Uᴴ`, or `U Tᴴ Uᴴ` where `A_adjoint`; real and block triangular, or (discrete) complex.
         V, S: `B` likewise.
         around: Matrices that turn a discrete right-hand side into that of the continuous equation solved instead.
+        shift: The `σ` of that equation (`bilinear`).
     """
 
     U: Matrix
@@ -38,27 +55,37 @@ class SchurPair:
     A_adjoint: bool = False
     B_adjoint: bool = False
     around: tuple[Matrix, Matrix] | None = None
+    shift: float = 0.0
 
     @classmethod
     def factor(cls, A: Matrix, B: Matrix, *, discrete: bool) -> SchurPair:
         """One factorization where `A` is the transpose of `B`, otherwise two."""
-        schur, output = _scipy().schur, "complex" if discrete else "real"
-        S, V = schur(B, output=output, check_finite=False)
-        if A.shape == B.shape and np.array_equal(A, B.T):
+        S, V = _schur(B, complex_form=discrete)
+        if _are_transposed(A, B):
             return cls(V, S, V, S, discrete, A_adjoint=True)
-        T, U = schur(A, output=output, check_finite=False)
+        T, U = _schur(A, complex_form=discrete)
         return cls(U, T, V, S, discrete)
 
     @classmethod
     def bilinear(cls, A: Matrix, B: Matrix) -> SchurPair:
-        """For `X = A X B + C` by the continuous equation of `(A − I)⁻¹ (A + I)` and `(B + I) (B − I)⁻¹`: faster, and
-        less accurate near an eigenvalue 1."""
+        """For `X = A X B + C` by the continuous equation of `M = (A + σI) (A − σI)⁻¹` and its like of `B`: faster, and
+        less accurate near an eigenvalue `σ`, which is 1 or −1, on the side of fewer eigenvalues."""
         one, other = np.eye(len(A)), np.eye(len(B))
-        F = np.linalg.inv(A - one)
-        G = F.T if A.shape == B.shape and np.array_equal(A, B.T) else np.linalg.inv(B - other)
-        M = one + 2.0 * F
-        N = M.T if G.base is F else other + 2.0 * G
-        return replace(cls.factor(M, N, discrete=False), around=(2.0 * F, G))
+        shift = -1.0 if A.trace() + B.trace() > 0.0 else 1.0
+        F = np.linalg.inv(A - shift * one)
+        if _are_transposed(A, B):
+            G = F.T
+            M = one + (2.0 * shift) * F
+            N = M.T
+        else:
+            G = np.linalg.inv(B - shift * other)
+            M, N = one + (2.0 * shift) * F, other + (2.0 * shift) * G
+        return replace(cls.factor(M, N, discrete=False), around=(2.0 * F, G), shift=shift)
+
+    def eigenvalues(self) -> Matrix:
+        """Eigenvalues of `B`."""
+        poles = _form_eigenvalues(self.S)
+        return poles if self.around is None else self.shift + 2.0 * self.shift / (poles - 1.0)
 
     def transposed(self) -> SchurPair:
         """The pair of `Aᵀ` and `Bᵀ`."""
@@ -69,13 +96,15 @@ class SchurPair:
         """`X` for a right-hand side `(n, m)`."""
         if self.around is not None:
             C = self.around[0] @ C @ self.around[1]
-        F = self.U.conj().T @ C @ self.V
-        Y = self._stein(F) if self.discrete else self._sylvester(-F)
+        if not self.discrete:
+            Y = self._sylvester(self.U.T.dot(C).dot(self.V))
+            return self.U.dot(Y).dot(self.V.T)
+        Y = self._stein(self.U.conj().T @ C @ self.V)
         return np.ascontiguousarray(np.real(self.U @ Y @ self.V.conj().T))
 
     def gap(self) -> float:
         """Least `|λ + μ|` over the eigenvalues of `A` and `B` relative to their size, or least `|1 − λ μ|`."""
-        left, right = (_eigenvalues(M) for M in (self.T, self.S))
+        left, right = (_form_eigenvalues(M) for M in (self.T, self.S))
         if self.discrete:
             left, right = (
                 v.conj() if adjoint else v for v, adjoint in ((left, self.A_adjoint), (right, self.B_adjoint))
@@ -86,12 +115,12 @@ class SchurPair:
 
     def _sylvester(self, F: Matrix) -> Matrix:
         left, right = ("T" if adjoint else "N" for adjoint in (self.A_adjoint, self.B_adjoint))
-        Y, scale, _ = _scipy().lapack.dtrsyl(self.T, self.S, F, trana=left, tranb=right)
-        return Y / scale if scale > 0 else np.full_like(Y, np.nan)
+        Y, scale, _ = lapack().dtrsyl(self.T, self.S, F, trana=left, tranb=right)
+        return Y / -scale if scale > 0 else np.full_like(Y, np.nan)
 
     def _stein(self, F: Matrix) -> Matrix:
         """`Y = T Y S + F`, one column after the other: `(I − s_jj T) y_j = f_j + T Σ y_k s_kj`."""
-        T, n, ztrtrs = self.T, F.shape[1], _scipy().lapack.ztrtrs
+        T, n, ztrtrs = self.T, F.shape[1], lapack().ztrtrs
         # with Tᴴ on the left, conjugation of s keeps the upper triangle: I − s Tᴴ = (I − conj(s) T)ᴴ
         S = self.S.conj().T if self.B_adjoint else self.S
         left = T.conj().T if self.A_adjoint else T
@@ -107,7 +136,36 @@ class SchurPair:
         return Y
 
 
-def _eigenvalues(T: Matrix) -> Matrix:
+def _are_transposed(A: Matrix, B: Matrix) -> bool:
+    """Whether `A` is the transpose of `B`."""
+    return A.shape == B.shape and bool((A == B.T).all())
+
+
+def _schur(M: Matrix, *, complex_form: bool) -> tuple[Matrix, Matrix]:
+    if complex_form:
+        return _scipy().schur(M, output="complex", check_finite=False)
+    T, U, _ = schur_form(M)
+    return T, U
+
+
+def schur_form(M: Matrix, *, stable_first: bool = False) -> tuple[Matrix, Matrix, int]:
+    """`T` and `U` of `M = U T Uᵀ`, and with `stable_first` how many eigenvalues of the left half plane come first.
+
+    Raises:
+        LinAlgError: The iteration, or the change of the order, has failed.
+    """
+    sort = int(stable_first)
+    T, stable, _, _, U, _, info = lapack().dgees(_is_stable, M, sort_t=sort, lwork=_WORK * len(M))
+    if info:
+        raise np.linalg.LinAlgError(f"the Schur form failed (dgees: {info})")
+    return T, U, stable
+
+
+def _is_stable(real: float, _: float) -> bool:
+    return real < 0.0
+
+
+def _form_eigenvalues(T: Matrix) -> Matrix:
     """Eigenvalues of a Schur form, whose blocks have equal diagonal entries where they are complex."""
     d = np.diagonal(T).astype(complex)
     if np.iscomplexobj(T) or len(T) < 2:

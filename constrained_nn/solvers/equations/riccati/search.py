@@ -36,16 +36,32 @@ _FROM_GUESS, _POLISH = 40, 12
 # An estimated error below this is that of rounding: no further step.
 _REFINED = 1e-13
 # After a plain residual no polish: a step below this, and a bound of the error, its rounding included.
-_SMALL_STEP, _SMALL_BOUND = 1e-12, 1e-9
+SMALL_STEP, SMALL_BOUND = 1e-12, 1e-9
 # What the simplified next Newton step may be of this one: 1/4 at a solution on the boundary of stability (Kantorovich's
 # number h = 1/2), much less elsewhere.
-_NEAR = 0.1
+NEAR = 0.1
 # The same of the shift that a rounding of the given matrices gives to the solution: at 1/4 their neighbours need not
 # have one.
-_PERSISTS = 0.25
+PERSISTS = 0.25
 
 # Given the closed loop: solves DF(P)[X] = −C for right-hand sides (*more, batch, n, n).
 Method = Callable[[RiccatiEquation, Array], Callable[[Array], Array]]
+
+
+class Verdict(NamedTuple):
+    """What is returned for each element, and what is said of it; tensors or NumPy arrays.
+
+    `exact` is `P` before it was rounded to the dtype.
+    """
+
+    exact: Array
+    P: Array
+    gain: Array
+    closed_loop: Array
+    status: Array
+    residual: Array
+    error: Array
+    margin: Array
 
 
 class Found(NamedTuple):
@@ -104,8 +120,8 @@ def audit(
     finite = finite & all_finite(step, X, shift)
     step, X, shift = (xp.where(finite[..., None, None], symmetric(M), 0.0) for M in (step, X, shift))
     after, turn = inverse(xp.stack([equation.second_order(P, closed, D) for D in (step, shift)]))
-    converges = norm(after) <= _NEAR * norm(step)
-    persists = norm(turn) <= _PERSISTS * norm(shift)
+    converges = norm(after) <= NEAR * norm(step)
+    persists = norm(turn) <= PERSISTS * norm(shift)
     stable = finite & is_stable(equation, X, closed) & converges & persists
     units = outer * largest(1.0 / outer)[..., None, None]  # at least 1
     there, whole = norm(step / units), norm(P / units)
@@ -147,8 +163,8 @@ def search(equation: RiccatiEquation, outer: Array, guess: Array | None) -> Foun
         found = _refine(
             equation, outer, audit(equation, outer, guess, zero, _by_doubling), _FROM_GUESS, _by_doubling
         )
-        found = _again(equation, outer, found, _from_doubling, found.error <= _SMALL_BOUND)
-    return _again(equation, outer, found, _from_schur, found.error <= _SMALL_BOUND)
+        found = _again(equation, outer, found, _from_doubling, found.error <= SMALL_BOUND)
+    return _again(equation, outer, found, _from_schur, found.error <= SMALL_BOUND)
 
 
 def _again(
@@ -195,8 +211,8 @@ def _newton_step(equation: RiccatiEquation, outer: Array, found: Found) -> Found
 def _from_doubling(equation: RiccatiEquation, outer: Array, _: Found | None = None) -> Found:
     P, steps = equation.doubled()
     found = audit(equation, outer, P, steps, _by_doubling, exact=False)
-    small = norm(found.step) <= _SMALL_STEP * norm(found.P)
-    (index,) = namespace(P).where(~(found.stable & small & (found.error <= _SMALL_BOUND)))
+    small = norm(found.step) <= SMALL_STEP * norm(found.P)
+    (index,) = namespace(P).where(~(found.stable & small & (found.error <= SMALL_BOUND)))
     if len(index):  # the exact residual overrules the plain one
         polished = _polish(equation.map(lambda M: M[index]), outer[index], found.at(index))
         for whole, part in zip(found, polished, strict=True):

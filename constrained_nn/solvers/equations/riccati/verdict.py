@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -23,6 +21,7 @@ from constrained_nn.solvers.equations.matrices import (
     norm,
     relative_residual,
     require_tensors,
+    rounded,
     solve,
     symmetric,
     tolerance,
@@ -36,7 +35,8 @@ from constrained_nn.solvers.equations.riccati.equation import (
     Units,
     with_derivatives,
 )
-from constrained_nn.solvers.equations.riccati.search import Found, keeps_stable, search
+from constrained_nn.solvers.equations.riccati.search import Found, Verdict, keeps_stable, search
+from constrained_nn.solvers.equations.riccati.single import solve_at_once
 from constrained_nn.solvers.equations.solution import RiccatiSolution
 from constrained_nn.solvers.solution import Status
 
@@ -147,22 +147,6 @@ def solve_dare(
     return _solve(DiscreteRiccati, "solve_dare", (A, B, Q, R), cross, descriptor, guess, rtol)
 
 
-class Verdict(NamedTuple):
-    """What is returned for each element, and what is said of it; tensors or NumPy arrays.
-
-    `exact` is `P` before it was rounded to the dtype.
-    """
-
-    exact: Array
-    P: Array
-    gain: Array
-    closed_loop: Array
-    status: Array
-    residual: Array
-    error: Array
-    margin: Array
-
-
 def _solve(
     kind: type[RiccatiEquation],
     where: str,
@@ -181,25 +165,44 @@ def _solve(
     dtype = A.dtype
     batch, converted = checked(where, given)
     of = dict(zip(given, converted, strict=True))
-    equation = kind(
-        of["A"], of["B"], symmetric(of["Q"]), symmetric(of["R"]), of.get("cross"), of.get("descriptor")
-    )
-    verdict, steps, units = _without_derivatives(equation, of.get("guess"), dtype, rtol)
+    plain = dtype == torch.float64 and of["A"].device.type == "cpu" and not branchless(of["A"])
+    single = _find_single(kind, of, rtol) if plain and len(of["A"]) == 1 else None
+    derived = tracked(*converted)
+    if single is None or derived:
+        equation = kind(
+            of["A"], of["B"], symmetric(of["Q"]), symmetric(of["R"]), of.get("cross"), of.get("descriptor")
+        )
+    if single is None:
+        verdict, steps, units = _without_derivatives(equation, of.get("guess"), dtype, rtol)
+    else:
+        verdict, steps = single
     P, gain = verdict.P, verdict.gain
-    if tracked(*(M for M in vars(equation).values() if M is not None)):
+    if derived:
         equation = _harmless(verdict.status == int(Status.OK), equation)
+        if single is not None:
+            _, units = equation.map(Tensor.detach).balanced()
         X = with_derivatives(units.equation(equation), verdict.exact * units.outer) / units.outer
         P, gain = follow(P, X), follow(gain, equation.gain(X))
-    return RiccatiSolution(
-        P.to(dtype).reshape(*batch, n, n),
-        gain.to(dtype).reshape(*batch, m, n),
-        verdict.closed_loop.to(dtype).reshape(*batch, n, n),
-        verdict.status.to(torch.int8).reshape(batch),
-        steps.reshape(batch),
-        verdict.residual.to(dtype).reshape(batch),
-        verdict.error.to(dtype).reshape(batch),
-        verdict.margin.to(dtype).reshape(batch),
-    )
+    _, _, _, closed_loop, status, residual, error, margin = verdict
+    found = [M.to(dtype).reshape((*batch, *M.shape[1:])) for M in (P, gain, closed_loop)]
+    numbers = [t.to(dtype).reshape(batch) for t in (residual, error, margin)]
+    status, steps = status.to(torch.int8).reshape(batch), steps.reshape(batch)
+    return RiccatiSolution(*found, status, steps, *numbers)
+
+
+def _find_single(
+    kind: type[RiccatiEquation], of: dict[str, Tensor], rtol: float
+) -> tuple[Verdict, Tensor] | None:
+    """The verdict on a batch of one and its steps, where all is clear."""
+    if "descriptor" in of or "guess" in of:
+        return None
+    A, B, Q, R, *rest = (M.detach().numpy()[0] for M in of.values())
+    found = solve_at_once(kind(A, B, symmetric(Q), symmetric(R), *rest), rtol)
+    if found is None:
+        return None
+    verdict, steps = found
+    tensors = (torch.from_numpy(np.array(v)[None]) for v in verdict)
+    return Verdict(*tensors), torch.from_numpy(np.array([steps], np.int32))
 
 
 @torch.no_grad()
@@ -262,7 +265,7 @@ def _judge(
     xp = namespace(found.P)
     exact = found.P / units.outer
     gain = given.gain(exact)
-    P, K = (_rounded(M, dtype) for M in (exact, gain))
+    P, K = (rounded(M, dtype) for M in (exact, gain))
     fits = all_finite(P, K)
     P, K = (xp.where(fits[..., None, None], M, 0.0) for M in (P, K))
     holds = found.stable & fits
@@ -280,15 +283,6 @@ def _judge(
     status = xp.where(holds, status, int(Status.MISSED))
     status = xp.where(found.stable, status, int(Status.INFEASIBLE))
     return Verdict(exact, P, K, closed, status, residual, error, _margin(given, closed))
-
-
-def _rounded(M: Array, dtype: torch.dtype) -> Array:
-    """What is left of a float64 matrix in `dtype`."""
-    if dtype == torch.float64:
-        return M
-    if isinstance(M, Tensor):
-        return M.to(dtype).double()
-    return torch.from_numpy(M).to(dtype).double().numpy()
 
 
 def _margin(equation: RiccatiEquation, closed: Array) -> Array:
