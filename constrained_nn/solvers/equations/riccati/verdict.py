@@ -184,10 +184,10 @@ def _solve(
         X = with_derivatives(units.equation(equation), verdict.exact * units.outer) / units.outer
         P, gain = follow(P, X), follow(gain, equation.gain(X))
     _, _, _, closed_loop, status, residual, error, margin = verdict
-    found = [M.to(dtype).reshape((*batch, *M.shape[1:])) for M in (P, gain, closed_loop)]
-    numbers = [t.to(dtype).reshape(batch) for t in (residual, error, margin)]
+    P, gain, closed_loop = [M.to(dtype).reshape((*batch, *M.shape[1:])) for M in (P, gain, closed_loop)]
+    residual, error, margin = [t.to(dtype).reshape(batch) for t in (residual, error, margin)]
     status, steps = status.to(torch.int8).reshape(batch), steps.reshape(batch)
-    return RiccatiSolution(*found, status, steps, *numbers)
+    return RiccatiSolution(P, gain, closed_loop, status, steps, residual, error, margin)
 
 
 def _find_single(
