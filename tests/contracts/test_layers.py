@@ -13,13 +13,12 @@ from constrained_nn.errors import InfeasibleError, SetTypeError
 from constrained_nn.layers import LeastViolation, Nan, Raise
 from constrained_nn.solvers import Status
 from tests.cases import LayerCase, every
+from tests.contracts.derivatives import check_first_derivatives, check_second_derivatives
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.oracles import (
     blocks_by_autograd,
-    differences,
     element,
     is_shared,
-    neighbors,
     numpy,
     tensor_fields,
     tensor_of,
@@ -266,38 +265,17 @@ def test_the_value_does_not_depend_on_who_watches(case: LayerCase, generator: to
             assert torch.equal(solution.violation, reference.violation)
 
 
-def of_each_element(set, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
-    """Inputs and tensors of those names, with a copy for each element of what all share."""
-    shared = [False, *(is_shared(set, name) for name in names), False]
-    return [t.expand(BATCH, *t.shape) if s else t for t, s in zip(tensors, shared, strict=False)]
-
-
-def sum_shared(set, names: list[str], derivatives: list[Tensor]) -> list[Tensor]:
-    """Derivatives by the copies of the elements, as derivatives by what all share."""
-    shared = [False, *(is_shared(set, name) for name in names), False]
-    return [d.sum(0) if s else d for d, s in zip(derivatives, shared, strict=False)]
-
-
 @every(LayerCase, typed=one_a_solver)
 def test_first_derivatives(case: LayerCase, generator: torch.Generator) -> None:
-    """Entry by entry; it moves in all elements at once, and would show what one does to another."""
     set, y = draw(case, generator)
     names = finite_tensors(set)
-    inputs = [t.clone().requires_grad_() for t in (y, *(tensor_of(set, name) for name in names))]
     reference = as_function(case.make(), set, names)
-    value = reference(*inputs)
-    found = [torch.autograd.grad(v.sum(), inputs, retain_graph=True) for v in value.unbind(-1)]
-    own = of_each_element(set, names, [t.detach() for t in inputs])
-    expected = sum_shared(set, names, differences(reference(*neighbors(own)), own))
-    for k, name in enumerate(["y", *names]):
-        gradients = torch.stack([gradient[k] for gradient in found], -1)
-        torch.testing.assert_close(
-            gradients, expected[k], rtol=1e-5, atol=case.gradient_atol, msg=name
-        )
+    check_first_derivatives(reference, set, names, y, atol=case.gradient_atol)
+    inputs = [t.clone().requires_grad_() for t in (y, *(tensor_of(set, name) for name in names))]
     for name, make in case.others.items():
         other = as_function(make(), set, names)
         for gradient, same in zip(
-            torch.autograd.grad(value.square().sum(), inputs),
+            torch.autograd.grad(reference(*inputs).square().sum(), inputs),
             torch.autograd.grad(other(*inputs).square().sum(), inputs),
             strict=True,
         ):
@@ -306,32 +284,10 @@ def test_first_derivatives(case: LayerCase, generator: torch.Generator) -> None:
 
 @every(LayerCase, where=lambda row: row.second_order, typed=one_a_solver)
 def test_second_derivatives(case: LayerCase, generator: torch.Generator) -> None:
-    """The gradient along a direction, differentiated by every entry of inputs and of its weights."""
     set, y = draw(case, generator)
     names = finite_tensors(set)
-    inputs = [y, *(tensor_of(set, name) for name in names), torch.ones_like(y)]
-    inputs[-1], *directions = (
-        torch.randn(t.shape, generator=generator).double() for t in (y, *inputs[:-1])
-    )
-    layer = as_function(case.make(), set, names)
-
-    def slopes(tensors: list[Tensor], directions: list[Tensor], **options) -> list[Tensor]:
-        """Products of gradients with directions, before their entries are added."""
-        *leaves, weights = tensors
-        gradients = torch.autograd.grad((layer(*leaves) * weights).sum(), leaves, **options)
-        return [g * d for g, d in zip(gradients, directions, strict=True)]
-
-    leaves = [t.clone().requires_grad_() for t in inputs]
-    total = sum(product.sum() for product in slopes(leaves, directions, create_graph=True))
-    found = torch.autograd.grad(total, leaves, materialize_grads=True)
-    own = of_each_element(set, names, inputs)
-    step = 3e-5  # searches leave 1e-9 in the gradient of a steep element; truncation is below that
-    moved = [t.requires_grad_() for t in neighbors(own, step)]
-    products = slopes(moved, of_each_element(set, names, directions))
-    values = sum(product.reshape(*product.shape[:2], -1).sum(-1) for product in products)
-    expected = sum_shared(set, names, differences(values, own, step))
-    for name, a, b in zip(["y", *names, "weights"], found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=10 * case.gradient_atol, msg=name)
+    function = as_function(case.make(), set, names)
+    check_second_derivatives(function, set, names, y, generator, atol=10 * case.gradient_atol)
 
 
 @pytest.mark.untyped
