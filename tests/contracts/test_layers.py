@@ -34,8 +34,8 @@ def one_a_solver(row: LayerCase) -> bool:
     return row.compiles or not row.iterative
 
 
-def draw(case: LayerCase, generator: torch.Generator):
-    set = case.build(generator, (BATCH,))
+def draw(case: LayerCase, generator: torch.Generator, build=None):
+    set = (build or case.build)(generator, (BATCH,))
     return set, 3.0 * torch.randn(BATCH, set.dim, generator=generator, dtype=torch.float64)
 
 
@@ -310,7 +310,7 @@ def test_transforms_agree(case: LayerCase, generator: torch.Generator) -> None:
 @pytest.mark.untyped
 @every(LayerCase, where=lambda row: row.transforms and row.compiles)
 def test_compiles_to_one_graph(case: LayerCase, generator: torch.Generator) -> None:
-    set, y = draw(case, generator)
+    set, y = draw(case, generator, case.to_compile)
     layer = case.make()
     layer.on_failure = LeastViolation()
     names = finite_tensors(set)
@@ -331,7 +331,7 @@ def test_compiles_to_one_graph(case: LayerCase, generator: torch.Generator) -> N
 @pytest.mark.untyped
 @every(LayerCase, where=lambda row: row.transforms and one_a_solver(row))
 def test_no_hidden_synchronization(case: LayerCase, generator: torch.Generator) -> None:
-    set, y = draw(case, generator)
+    set, y = draw(case, generator, case.to_compile)
     layer = case.make()
     with fake_cuda():
         solution = layer.solve(on_cuda(y), on_cuda(set))
