@@ -138,6 +138,27 @@ def finite_difference(function, x: Tensor, step: float = 1e-6) -> Tensor:
     return torch.stack(columns, -1)
 
 
+def neighbors(tensors: list[Tensor], step: float = 1e-6) -> list[Tensor]:
+    """Tensors `(batch, *core)` with one entry moved in all elements at once: `(2 N, batch, *core)`.
+
+    First up, for each of the `N` entries that an element has in all tensors, then down.
+    """
+    sizes = [t[0].numel() for t in tensors]
+    moves = (step * torch.eye(sum(sizes), dtype=tensors[0].dtype)).split(sizes, 1)
+    moved = [m.reshape(-1, 1, *t.shape[1:]) for m, t in zip(moves, tensors, strict=True)]
+    return [torch.cat([t + m, t - m]) for t, m in zip(tensors, moved, strict=True)]
+
+
+def differences(values: Tensor, tensors: list[Tensor], step: float = 1e-6) -> list[Tensor]:
+    """Central differences `(batch, *core, *k)` of values `(2 N, batch, *k)` at `neighbors`."""
+    up, down = values.detach().chunk(2)
+    slopes = ((up - down) / (2.0 * step)).split([t[0].numel() for t in tensors])
+    return [
+        slope.movedim(0, 1).reshape(*t.shape, *values.shape[2:])
+        for slope, t in zip(slopes, tensors, strict=True)
+    ]
+
+
 def blocks_by_difference(function, y: Tensor, step: float = 1e-6) -> Tensor:
     """Central differences `(batch, k, n)` of a function whose elements `(batch, n)` do not see each other.
 

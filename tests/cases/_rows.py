@@ -80,6 +80,7 @@ class LayerCase:
             differences then go along random directions.
         compiles: Whether compilation is run on this row (one row for each solver is enough: its graph is that of all
             layers that call it).
+        to_compile: Sets to compile on in place of `build`, where the graph grows with the parts of a set.
     """
 
     name: str
@@ -98,6 +99,7 @@ class LayerCase:
     transforms: bool = True
     iterative: bool = False
     compiles: bool = True
+    to_compile: Callable[[torch.Generator, Batch], Any] | None = None
 
 
 @dataclass(frozen=True)

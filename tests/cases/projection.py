@@ -242,6 +242,7 @@ ROWS = [
         _apart,
         _capped_edges,
         iterative=True,
+        to_compile=lambda generator, batch: Intersection(*capped_ball(generator, batch).sets[::2]),
     ),
     _row("density", density, _density, _density_center, gradient_atol=1e-5, iterative=True, compiles=False),
     _row(

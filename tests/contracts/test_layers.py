@@ -13,10 +13,10 @@ from constrained_nn.errors import InfeasibleError, SetTypeError
 from constrained_nn.layers import LeastViolation, Nan, Raise
 from constrained_nn.solvers import Status
 from tests.cases import LayerCase, every
+from tests.contracts.derivatives import check_first_derivatives, check_second_derivatives
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.oracles import (
     blocks_by_autograd,
-    blocks_by_difference,
     element,
     is_shared,
     numpy,
@@ -34,8 +34,8 @@ def one_a_solver(row: LayerCase) -> bool:
     return row.compiles or not row.iterative
 
 
-def draw(case: LayerCase, generator: torch.Generator):
-    set = case.build(generator, (BATCH,))
+def draw(case: LayerCase, generator: torch.Generator, build=None):
+    set = (build or case.build)(generator, (BATCH,))
     return set, 3.0 * torch.randn(BATCH, set.dim, generator=generator, dtype=torch.float64)
 
 
@@ -269,13 +269,9 @@ def test_the_value_does_not_depend_on_who_watches(case: LayerCase, generator: to
 def test_first_derivatives(case: LayerCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
     names = finite_tensors(set)
-    inputs = [t.clone().requires_grad_() for t in (y, *(tensor_of(set, name) for name in names))]
     reference = as_function(case.make(), set, names)
-    assert torch.autograd.gradcheck(reference, inputs, atol=case.gradient_atol, fast_mode=case.iterative)
-    # entry by entry: gradcheck's directions mix them; they also cover what an element does to another
-    jacobian = blocks_by_autograd(lambda p: reference(p, *inputs[1:]), y)
-    expected = blocks_by_difference(lambda p: reference(p, *inputs[1:]), y)
-    torch.testing.assert_close(jacobian, expected, rtol=1e-5, atol=case.gradient_atol)
+    check_first_derivatives(reference, set, names, y, atol=case.gradient_atol)
+    inputs = [t.clone().requires_grad_() for t in (y, *(tensor_of(set, name) for name in names))]
     for name, make in case.others.items():
         other = as_function(make(), set, names)
         for gradient, same in zip(
@@ -290,13 +286,8 @@ def test_first_derivatives(case: LayerCase, generator: torch.Generator) -> None:
 def test_second_derivatives(case: LayerCase, generator: torch.Generator) -> None:
     set, y = draw(case, generator)
     names = finite_tensors(set)
-    inputs = [t.clone().requires_grad_() for t in (y, *(tensor_of(set, name) for name in names))]
-    assert torch.autograd.gradgradcheck(
-        as_function(case.make(), set, names),
-        inputs,
-        atol=10 * case.gradient_atol,
-        fast_mode=case.iterative,
-    )
+    function = as_function(case.make(), set, names)
+    check_second_derivatives(function, set, names, y, generator, atol=10 * case.gradient_atol)
 
 
 @pytest.mark.untyped
@@ -319,7 +310,7 @@ def test_transforms_agree(case: LayerCase, generator: torch.Generator) -> None:
 @pytest.mark.untyped
 @every(LayerCase, where=lambda row: row.transforms and row.compiles)
 def test_compiles_to_one_graph(case: LayerCase, generator: torch.Generator) -> None:
-    set, y = draw(case, generator)
+    set, y = draw(case, generator, case.to_compile)
     layer = case.make()
     layer.on_failure = LeastViolation()
     names = finite_tensors(set)
@@ -340,7 +331,7 @@ def test_compiles_to_one_graph(case: LayerCase, generator: torch.Generator) -> N
 @pytest.mark.untyped
 @every(LayerCase, where=lambda row: row.transforms and one_a_solver(row))
 def test_no_hidden_synchronization(case: LayerCase, generator: torch.Generator) -> None:
-    set, y = draw(case, generator)
+    set, y = draw(case, generator, case.to_compile)
     layer = case.make()
     with fake_cuda():
         solution = layer.solve(on_cuda(y), on_cuda(set))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import random
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from constrained_nn.certificates import DenseEnergy, DiagonalEnergy, FourierEnergy, LowRankEnergy
+from constrained_nn.cli import build
 from constrained_nn.errors import FileFormatError, SetTypeError, ShapeError
 from constrained_nn.evidence import certify_evolution, save_evolution
 from constrained_nn.files import read_tensors, write_tensors
@@ -84,11 +84,9 @@ def test_command_line_certifies_and_checks(tmp_path: Path, generator: torch.Gene
         ["certify", str(tmp_path)],
         ["check", str(tmp_path / "certificate.json"), "--accept", "sampled"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "constrained_nn", *words], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        assert "rounding takes less than" in done.stdout
+        done = CliRunner().invoke(build(), words)
+        assert done.exit_code == 0, done.output
+        assert "rounding takes less than" in done.output
 
 
 def test_too_little_room_is_no_proof(tmp_path: Path, generator: torch.Generator) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +12,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from constrained_nn.cli import certify
-from constrained_nn.cli.shell import Command
+from constrained_nn.cli import build, certify
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import certify_decisions, load_decisions, save_decisions, write
 from constrained_nn.experiments.tables.lmi import problems as systems
@@ -51,11 +48,9 @@ def forged(original: dict, change) -> dict:
 @pytest.mark.once  # in other processes
 def test_command_line_certifies_and_checks(folder: Path) -> None:
     for words in (["certify", str(folder)], ["check", str(folder / "certificate.json")]):
-        done = subprocess.run(
-            [sys.executable, "-m", "constrained_nn", *words], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "16 blocks factored in exact arithmetic" in done.stdout
+        done = CliRunner().invoke(build(), words)
+        assert done.exit_code == 0, done.output
+        assert "16 blocks factored in exact arithmetic" in done.output
 
 
 @pytest.mark.parametrize(

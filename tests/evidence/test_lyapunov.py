@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flint import arb, arb_mat
+from typer.testing import CliRunner
 
+from constrained_nn.cli import build
 from constrained_nn.errors import FileFormatError, InfeasibleError
 from constrained_nn.evidence import ClosedLoop, save_loop, write
 from constrained_nn.evidence.claims import certify_loop, load_loop, suggest_level
@@ -203,22 +203,12 @@ def test_command_line(tmp_path: Path) -> None:
         (["check", str(tmp_path / "certificate.json")], "tends to the one equilibrium"),
         (["check", str(tmp_path / "certificate.json"), "--replay"], "traced again"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "constrained_nn", *words],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert says in done.stdout
-    refused = subprocess.run(
-        [sys.executable, "-m", "constrained_nn", "certify", str(tmp_path), "--runs", "5"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert refused.returncode == 2
-    assert "--runs" in refused.stderr
+        done = CliRunner().invoke(build(), words)
+        assert done.exit_code == 0, done.output
+        assert says in done.output
+    refused = CliRunner().invoke(build(), ["certify", str(tmp_path), "--runs", "5"])
+    assert refused.exit_code == 2
+    assert "--runs" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class Backwards(Gradient):
         return -super().rate(Z, gain, s, y)
 
 
-def fine_rollout(plant, law, generator, dt=5e-4, horizon=800):
+def fine_rollout(plant, law, generator, dt=1e-3, horizon=400):
     """`V`, its rate and `−sᵀ K s` in the middle of every step; path and target of a force in the feature span."""
     policy = controller(plant, generator, law)
     target = draw(generator, 3, 4)

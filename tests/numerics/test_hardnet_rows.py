@@ -64,6 +64,7 @@ def check(
     return counts
 
 
+@pytest.mark.once  # one solver on many sets
 def test_random_polyhedra() -> None:
     """In float64 feasible sets are enforced to 1e-9 and empty ones flagged: nothing in between."""
     counts = check(HardNetAffine(), torch.float64, batches=8, batch=250, rows=20)
@@ -82,6 +83,7 @@ def test_ten_thousand_random_polyhedra(dtype: torch.dtype) -> None:
     assert enforced > 0.75 * 10_000 if dtype == torch.float64 else enforced > 0.4 * 10_000
 
 
+@pytest.mark.once  # one solver on many sets
 def test_random_polyhedra_in_single_precision() -> None:
     """Rounding the data to float32 can empty a tight set; what is not flagged holds to 1e-4."""
     counts = check(HardNetAffine(), torch.float32, batches=8, batch=250, rows=20)

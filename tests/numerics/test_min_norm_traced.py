@@ -10,7 +10,7 @@ from constrained_nn.linalg import min_norm_adjoint, min_norm_solve, thin_qr
 
 @pytest.mark.untyped
 @pytest.mark.parametrize("with_factor", [True, False])
-@pytest.mark.parametrize(("m", "n"), [(2, 4), (3, 3), (5, 8)])
+@pytest.mark.parametrize(("m", "n"), [(2, 4), (3, 3)])
 @pytest.mark.parametrize("function", [min_norm_solve, min_norm_adjoint])
 def test_compiled_equals_eager(
     function, m: int, n: int, with_factor: bool, generator: torch.Generator
