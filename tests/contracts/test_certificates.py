@@ -66,6 +66,19 @@ def test_batch_equals_loop_and_quarantine(case: CertificateCase, generator: torc
 
 
 @every(CertificateCase)
+def test_any_number_of_batch_dimensions(case: CertificateCase, generator: torch.Generator) -> None:
+    certificate, x = case.make(), case.states(generator, BATCH)
+    u = torch.randn(BATCH, case.plant.input_dim, generator=generator, dtype=torch.float64)
+    alone = [certificate.condition(0.0, x[i]).residual(u[i]) for i in range(BATCH)]
+    found = certificate.condition(0.0, x.unflatten(0, (2, 3))).residual(u.unflatten(0, (2, 3)))
+    torch.testing.assert_close(found.flatten(0, 1), torch.stack(alone), rtol=1e-9, atol=1e-9)
+    for method in (certificate.value, certificate.gradient):
+        alone = torch.stack([method(x[i]) for i in range(BATCH)])
+        found = method(x.unflatten(0, (2, 3))).flatten(0, 1)
+        torch.testing.assert_close(found, alone, rtol=1e-9, atol=1e-9)
+
+
+@every(CertificateCase)
 def test_condition_is_differentiable_in_the_state(case: CertificateCase, generator: torch.Generator) -> None:
     certificate, x = case.make(), case.states(generator, 2).requires_grad_()
     u = torch.randn(2, case.plant.input_dim, generator=generator, dtype=torch.float64)
