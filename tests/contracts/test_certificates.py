@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from constrained_nn.certificates import SampledBarrier
+from control_envs.tasks import KinematicUnicycleTask
 from tests.cases import CertificateCase, every
 from tests.oracles import element, finite_difference, numpy
 
@@ -85,3 +88,42 @@ def test_condition_is_differentiable_in_the_state(case: CertificateCase, generat
     assert torch.autograd.gradcheck(
         lambda x: certificate.condition(0.0, x).violation(u), (x,), atol=1e-4, rtol=1e-4
     )
+
+
+def safe_unicycle_inputs(x: np.ndarray, u: np.ndarray) -> bool:
+    """Both clearances of the task, written out: the obstacle `a x² + b y² >= 1` and the fence of 5 m."""
+    (px, py, theta), (v, omega) = x, u
+    a, b = 0.51020408, 0.90702948
+    along = np.array([px * np.cos(theta), py * np.sin(theta)])
+    obstacle, slope = a * px**2 + b * py**2 - 1, 2 * np.hypot(a * px, b * py)
+    rates = 2 * v * np.array([a, b]) @ along, -2 * v * along.sum()
+    curvatures = 1.5 * (1.2 * slope + 6 + obstacle / 2), 20 + 3.6 * np.hypot(px, py)
+    held = [
+        rate + 2 * e >= 0.05 / 2 * m * v
+        for e, rate, m in zip((obstacle, 25 - px**2 - py**2), rates, curvatures, strict=True)
+    ]
+    return all(held) and 0 <= v <= 2 and abs(omega) <= 1.5
+
+
+@pytest.mark.parametrize("acts_on", [None, 0], ids=["rows", "box"])
+def test_sampled_barrier_of_two_inputs(acts_on: int | None, generator: torch.Generator) -> None:
+    """Rows and limits of any number of batch dimensions; as rows, or as bounds of the one input they touch."""
+    task = KinematicUnicycleTask()
+    limits = {"low": torch.tensor(task.input_low), "high": torch.tensor(task.input_high)}
+    barrier = SampledBarrier(task.clearances, task.plant, hold=0.05, acts_on=acts_on, **limits)
+    draw = torch.rand(2, 100, 5, generator=generator, dtype=torch.float64)
+    x = torch.tensor([-3.5, -3.5, -3.14]) + torch.tensor([7.0, 7.0, 6.28]) * draw[..., :3]
+    outside = 0.51020408 * x[..., 0] ** 2 + 0.90702948 * x[..., 1] ** 2 >= 1
+    x = torch.where(outside.unsqueeze(-1), x, torch.tensor([3.0, 0.0, 0.0]).double())  # states that are safe
+    u = torch.tensor([-0.5, -2.0]) + torch.tensor([3.0, 4.0]) * draw[..., 3:]
+    expected = np.array(
+        [
+            [safe_unicycle_inputs(*pair) for pair in zip(*rows, strict=True)]
+            for rows in zip(numpy(x), numpy(u), strict=True)
+        ]
+    )
+    assert 20 < expected.sum() < 180
+    found = barrier.condition(0.0, x).contains(u, atol=0.0)
+    np.testing.assert_array_equal(numpy(found), expected)
+    alone = [bool(barrier.condition(0.0, x[1, i]).contains(u[1, i], atol=0.0)) for i in range(30)]
+    assert alone == expected[1, :30].tolist()
