@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from constrained_nn.certificates import SampledBarrier
-from control_envs.tasks import KinematicUnicycleTask
+from control_envs.tasks import Clearance, DoubleIntegratorTask, KinematicUnicycleTask
 from tests.cases import CertificateCase, every
 from tests.oracles import element, finite_difference, numpy
 
@@ -127,3 +127,13 @@ def test_sampled_barrier_of_two_inputs(acts_on: int | None, generator: torch.Gen
     np.testing.assert_array_equal(numpy(found), expected)
     alone = [bool(barrier.condition(0.0, x[1, i]).contains(u[1, i], atol=0.0)) for i in range(30)]
     assert alone == expected[1, :30].tolist()
+
+
+def test_row_that_no_input_touches_holds_or_forbids_everything() -> None:
+    """`p >= 0` alone, of a car that the force moves only by its speed: `v + 2 p >= 0` holds, or nothing helps."""
+    position = Clearance("p", "m", lambda x, xp: x[..., 0], lambda x, xp: xp.zeros_like(x), (2.0,))
+    limits = {"low": torch.tensor([-1.0]).double(), "high": torch.tensor([1.0]).double()}
+    barrier = SampledBarrier((position,), DoubleIntegratorTask.plant, hold=0.05, **limits)
+    x = torch.tensor([[0.5, -0.9], [0.5, -1.1], [torch.nan, 0.0]]).double()
+    u = torch.tensor([-1.0, 0.0, 1.0]).double()[:, None, None]
+    assert barrier.condition(0.0, x).contains(u, atol=0.0).tolist() == [[True, False, False]] * 3
