@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from constrained_nn.sets import Box, Polyhedron, ProjectableSet
+from constrained_nn.sets import Box, IntervalSet, Polyhedron, ProjectableSet
 from tests.cases import SetCase, every
 from tests.contracts.derivatives import check_first_derivatives, check_second_derivatives
 from tests.fake_cuda import fake_cuda, on_cuda
@@ -121,6 +121,42 @@ def test_batch_shapes_broadcast(case: SetCase, generator: torch.Generator) -> No
     assert batched.violation(y[0, 0]).shape == batched.batch_shape
     if isinstance(batched, ProjectableSet):
         assert batched.project(y).shape == y.shape
+
+
+@every(SetCase)
+def test_any_number_of_batch_dimensions(case: SetCase, generator: torch.Generator) -> None:
+    """None, one, or two: every method gives each element what it gets alone."""
+    set, y = draw(case, generator)
+    if not isinstance(set, IntervalSet):
+        return
+    batched = {n: tensor_of(set, n) for n in tensor_fields(set) if not is_shared(set, n)}
+    folded = with_tensors(set, **{n: t.unflatten(0, (2, 3)) for n, t in batched.items()})
+    point = y.unflatten(0, (2, 3))
+    margin = 0.01 + torch.rand(set.value(y).shape, generator=generator, dtype=torch.float64)
+    methods = {
+        "value": lambda s, y, _: s.value(y),
+        "jacobian": lambda s, y, _: s.jacobian(y),
+        "shrink": lambda s, y, margin: s.shrink(margin).residual(y),
+    }
+    if hasattr(set, "from_coordinates"):
+        methods["coordinates"] = lambda s, y, _: s.from_coordinates(0.5 * s.coordinates(y))
+    for name, method in methods.items():
+        loop = torch.stack([method(element(set, i), y[i], margin[i]) for i in range(BATCH)])
+        for many, at, by in ((set, y, margin), (folded, point, margin.unflatten(0, (2, 3)))):
+            found = method(many, at, by).expand(*at.shape[:-1], *loop.shape[1:]).reshape(loop.shape)
+            torch.testing.assert_close(found, loop, rtol=1e-11, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("as_rows", [False, True], ids=["box", "polyhedron"])
+def test_shrunk_bounds(as_rows: bool) -> None:
+    """Wide, thin, equal, crossed, one-sided and free, against the bounds that they must have."""
+    inf = float("inf")
+    lower = torch.tensor([0.0, 0.0, 2.0, 3.0, -inf, 1.0, -inf]).double()
+    upper = torch.tensor([4.0, 1.0, 2.0, 1.0, 5.0, inf, inf]).double()
+    set = Polyhedron(torch.eye(7).double(), lower, upper) if as_rows else Box(lower, upper)
+    shrunk = set.shrink(torch.full((7,), 0.75).double())
+    assert shrunk.lower.tolist() == [0.75, 0.5, 2.0, 3.0, -inf, 1.75, -inf]
+    assert shrunk.upper.tolist() == [3.25, 0.5, 2.0, 1.0, 4.25, inf, inf]
 
 
 @every(SetCase)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from constrained_nn import Euclidean, Fixed, HardNetAffine, Parallel, Polyhedron, Status
 from tests.cases.sets import rand, randn
@@ -167,3 +168,38 @@ def test_the_metric_is_a_choice() -> None:
     fixed = Fixed(corner)
     fixed.prepare(euclidean)
     assert fixed.factor is None
+
+
+@pytest.mark.untyped  # dual numbers
+@pytest.mark.parametrize("moved", ["y", "A", "lower", "upper", "y A lower upper"])
+@pytest.mark.parametrize("rows", [2, 4], ids=["wide", "square"])
+def test_forward_mode_is_that_of_finite_differences(
+    rows: int, moved: str, generator: torch.Generator
+) -> None:
+    """Rows above, below, inside and equal, by dual numbers and by `torch.func.jvp`."""
+    A, y = randn(generator, 6, rows, 4), 3.0 * randn(generator, 6, 4)
+    middle, half = randn(generator, 6, rows), 0.1 + rand(generator, 6, rows)
+    half[0] = 0.0
+    half[1:3] += 50.0  # inside
+    points = {"y": y, "A": A, "lower": middle - half, "upper": middle + half}
+    names = moved.split()
+    if "upper" in names or "lower" in names:  # an equality whose sides part has no derivative
+        points = {name: t[1:] for name, t in points.items()}
+    along = {name: randn(generator, *points[name].shape) for name in names}
+
+    def enforce(given: dict) -> torch.Tensor:
+        t = {**points, **given}
+        return HardNetAffine().solve(t["y"], Polyhedron(t["A"], t["lower"], t["upper"])).value
+
+    step = 1e-6
+    ahead, behind = (enforce({n: points[n] + s * step * d for n, d in along.items()}) for s in (1, -1))
+    expected = (ahead - behind) / (2 * step)
+    values = {n: points[n] for n in names}
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(
+        torch.func.jvp(enforce, (values,), (along,))[1], expected, rtol=1e-6, atol=1e-6
+    )
+    with forward_ad.dual_level():
+        dual = enforce({n: forward_ad.make_dual(points[n], d) for n, d in along.items()})
+        tangent = forward_ad.unpack_dual(dual).tangent
+    torch.testing.assert_close(tangent, expected, rtol=1e-6, atol=1e-6)

@@ -224,6 +224,19 @@ def test_a_bad_element_hurts_no_other(generator, poison):
         torch.testing.assert_close(leaf.grad[1:], clean[name].grad[1:], rtol=1e-12, atol=1e-12)
 
 
+def test_least_violation_of_crossed_bounds_is_their_middle(generator):
+    """Independent rows, the first of them with crossed bounds: the others hold, and it is violated evenly."""
+    A = torch.randn(5, 3, 4, generator=generator, dtype=torch.float64)
+    middle = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    half = torch.tensor([-0.3, 0.2, 0.5], dtype=torch.float64)
+    y = 3.0 * torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    solution = project_polyhedron(y, A, middle - half, middle + half)
+    assert (solution.status == Status.INFEASIBLE).all()
+    off = (A @ solution.value.unsqueeze(-1)).squeeze(-1) - middle
+    torch.testing.assert_close(off[:, 0], torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-8)
+    assert (off[:, 1:].abs() <= half[1:] + 1e-8).all()
+
+
 def test_an_empty_set_is_proved_empty_and_its_value_violates_least():
     A = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     upper = torch.tensor([0.0, -1.0, 5.0], dtype=torch.float64)  # x <= 0 and x >= 1

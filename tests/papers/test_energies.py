@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from constrained_nn.certificates import (
 from constrained_nn.errors import ShapeError
 from tests.cases.energies import fitted
 from tests.cases.sets import randn
+from tests.oracles import numpy
 
 
 def test_coordinates_and_determinants(generator: torch.Generator) -> None:
@@ -40,6 +42,47 @@ def test_volume_is_per_dimension_where_determinants_overflow() -> None:
         gradient = torch.autograd.grad(large.log_volume(), large.log_weights)[0]
         assert large.log_volume().isfinite()
         torch.testing.assert_close(gradient, torch.full((4096,), -0.5 / 4096))
+
+
+def test_energies_take_weights_and_level_from_the_data(generator: torch.Generator) -> None:
+    """Against NumPy: `1 / variance / n`, the inverse of the covariance over `n`, and the quantile of `V`."""
+    n, rank = 6, 2
+    x = randn(generator, 500, n) @ randn(generator, n, n) + torch.linspace(-2, 2, n).double()
+    data = numpy(x)
+
+    def matrix(energy) -> np.ndarray:
+        return numpy(torch.autograd.functional.hessian(energy.value, x[0])) / 2
+
+    diagonal = DiagonalEnergy.from_data(x, quantile=0.9, headroom=1.5)
+    np.testing.assert_allclose(matrix(diagonal), np.diag(1 / data.var(0) / n), rtol=1e-10, atol=1e-14)
+    dense = DenseEnergy.from_data(x, quantile=0.9, headroom=1.5)
+    covariance = np.cov(data.T, bias=True)
+    assert np.linalg.eigvalsh(covariance)[0] > 1e-3 * np.trace(covariance) / n, "no variance is at the floor"
+    np.testing.assert_allclose(matrix(dense), np.linalg.inv(covariance) / n, rtol=1e-9, atol=1e-11)
+    low = LowRankEnergy.from_data(x, rank=rank, quantile=0.9, headroom=1.5)
+    deviation = data.std(0)
+    found = np.linalg.eigvalsh(matrix(low) * np.outer(deviation, deviation) * n)
+    least = np.linalg.eigvalsh(np.corrcoef(data.T))[:rank]
+    assert 1e-2 < least.min() <= least.max() < 1
+    np.testing.assert_allclose(found, [*np.ones(n - rank), *np.sort(1 / least)], rtol=1e-9)
+
+    for energy in (diagonal, dense, low):
+        center = numpy(energy.center)
+        np.testing.assert_allclose(center, data.mean(0), rtol=1e-12, atol=1e-14)
+        values = np.einsum("ki,ij,kj->k", data - center, matrix(energy), data - center)
+        expected = 1.5 * np.quantile(values, 0.9, method="inverted_cdf")
+        assert float(energy.level) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_direction_without_variance_is_not_forbidden(generator: torch.Generator) -> None:
+    """It counts as one with a thousandth of the mean variance."""
+    x = randn(generator, 200, 4) * torch.tensor([1.0, 2.0, 3.0, 0.0]).double()
+    variance = numpy(x).var(0)
+    weights = 1 / np.maximum(variance, 1e-3 * variance.mean()) / 4
+    np.testing.assert_allclose(numpy(DiagonalEnergy.from_data(x).log_weights.exp()), weights, rtol=1e-9)
+    axis = torch.tensor([0.0, 0.0, 0.0, 1.0]).double()
+    dense = DenseEnergy.from_data(x)
+    assert dense.value(dense.center + axis).item() == pytest.approx(weights[3], rel=1e-6)
 
 
 def test_data_are_covered_and_forbidden_transitions_counted(generator: torch.Generator) -> None:

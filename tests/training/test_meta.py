@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,9 +84,8 @@ def problem(
 
     def train(**options):
         references = table(spline, config.dt, config.horizon, stages=2)
-        return meta_train(
-            controller, prior, models, references, target, config, settings={"seed": 3}, **options
-        )
+        given = {"target": target, "config": config, "settings": {"seed": 3}, **options}
+        return meta_train(controller, prior, models, references, **given)
 
     return controller, train
 
@@ -99,6 +99,50 @@ def test_closed_loop_training_lowers_the_tracking_error():
     assert min(history.score) < 0.9 * history.score[0]
     assert sum(history.diverged) == 0
     assert (controller.gains()[1] - before).abs().max() > 0.01  # the gains learn too
+
+
+def test_loss_and_score_are_those_of_the_simulated_rollouts(monkeypatch):
+    """The cost written out over the recorded states and inputs, with an input to aim at that changes in time."""
+    import constrained_nn.training._meta as meta
+
+    seen, simulate = [], meta._simulate
+
+    def record(*args):
+        x, u = simulate(*args)
+        x = torch.cat([x[:-1], x[-1:].clone()])
+        x[-1, 1, 2] = 1e9  # for training, and one for validation, run away
+        x[-1, 3, 0] = -1e9
+        seen.append((x.detach().numpy(), u.detach().numpy()))
+        return x, u
+
+    monkeypatch.setattr(meta, "_simulate", record)
+    controller, train = problem(0)
+    features = [p.detach().clone().numpy() for p in controller.features.parameters()]
+    config = MetaConfig(steps=0, duration=3.0, dt=0.15, effort=0.3, weight_decay=0.7, divergence_cost=50.0)
+
+    def target(values):
+        aims.append(values.numpy())
+        return values[..., :2, :].flatten(-2), values[..., 2, :]
+
+    aims: list = []
+    history = train(target=target, config=config)
+    (x, u), values = seen[0], aims[0]
+    goal, goal_input = values[..., :2, :].reshape(*values.shape[:-2], -1), values[..., 2, :]
+    assert x.shape[:3] == goal.shape[:3] == (21, 4, 3)
+    assert np.abs(np.diff(goal_input, axis=0)).max() > 0.1
+    costs, tracked = np.zeros((4, 3)), np.zeros((4, 3))
+    for m in range(4):
+        for r in range(3):
+            error = [np.sum((x[k, m, r] - goal[k, m, r]) ** 2) for k in range(21)]
+            effort = sum(0.15 * np.sum((u[k, m, r] - goal_input[k, m, r]) ** 2) for k in range(20))
+            tracked[m, r] = np.trapezoid(error, dx=0.15) / 3.0
+            costs[m, r] = tracked[m, r] + 0.3 * effort / 3.0
+    costs[1, 2] = tracked[3, 0] = 50.0
+    squares = sum((p**2).sum() for p in features)
+    expected = costs[:3].mean() + 0.7 * squares / (3.0 * 9)
+    assert history.loss[0] == pytest.approx(expected, rel=1e-5)
+    assert history.score[0] == pytest.approx(tracked[3, 0], rel=1e-5)  # one reference is for validation
+    assert history.diverged[0] == 2
 
 
 def test_recomputed_segments_give_the_same_training():
