@@ -103,7 +103,7 @@ def test_closed_loop_training_lowers_the_tracking_error():
 
 def test_loss_and_score_are_those_of_the_simulated_rollouts(monkeypatch):
     """The cost written out over the recorded states and inputs, with an input to aim at that changes in time."""
-    import constrained_nn.training._meta as meta
+    import constrained_nn.training.meta.loop as meta
 
     seen, simulate = [], meta._simulate
 
