@@ -41,7 +41,7 @@ def command(
     steps = _train(out, seed, processes, resume, fast, quiet)
     task, results, runs = _evaluate(out)
     costs = {name: f"cost {metrics['cost']:.1f}, " for name, metrics in results.items()}
-    figure = plot_trajectories(out / "trajectories.png", task, runs, subtitles=costs)
+    figure = plot_trajectories(out / "trajectories.png", task, runs, subtitles=costs, panels=["paths"])
     shown = {name: runs[name] for name in ("none", "soft", "hardnet")}
     animation = animate_trajectories(out / "trajectories.gif", task, shown)
     write_values(out / "result.json", {"results": results, "seed": seed, "steps": steps})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from constrained_nn.plotting.style import COLORS, OBSTACLE, new_figure
 
 GRID = 161  # points an axis of the region that constraints forbid
+COLUMNS = 3  # methods side by side
 FLATTEST = 0.45  # least height of a picture in its width
 PLANES = (("px", "py"), ("x", "y"))
 
@@ -23,8 +24,9 @@ def plot_trajectories(
     runs: Mapping[str, Any],
     *,
     subtitles: Mapping[str, str] | None = None,
+    panels: Sequence[str] = ("paths", "inputs", "margins"),
 ) -> Path:
-    """One column a method: paths with what is forbidden, inputs within their limits, margins over time.
+    """What happened, method by method: paths with what is forbidden, inputs, and margins over time.
 
     Paths are those of two positions where the plant has them, else a phase portrait of its first two
     states. Grey is forbidden, with all other states at the goal. Runs that break a constraint are
@@ -35,39 +37,65 @@ def plot_trajectories(
         task: The task.
         runs: Method -> `Trajectory` of `(runs, T+1, n)` states and `(runs, T, m)` inputs.
         subtitles: Method -> second line of its title.
+        panels: What is drawn of each method, from the top.
     """
-    rows = 3 if task.constraints else 2
-    figure, axes = new_figure(4.4 * len(runs), 2.6 * rows + 0.4, rows, len(runs))
+    panels = [p for p in panels if p != "margins" or task.constraints]
+    columns, blocks = min(COLUMNS, len(runs)), -(-len(runs) // COLUMNS)
+    rows = len(panels) * blocks
+    figure, axes = new_figure(4.4 * columns, 2.7 * rows + 0.4, rows, columns)
     limits = _limits(task, runs)
-    for column, (name, run) in zip(axes.T, runs.items(), strict=True):
-        x, u = np.asarray(run.x), np.asarray(run.u)
-        margins = margins_of(task, run)
-        smallest = margins.min((-1, -2)) if task.constraints else np.full(len(x), np.inf)
-        worst, broken = int(smallest.argmin()), smallest < 0
-        _draw_plane(column[0], task, limits)
-        first, second = plane_of(task)
-        for i in np.argsort(-smallest):  # the worst last, on top
-            heavy = {"lw": 1.8, "alpha": 1.0} if i == worst else {"lw": 0.6, "alpha": 0.5}
-            column[0].plot(x[i, :, first], x[i, :, second], color=COLORS[1 if broken[i] else 0], **heavy)
-        column[0].plot(x[:, 0, first], x[:, 0, second], ".", ms=2, color="black")
-        note = f"{broken.sum()} of {len(x)} break a constraint" if broken.any() else "no constraint is broken"
-        note = note if task.constraints else ""
-        column[0].set_title(f"{name}\n{(subtitles or {}).get(name, '')}{note}", fontsize=9)
-        _draw_inputs(column[1], task, np.asarray(run.t), u, worst)
-        if task.constraints:
-            _draw_margins(column[2], task, np.asarray(run.t), margins, worst)
-        column[-1].set_xlabel("t [s]", fontsize=8)
-    for row in axes:
-        ends = [ax.get_ylim() for ax in row]
-        for ax in row:
-            ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
-        for ax in row[1:]:
-            ax.set_ylabel("")
-            ax.tick_params(labelleft=False)
+    for ax in axes[-len(panels) :, len(runs) - (blocks - 1) * columns :].flat:
+        ax.set_axis_off()
+    for k, (name, run) in enumerate(runs.items()):
+        block, column = divmod(k, columns)
+        mine = dict(zip(panels, axes[block * len(panels) :, column], strict=False))
+        _draw_run(mine, task, run, limits, f"{name}\n{(subtitles or {}).get(name, '')}")
+    for row, panel in zip(axes, panels * blocks, strict=True):
+        _share_scale([ax for ax in row if ax.axison], panel)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
+
+
+def _draw_run(
+    panels: Mapping[str, Any], task: Any, run: Any, limits: list[tuple[float, float]], title: str
+) -> None:
+    """The panels of one method."""
+    t, x, u = (np.asarray(v) for v in (run.t, run.x, run.u))
+    margins = margins_of(task, run)
+    smallest = margins.min((-1, -2)) if task.constraints else np.full(len(x), np.inf)
+    worst, broken = int(smallest.argmin()), ~(smallest >= 0)
+    if "paths" in panels:
+        ax = panels["paths"]
+        _draw_plane(ax, task, limits)
+        first, second = plane_of(task)
+        for i in np.argsort(-smallest):  # the worst last, on top
+            heavy = {"lw": 1.6, "alpha": 1.0} if i == worst else {"lw": 0.6, "alpha": 0.5}
+            ax.plot(x[i, :, first], x[i, :, second], color=COLORS[1 if broken[i] else 0], **heavy)
+        ax.plot(x[:, 0, first], x[:, 0, second], ".", ms=2, color="black")
+        note = "no constraint is broken"
+        if broken.any():
+            note = f"{broken.sum()} of {len(x)} break a constraint"
+        ax.set_title(title + (note if task.constraints else ""), fontsize=9)
+    if "inputs" in panels:
+        _draw_inputs(panels["inputs"], task, t, u, worst)
+    if "margins" in panels:
+        _draw_margins(panels["margins"], task, t, margins, worst)
+    for name, ax in panels.items():
+        if name != "paths" and name == list(panels)[-1]:
+            ax.set_xlabel("t [s]", fontsize=8)
+
+
+def _share_scale(row: Sequence[Any], panel: str) -> None:
+    """One vertical scale for the same panel of several methods."""
+    ends = [ax.get_ylim() for ax in row]
+    for ax in row:
+        if panel != "paths":  # whose limits are equal already, and whose aspect is
+            ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    for ax in row[1:]:
+        ax.set_ylabel("")
+        ax.tick_params(labelleft=False)
 
 
 def animate_trajectories(
