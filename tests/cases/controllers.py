@@ -14,6 +14,7 @@ from constrained_nn.control import (
     MeanValue,
     ResidualController,
     SafetyFilter,
+    SaturatedController,
     StateDependentLQR,
 )
 from constrained_nn.errors import InfeasibleError, ShapeError
@@ -129,6 +130,15 @@ ROWS = [
         ShapeError,
         lambda: AnchoredController(torch.nn.Linear(5, 2), ANCHOR, TWO, -TWO[:1]),
         "got (1,) and (2,)",
+    ),
+    ControllerCase(
+        "SaturatedController",
+        SaturatedController,
+        lambda: SaturatedController(
+            FunctionController(TASK.nominal), -2.0 * torch.ones(2), torch.tensor([0.5, 3.0])
+        ),
+        unicycle_states,
+        lambda x: np.clip(_nominal(x), [-2.0, -2.0], [0.5, 3.0]),
     ),
     ControllerCase(
         "FunctionController",

@@ -115,6 +115,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
     def _solve(self, y: Tensor, set: SetT, factor: Any, *, bare: bool) -> Solution | Tensor:
         """The solution; if it is to be bare, the value alone where every element is found at once."""
         refuse_tracers(type(self).__name__, y)
+        self._check_kind(set)
         tensors = tensors_of(set)
         batch = self._check(y, set, tensors)
         dtype = self._working_dtype(y, tensors)
@@ -188,8 +189,8 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         violation = torch.where(known, verdict.violation, torch.inf)
         return replace(solution, value=value, status=status, violation=violation.to(narrow))
 
-    def _check(self, y: Tensor, set: SetT, tensors: list[Tensor]) -> torch.Size:
-        """The common batch shape of a decision and a set that fit each other."""
+    def _check_kind(self, set: SetT) -> None:
+        """Refuse a set that the layer cannot enforce."""
         name = type(self).__name__
         if not isinstance(set, self.accepts):
             expected = " | ".join(c.__name__ for c in self.accepts)
@@ -197,6 +198,10 @@ class ProjectionLayer(PlainState, Generic[SetT]):
                 f"{name}: expected set of type {expected}, got {type(set).__name__}. "
                 f"See the table 'how to choose' for the layer that enforces it."
             )
+
+    def _check(self, y: Tensor, set: SetT, tensors: list[Tensor]) -> torch.Size:
+        """The common batch shape of a decision and a set that fit each other."""
+        name = type(self).__name__
         if not isinstance(y, Tensor) or not y.is_floating_point():
             got = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise ShapeError(
