@@ -15,6 +15,7 @@ from tests.cases import SetCase, every
 from tests.contracts.derivatives import check_first_derivatives, check_second_derivatives
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.oracles import (
+    blocks_by_autograd,
     element,
     is_shared,
     nearest_point,
