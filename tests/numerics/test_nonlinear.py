@@ -244,6 +244,25 @@ def test_implicit_is_exact_for_affine_rows(generator: torch.Generator) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-8)
 
 
+def test_implicit_derivative_in_the_bounds_of_affine_rows(generator: torch.Generator) -> None:
+    """`dy = A_a⁺ db_a` for the rows `a` that end at a bound."""
+    A = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    y = 3.0 * torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    lower, upper = (torch.full((8, 2), s * 0.2).double().requires_grad_() for s in (-1, 1))
+    weight = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    layer = HardNetPlusPlus(method=GaussNewton.published(steps=1, damping=0.0), adjoint=Implicit())
+    value = layer.solve(y, Polyhedron(A, lower, upper)).value
+    of_lower, of_upper = (g.numpy() for g in torch.autograd.grad((value * weight).sum(), (lower, upper)))
+    reached = y.numpy() @ A.numpy().T
+    assert reached.min() < -0.2 < 0.2 < reached.max()
+    for i in range(8):
+        met = np.flatnonzero(abs(reached[i]) > 0.2)
+        expected = np.zeros(2)
+        expected[met] = weight[i].numpy() @ np.linalg.pinv(A.numpy()[met])
+        np.testing.assert_allclose(of_lower[i], np.where(reached[i] < 0, expected, 0.0), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(of_upper[i], np.where(reached[i] > 0, expected, 0.0), rtol=1e-8, atol=1e-9)
+
+
 def test_implicit_is_exact_across_the_constraints(generator: torch.Generator) -> None:
     """`J dy* = −∂c/∂context`: the solution follows the constraints, whatever the start was."""
     set = wave(generator, (6,))
