@@ -207,6 +207,22 @@ def element_slice(set, count: int):
     return with_tensors(set, **picked)
 
 
+@every(LayerCase)
+def test_decision_or_set_has_the_batch_of_the_other(case: LayerCase, generator: torch.Generator) -> None:
+    set, y = draw(case, generator)
+    layer = case.make()
+    for point, other in ((y[0], set), (y, element(set, 0)), (y[:1], set)):
+        found = layer.solve(point, other)
+        expected = [
+            layer.solve(point.expand_as(y)[i], element(set, i) if other is set else other)
+            for i in range(BATCH)
+        ]
+        assert found.status.tolist() == [int(s.status) for s in expected]
+        assert found.violation.shape == (BATCH,)
+        values = torch.stack([s.value for s in expected])
+        torch.testing.assert_close(found.value, values, rtol=1e-9, atol=case.atol)
+
+
 @can_fail
 def test_policies(case: LayerCase) -> None:
     y, set = case.infeasible()

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from control_envs.dynamics import CartPole, Manipulator, Mechanical, Pendulum, Quadrotor, symmetric_family
+from control_envs.dynamics import (
+    CartPole,
+    LinearSystem,
+    Manipulator,
+    Mechanical,
+    Pendulum,
+    Quadrotor,
+    symmetric_family,
+)
 from control_envs.simulate import RK4, rollout
 from tests.cases import PlantCase, every
 
@@ -154,3 +162,14 @@ def test_family_of_linear_systems_has_the_asked_spectrum():
 def test_manipulator_refuses_unequal_links():
     with pytest.raises(ValueError, match="as many masses as lengths, got 1 and 2"):
         Manipulator(lengths=(1.0, 1.0), masses=(1.0,))
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 4)], ids=str)
+def test_linear_systems_of_any_number_of_batch_dimensions(batch: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    A, B, E = (rng.standard_normal((*batch, 3, k)) for k in (3, 2, 1))
+    x, u, w = (rng.standard_normal((*batch, k)) for k in (3, 2, 1))
+    plant = LinearSystem(A, B, E)
+    assert (plant.state_dim, plant.input_dim, len(plant.disturbance)) == (3, 2, 1)
+    expected = sum(np.einsum("...ij,...j->...i", M, v) for M, v in ((A, x), (B, u), (E, w)))
+    np.testing.assert_allclose(plant.derivative(0.0, x, u, w), expected, rtol=1e-12, atol=1e-14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cvxpy as cp
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,9 @@ from constrained_nn.layers import (
 from constrained_nn.layers.hardnet.smooth_rows import SetRows
 from constrained_nn.sets import NonlinearSet, Polyhedron, SmoothFunction, TrajectoryMap
 from constrained_nn.solvers import ConstantDamping, GaussNewton, ResidualDamping, Status
-from constrained_nn.solvers.gauss_newton import DenseRows, descend
+from constrained_nn.solvers.gauss_newton.damped_step import elastic_direction
+from constrained_nn.solvers.gauss_newton.descent import descend
+from constrained_nn.solvers.gauss_newton.linearized import DenseRows
 from tests.cases.nonlinear import CART, DISC, WAVE, cart, keep_out, wave, wave_in_ball
 from tests.cases.sets import polyhedron
 from tests.oracles import finite_difference
@@ -243,6 +246,25 @@ def test_implicit_is_exact_for_affine_rows(generator: torch.Generator) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-8)
 
 
+def test_implicit_derivative_in_the_bounds_of_affine_rows(generator: torch.Generator) -> None:
+    """`dy = A_a⁺ db_a` for the rows `a` that end at a bound."""
+    A = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    y = 3.0 * torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    lower, upper = (torch.full((8, 2), s * 0.2).double().requires_grad_() for s in (-1, 1))
+    weight = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    layer = HardNetPlusPlus(method=GaussNewton.published(steps=1, damping=0.0), adjoint=Implicit())
+    value = layer.solve(y, Polyhedron(A, lower, upper)).value
+    of_lower, of_upper = (g.numpy() for g in torch.autograd.grad((value * weight).sum(), (lower, upper)))
+    reached = y.numpy() @ A.numpy().T
+    assert reached.min() < -0.2 < 0.2 < reached.max()
+    for i in range(8):
+        met = np.flatnonzero(abs(reached[i]) > 0.2)
+        expected = np.zeros(2)
+        expected[met] = weight[i].numpy() @ np.linalg.pinv(A.numpy()[met])
+        np.testing.assert_allclose(of_lower[i], np.where(reached[i] < 0, expected, 0.0), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(of_upper[i], np.where(reached[i] > 0, expected, 0.0), rtol=1e-8, atol=1e-9)
+
+
 def test_implicit_is_exact_across_the_constraints(generator: torch.Generator) -> None:
     """`J dy* = −∂c/∂context`: the solution follows the constraints, whatever the start was."""
     set = wave(generator, (6,))
@@ -382,3 +404,40 @@ def test_function_with_another_number_of_rows_is_refused(rows: int) -> None:
     set = NonlinearSet(function, torch.zeros(2).double(), torch.ones(2).double())
     with pytest.raises(ShapeError, match="one number for each of the 2 bounds"):
         HardNetPlusPlus().solve(torch.zeros(4, 2).double(), set)
+
+
+class _AffineRows:
+    """`lower <= J y + offset <= upper`, all that a step asks for."""
+
+    box = None
+
+    def __init__(self, J: Tensor, offset: Tensor, lower: Tensor, upper: Tensor) -> None:
+        self.J, self.offset, self.lower, self.upper = J, offset, lower, upper
+
+    def value(self, y: Tensor) -> Tensor:
+        return (self.J @ y.unsqueeze(-1)).squeeze(-1) + self.offset
+
+    def jacobian(self, y: Tensor) -> Tensor:
+        return self.J
+
+
+@pytest.mark.untyped  # a small double stands in for the rows
+def test_elastic_step_is_the_solution_of_its_quadratic_program(generator: torch.Generator) -> None:
+    """`min δ |p|² + |s|²` with `lower <= c − J p + s <= upper`: rows that contradict each other, and rows that hold."""
+    J = torch.randn(8, 4, 2, generator=generator, dtype=torch.float64)
+    offset = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    middle = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    half = torch.rand(8, 4, generator=generator, dtype=torch.float64)
+    half[:, 0] = 0.0
+    problem = _AffineRows(J, offset, middle - half, middle + half)
+    y = torch.randn(8, 2, generator=generator, dtype=torch.float64)
+    value, delta = problem.value(y), torch.linspace(0.05, 0.8, 8).double()
+    found = elastic_direction(problem, y, value, torch.zeros(8, 4, dtype=torch.int8), delta)  # pyright: ignore
+    assert found.sound.all()
+    for i in range(8):
+        step, slack = cp.Variable(2), cp.Variable(4)
+        reached = value[i].numpy() - J[i].numpy() @ step + slack
+        cost = float(delta[i]) * cp.sum_squares(step) + cp.sum_squares(slack)
+        rows = [reached >= problem.lower[i].numpy(), reached <= problem.upper[i].numpy()]
+        cp.Problem(cp.Minimize(cost), rows).solve(solver=cp.CLARABEL)
+        np.testing.assert_allclose(found.p[i].numpy(), step.value, rtol=1e-5, atol=1e-5)

@@ -9,6 +9,7 @@ from torch.func import jacrev, jvp, vmap
 
 from constrained_nn.solvers import Status, factor_polyhedron, project_polyhedron
 from constrained_nn.solvers.polyhedron import careful as careful
+from constrained_nn.solvers.polyhedron.farkas import proves_empty
 from tests.fake_cuda import fake_cuda
 from tests.numerics.random_polyhedra import check_random
 from tests.oracles import nearest_in_polyhedron
@@ -329,3 +330,15 @@ def test_a_bad_element_changes_no_other_bit_with_fixed_steps(generator, poison):
     good = run(*data.values())
     data[poison][0].view(-1)[0] = float("nan")
     assert (run(*data.values())[1:] == good[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "slant", "proved"), [(10.0, 5e-5, False), (10.0, 5e-6, True), (0.1, 5e-4, True)]
+)
+def test_emptiness_is_proved_for_all_points_up_to_ten_thousand_sizes(size, slant, proved):
+    """`x <= 0` and `x + slant y >= 1` meet where `y = 1 / slant`, which is near, or beyond `1e4 size`."""
+    rows = torch.tensor([[[1.0, 0.0], [1.0, slant]]], dtype=torch.float64)
+    lower, upper = torch.tensor([[-INF, 1.0]]).double(), torch.tensor([[0.0, INF]]).double()
+    assert (1 / slant > 1e4 * size) == proved
+    weights, sizes = torch.tensor([[1.0, -1.0]]).double(), torch.tensor([size]).double()
+    assert bool(proves_empty(weights, rows, lower, upper, sizes)) == proved

@@ -128,3 +128,8 @@ def test_winds_in_scenarios(rng):
     wind = held(table.disturbances, 0.02)
     np.testing.assert_allclose(wind(0.05, None), table.disturbances[:, 2])
     np.testing.assert_allclose(wind(99.0, None), table.disturbances[:, -1])
+    for dt, t0 in ((0.02, 0.0), (0.1, 0.7), (1 / 3, -5.0)):
+        rows = np.arange(200.0)[:, None]
+        wind = held(rows, dt, t0)  # a row begins at its own time, however that is rounded
+        assert [wind(t0 + k * dt, None).item() for k in range(200)] == list(range(200))
+        assert [wind(t0 + (k + 0.99) * dt, None).item() for k in range(200)] == list(range(200))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from control_envs.dynamics import DoubleIntegrator, Pendulum, Unicycle
-from control_envs.errors import ShapeError
+from control_envs.errors import NonFiniteError, ShapeError
 from control_envs.simulate import Euler, InputLimitedSubsteps, rollout
 from control_envs.tasks import UnicycleObstacles
 
@@ -148,3 +148,12 @@ def test_fresh_starts_do_not_depend_on_their_number():
     few, many = (TASK.sample_starts(np.random.default_rng(3), n) for n in (5, 50))
     np.testing.assert_array_equal(few, many[:5])
     assert (TASK.barrier.value(many) >= 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+def test_start_that_is_not_finite_is_named(bad, convert):
+    x0 = np.zeros((2, 3, 2))
+    x0[1, 2, 1] = bad
+    with pytest.raises(NonFiniteError, match=rf"got {bad} at index \[1, 2, 1\] \(omega\)"):
+        rollout(Pendulum(), lambda t, x: 0.0 * x[..., :1], convert(x0), dt=0.1, horizon=2)
