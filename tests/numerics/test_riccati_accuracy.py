@@ -239,3 +239,53 @@ def test_large_equations_take_little_memory(discrete):
     solution = solver(discrete)(*tensors(A, rng.normal(size=(n, 3)), np.eye(n), np.eye(3)))
     assert solution.ok
     assert solution.error < 1e-12
+
+
+@BOTH
+def test_one_equation_and_a_batch_of_them(discrete, generator):
+    """One equation is solved at once; the search for batches finds the same."""
+    A, B = (torch.randn(12, 5, k, generator=generator, dtype=torch.float64) for k in (5, 2))
+    N = 0.1 * torch.randn(12, 5, 2, generator=generator, dtype=torch.float64)
+    Q, R = torch.eye(5).double(), torch.eye(2).double()
+    batch = solver(discrete)(A, B, Q, R, cross=N)
+    for k in range(12):
+        one = solver(discrete)(A[k], B[k], Q, R, cross=N[k])
+        assert one.ok
+        assert batch.ok[k]
+        for name in ("P", "gain", "closed_loop", "margin"):
+            expected = getattr(batch, name)[k]
+            near = 1e-9 * max(1.0, expected.abs().max().item())
+            torch.testing.assert_close(getattr(one, name), expected, rtol=0, atol=near)
+
+
+@BOTH
+def test_one_equation_has_one_number_with_and_without_derivatives(discrete, generator):
+    for n in (1, 3, 24):
+        A = torch.randn(n, n, generator=generator, dtype=torch.float64) / n**0.5
+        B = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        data = A, B, torch.eye(n).double(), torch.eye(2).double()
+        plain, followed = solver(discrete)(*data), solver(discrete)(A.clone().requires_grad_(), *data[1:])
+        for name in ("P", "gain", "closed_loop", "status", "steps", "residual", "error", "margin"):
+            assert torch.equal(getattr(plain, name), getattr(followed, name).detach()), name
+        with torch.no_grad():
+            assert torch.equal(plain.P, solver(discrete)(*data).P)
+
+
+@BOTH
+def test_the_error_of_single_equations_is_not_too_small(discrete):
+    """Systems with rows and columns of B and Q of very different size, one by one, against the search with exact
+    residuals."""
+    rng = np.random.default_rng(0)
+    solved = 0
+    for _ in range(25):
+        n = 4
+        T = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        A = T @ rng.normal(size=(n, n)) @ T.T
+        B = T @ (10.0 ** rng.uniform(-4, 0, (n, 1)) * rng.normal(size=(n, 2)))
+        C = 10.0 ** rng.uniform(-4, 0, (n, 1)) * rng.normal(size=(n, n))
+        X = reference(A, B, C.T @ C, np.eye(2), discrete=discrete, bits=300)
+        solution = solver(discrete)(*tensors(A, B, C.T @ C, np.eye(2)))
+        if solution.ok:
+            solved += 1
+            assert distance(solution.P, X) <= 100 * solution.error.item() + 1e-14
+    assert solved >= 20

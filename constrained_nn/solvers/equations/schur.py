@@ -154,15 +154,13 @@ def schur_form(M: Matrix, *, stable_first: bool = False) -> tuple[Matrix, Matrix
     Raises:
         LinAlgError: The iteration, or the change of the order, has failed.
     """
-    sort = int(stable_first)
-    T, stable, _, _, U, _, info = lapack().dgees(_is_stable, M, sort_t=sort, lwork=_WORK * len(M))
+    # a plain lambda: LAPACK's wrapper asks for the number of its arguments, which a checked function hides
+    T, stable, _, _, U, _, info = lapack().dgees(
+        lambda real, _: real < 0.0, M, sort_t=int(stable_first), lwork=_WORK * len(M)
+    )
     if info:
         raise np.linalg.LinAlgError(f"the Schur form failed (dgees: {info})")
     return T, U, stable
-
-
-def _is_stable(real: float, _: float) -> bool:
-    return real < 0.0
 
 
 def _form_eigenvalues(T: Matrix) -> Matrix:
