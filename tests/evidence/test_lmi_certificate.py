@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from constrained_nn.cli import build, certify
+from constrained_nn.cli.shell import Command
 from constrained_nn.errors import FileFormatError
 from constrained_nn.evidence import certify_decisions, load_decisions, save_decisions, write
 from constrained_nn.experiments.tables.lmi import problems as systems

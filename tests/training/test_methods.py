@@ -180,10 +180,12 @@ def test_each_run_counts_its_own_layer() -> None:
     assert method.enforcer not in layers
 
 
-def test_tasks_without_a_barrier_train_where_no_set_is_asked_for() -> None:
-    new_run(Path(), settings(DoubleIntegratorTask(), Nominal()))
-    with pytest.raises(TypeError, match="expected a task with a barrier"):
-        new_run(Path(), settings(DoubleIntegratorTask(), Soft()))
+@pytest.mark.parametrize("method", [Nominal(), Soft()])
+def test_tasks_without_a_barrier_have_runs_too(method: Method) -> None:
+    """Their condition is built from the constraints."""
+    run = new_run(Path(), settings(DoubleIntegratorTask(), method))
+    assert run.safety.between_samples
+    assert run.controller(0.0, torch.zeros(3, 2).double()).shape == (3, 1)
 
 
 def test_names_are_those_of_the_table() -> None:
