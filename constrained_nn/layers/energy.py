@@ -93,8 +93,8 @@ class Transformed:
     def __call__(self, y: Tensor, energy: Tensor, set: QuadraticSet) -> Tensor:
         d = y - set.center
         direction, _ = normalize(d)
-        if isinstance(set, WeightedEllipsoid) and (rank := set.factor.shape[-1]):
-            direction = torch.cat([direction, direction.new_zeros(*direction.shape[:-1], rank)], -1)
+        if extra := set.coordinate_count - set.dim:
+            direction = torch.cat([direction, direction.new_zeros(*direction.shape[:-1], extra)], -1)
         level = set.level.clamp_min(0.0)
         root = torch.where(level > 0, level, 1.0).sqrt() * (level > 0)
         return set.center + root.unsqueeze(-1) * (set.from_coordinates(direction) - set.center)

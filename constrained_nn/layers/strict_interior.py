@@ -85,6 +85,7 @@ class StrictInterior(ProjectionLayer[ConstraintSet]):
         Product,
     )
     rounds = True
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "inequality rows with zero tolerance, equality rows to 4 n u (|A||y| + |b|)"
 
     def __init__(self, layer: ProjectionLayer, margin: float = 0.0, *, on_failure=None) -> None:

@@ -19,7 +19,7 @@ from constrained_nn.layers.contract.rounding import Rounded, round_into
 from constrained_nn.layers.contract.tracers import refuse_torchscript, refuse_tracers
 from constrained_nn.linalg import branchless, without_autocast
 from constrained_nn.plain_state import PlainState
-from constrained_nn.sets import ConstraintSet, SetT, check_batch, is_half, tensors_of
+from constrained_nn.sets import ConstraintSet, SetT, check_batch, is_half, take_apart, tensors_of
 from constrained_nn.solvers import STATUS_CODES, Solution, Status
 
 
@@ -39,6 +39,8 @@ class ProjectionLayer(PlainState, Generic[SetT]):
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]]
     guarantee: ClassVar[str]
+    # Whether a set that is made of accepted parts (`parts()`) is accepted too.
+    composes: ClassVar[bool] = False
     # A layer that rounds by itself gets the decision and the set in the dtypes in which they come.
     rounds: ClassVar[bool] = False
     tolerance: Tolerance = Relative()
@@ -123,6 +125,14 @@ class ProjectionLayer(PlainState, Generic[SetT]):
     def __prepare_scriptable__(self) -> None:
         refuse_torchscript(type(self).__name__)
 
+    def takes(self, set: ConstraintSet) -> bool:
+        """Whether the layer enforces this kind of set, or all of its parts together."""
+        if isinstance(set, self.accepts):
+            return True
+        if not self.composes or not isinstance(set, ConstraintSet):
+            return False
+        return all(part is not set and isinstance(part, self.accepts) for _, part in take_apart(set))
+
     def _working_dtype(self, y: Tensor, set: SetT) -> torch.dtype:
         """The dtype of the computation: what was asked for, else that of the set, and float64 for 16 bits."""
         if self.compute_dtype is not None:
@@ -151,7 +161,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
     def _check(self, y: Tensor, set: SetT) -> torch.Size:
         """The common batch shape of a decision and a set that fit each other."""
         name = type(self).__name__
-        if not isinstance(set, self.accepts):
+        if not self.takes(set):
             expected = " | ".join(c.__name__ for c in self.accepts)
             raise SetTypeError(
                 f"{name}: expected set of type {expected}, got {type(set).__name__}. "

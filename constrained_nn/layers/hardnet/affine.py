@@ -12,7 +12,15 @@ from constrained_nn.layers.contract import ProjectionLayer, detached
 from constrained_nn.layers.hardnet.closed_form import closed_form
 from constrained_nn.layers.hardnet.metrics import Euclidean, Metric, Parallel
 from constrained_nn.linalg import ThinQR, branchless, nearest_between, product, safe_norm, thin_qr
-from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron, check_batch
+from constrained_nn.sets import (
+    AffineSubspace,
+    Box,
+    ConstraintSet,
+    Halfspace,
+    Polyhedron,
+    check_batch,
+    take_apart,
+)
 from constrained_nn.solvers import FoundBy, Solution, Status, project_polyhedron
 
 _PARALLEL = Parallel()
@@ -89,6 +97,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (Polyhedron, AffineSubspace, Halfspace, Box)
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "exact for rows of full rank, else exact Euclidean projection"
 
     def __init__(
@@ -109,7 +118,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         Above 1e15 for dependent rows in float64, infinite for more rows than outputs, 1 without rows, NaN where `A` is
         not finite. Scaling the rows changes this number, but not what the layer returns.
         """
-        A = _rows(set).A.detach()
+        A = Polyhedron.of(set).A.detach()
         if not A.numel():
             return A.new_full(A.shape[:-2], torch.inf if A.shape[-2] > A.shape[-1] else 1.0)
         finite = A.isfinite().all(-1).all(-1)
@@ -123,8 +132,11 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
         That is with `metric=Euclidean()`, for a `Box`, and for a matrix that has a gradient, and so will change.
         """
-        A = _rows(set).A
-        if isinstance(self.metric, Euclidean) or isinstance(set, Box) or A.requires_grad or not A.numel():
+        rows = _bounds_or_rows(set)
+        if isinstance(self.metric, Euclidean) or isinstance(rows, Box):
+            return None
+        A = rows.A
+        if A.requires_grad or not A.numel():
             return None
         A = A.detach().to(self.compute_dtype or A.dtype, copy=True)  # it is to notice when the matrix changes
         return FactoredRows(A, self._factor(A), self._covers(A))
@@ -141,9 +153,9 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: FactoredRows | None) -> Solution:
         batch = check_batch("HardNetAffine", y=y.shape[:-1], set=set.batch_shape)
         y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
-        if isinstance(set, Box) or set.lower.shape[-1] == 0 or set.dim == 0:
-            return _clamped(y, set)
-        rows = _rows(set)
+        rows = _bounds_or_rows(set)
+        if isinstance(rows, Box) or rows.lower.shape[-1] == 0 or rows.dim == 0:
+            return _clamped(y, rows)
         if isinstance(self.metric, Euclidean):
             return project_polyhedron(y, rows.A, rows.lower, rows.upper)
         factor = factor if factor is not None and factor.fits(rows.A) else None
@@ -219,7 +231,7 @@ def _condition(qr: ThinQR, batch: torch.Size) -> Tensor:
     return (1.0 / least).expand(batch)
 
 
-def _clamped(y: Tensor, set: LinearSet) -> Solution:
+def _clamped(y: Tensor, set: Box | Polyhedron) -> Solution:
     """A box, and a set without rows or in no dimension: nothing to solve."""
     lower, upper, crossed = _uncrossed(set)
     if isinstance(set, Box):
@@ -229,7 +241,7 @@ def _clamped(y: Tensor, set: LinearSet) -> Solution:
     return _at_once(y, torch.where(crossed.any(-1), int(Status.INFEASIBLE), int(Status.OK)))
 
 
-def _uncrossed(set: LinearSet) -> tuple[Tensor, Tensor, Tensor]:
+def _uncrossed(set: Box | Polyhedron) -> tuple[Tensor, Tensor, Tensor]:
     """The bounds, both in the middle where they cross, which is the least violation; and where that is."""
     crossed = set.lower > set.upper
     middle = 0.5 * set.lower + 0.5 * set.upper
@@ -250,8 +262,10 @@ def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
     return full.masked_scatter(mask, compact)
 
 
-def _rows(set: LinearSet) -> Polyhedron:
-    return set if isinstance(set, Polyhedron) else Polyhedron.of(set)
+def _bounds_or_rows(set: LinearSet) -> Box | Polyhedron:
+    """The set as one of the two forms in which it is enforced."""
+    parts = [part for _, part in take_apart(set)]
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], Box) else Polyhedron.of(set)
 
 
 def _audit(value: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor]:

@@ -84,6 +84,7 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         Intersection,
         Product,
     )
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "every row to atol, or flagged; feasible and near, not nearest"
 
     def __init__(

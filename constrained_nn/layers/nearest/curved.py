@@ -82,6 +82,7 @@ class NearestPoint(ProjectionLayer[Any]):
         Intersection,
         Product,
     )
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "nearest point of the neighborhood, every row to atol, or flagged"
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,13 +17,11 @@ from constrained_nn.sets import (
     AffineSubspace,
     Box,
     ConstraintSet,
-    Halfspace,
     Intersection,
     IntervalSet,
     Polyhedron,
     Product,
     ProjectableSet,
-    Simplex,
     tensors_of,
 )
 from constrained_nn.solvers import (
@@ -35,8 +33,6 @@ from constrained_nn.solvers import (
 )
 from constrained_nn.solvers.polyhedron import RowFactor
 
-# Closed forms that miss their set only where it is empty, apart from crossed bounds.
-_MAY_BE_EMPTY = (AffineSubspace, Halfspace, Simplex)
 # Projections of the result; each gains the digits of one float, so that these are enough from 1e30 on.
 _REFINEMENTS = 6
 # Entries up to so many units of rounding of the largest may be 0.
@@ -92,6 +88,7 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (ProjectableSet, Polyhedron, Intersection, Product)
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "nearest point: exact, or to 1e-9 for curved intersections; checked"
 
     def __init__(
@@ -114,7 +111,11 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     def factor(self, set: ConvexSet) -> RowFactor | None:
         """What depends on a constant matrix only; `None` for closed forms, products, curved sets and matrices
         that differ between elements."""
-        if isinstance(set, Product) or (isinstance(set, ProjectableSet) and self.smoothing is None):
+        if isinstance(set, ProjectableSet) and self.smoothing is None:
+            return None
+        if len(blocks := _blocks(set)) == 1:
+            return self.factor(blocks[0])  # pyright: ignore[reportArgumentType]
+        if blocks:
             return None
         parts = Parts(set.dim).add(set)
         if parts.curved or parts.stacked is None:
@@ -134,9 +135,11 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         """Projection of finite data, by the cheapest way that is exact."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
             return _audited(_closed_form(y, set), set)
-        if isinstance(set, Product):
-            blocks = zip(set.split(y), set.sets, strict=True)
-            return _joined([self._project(part, member) for part, member in blocks])  # pyright: ignore
+        if len(blocks := _blocks(set)) == 1:
+            return self._project(y, blocks[0], factor)
+        if blocks:
+            pieces = zip(y.split([b.dim for b in blocks], -1), blocks, strict=True)
+            return _joined([self._project(piece, block) for piece, block in pieces])
         parts = Parts(set.dim).add(set)
         if parts.curved:
             if self.smoothing is not None:
@@ -160,6 +163,17 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         solution = project_intersection(wide_y, terms, plain, max_steps=self.max_steps)
         value = _cleared(solution.value.to(y.dtype), set)
         return replace(solution, value=value, violation=solution.violation.to(y.dtype))
+
+
+def _blocks(set: ConstraintSet) -> list[Any]:
+    """The parts of a set on components of their own, one after the other; none where parts share components."""
+    reached, blocks = 0, []
+    for start, part in set.parts():
+        if part is set or start != reached:
+            return []
+        blocks.append(part)
+        reached += part.dim
+    return blocks if reached == set.dim else []
 
 
 def _closed_form(y: Tensor, set: ProjectableSet) -> Solution:
@@ -212,7 +226,7 @@ def _audited(solution: Solution, set: ConstraintSet) -> Solution:
             plain, AffineSubspace
         ):  # far away no equation contradicts another by more than rounding
             missed = missed | ~_holds(plain.project(torch.zeros_like(value)), plain)
-    verdict = Status.INFEASIBLE if isinstance(set, _MAY_BE_EMPTY) else Status.MISSED
+    verdict = Status.INFEASIBLE if set.may_be_empty else Status.MISSED
     status = torch.where(missed, int(verdict), solution.status)
     status = torch.where(empty, int(Status.INFEASIBLE), status).to(torch.int8)
     return replace(solution, status=status, violation=violation)
@@ -230,21 +244,14 @@ def _holds(value: Tensor, set: ConstraintSet) -> Tensor:
     return ((residual <= rtol * scale + underflow) & (scale < torch.inf)).all(-1) & value.isfinite().all(-1)
 
 
-def _contradicts_itself(value: Tensor, set: AffineSubspace) -> Tensor:
-    """Equations that contradict each other by less than rounding of a far point: looked at from the origin."""
-    doubtful = (set.residual(value).abs() > 1e-9 * set.b.abs()).any(-1)
-    if not branchless(value) and not bool(doubtful.any()):
-        return doubtful
-    return doubtful & ~_holds(set.project(torch.zeros_like(value)), set)
-
-
 def _is_empty(set: ConstraintSet) -> Tensor:
     """Whether two bounds of a row are crossed, by however little: no point satisfies such a row."""
     if isinstance(set, IntervalSet):
         return (set.lower > set.upper).any(-1)
     empty = torch.zeros((), dtype=torch.bool, device=next(iter(tensors_of(set))).device)
-    for member in getattr(set, "sets", ()):
-        empty = empty | _is_empty(member)
+    for _, part in set.parts():
+        if part is not set:
+            empty = empty | _is_empty(part)
     return empty
 
 

@@ -57,6 +57,7 @@ class HardNetConvex(ProjectionLayer[Any]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (*EuclideanProjection.accepts, ProgramSet)
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "nearest point: as EuclideanProjection, or to atol for a cvxpy program"
 
     def __init__(self, *, on_failure=None, compute_dtype=None, atol: float = 1e-6) -> None:

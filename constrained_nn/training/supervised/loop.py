@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
+from constrained_nn.errors import ConvergenceError, FileFormatError
 from constrained_nn.files import read_tensors, write_tensors
 from constrained_nn.layers import Completion, ProjectionLayer
 from constrained_nn.linalg import matvec, rmatvec
@@ -103,7 +103,7 @@ class Correction(Enforcement):
 class Completed(Enforcement):
     """Equalities by completion: the network outputs the free variables, and another strategy works on those.
 
-    The set is a `Polyhedron` whose last rows are the equalities `C y = d` of the completion.
+    The set is made of rows, of which the last are the equalities `C y = d` of the completion.
 
     Args:
         complete: The completion.
@@ -114,14 +114,9 @@ class Completed(Enforcement):
     free: Enforcement
 
     def decide(self, raw: Tensor, set: IntervalSet, epoch: int | None = None) -> Tensor:
-        if not isinstance(set, Polyhedron):
-            raise SetTypeError(
-                f"Completed: expected a Polyhedron whose last rows are the equalities, got {type(set).__name__}. "
-                f"Convert with Polyhedron.of(set)."
-            )
-        k = len(self.complete.dependent)
-        d = set.upper[..., -k:]
-        rows = Polyhedron(set.A[..., :-k, :], set.lower[..., :-k], set.upper[..., :-k])
+        whole, k = Polyhedron.of(set), len(self.complete.dependent)
+        d = whole.upper[..., -k:]
+        rows = Polyhedron(whole.A[..., :-k, :], whole.lower[..., :-k], whole.upper[..., :-k])
         return self.complete(self.free.decide(raw, self.complete.reduce(rows, d), epoch), d)
 
 
