@@ -26,6 +26,8 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     Two reductions and one scaling, whatever the size of `y`: the map for energies in thousands of dimensions. It is
     the nearest point in the norm of `Q`, not in the Euclidean one.
 
+    A warm start is ignored.
+
     Guarantee: `V <= level` to rounding, checked on the value that is returned; continuous, 1-Lipschitz in the norm
     of `Q` for a fixed level, the identity on the set, its boundary included (where the derivative is that of the
     inside). With `s = √(level / V)` and an incoming `g` outside, the derivatives are `s (g − Q d dᵀg / V)` in `y`,
@@ -60,7 +62,9 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (WeightedEllipsoid, SpectralEllipsoid, Ellipsoid)
     guarantee: ClassVar[str] = "to rounding, closed form; nearest in the norm of the ellipsoid"
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None, warm_start: Solution | None
+    ) -> Solution:
         y, energy = _with_energy(y, set)
         level = set.level.clamp_min(0.0)
         inside = (energy <= level).unsqueeze(-1)
@@ -134,6 +138,8 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
     `γ y + (1 − γ) ȳ`, `γ = sigmoid(k (1 − V(y) / level))` or, as published, `sigmoid(k (level − V(y)))`, where
     `V(ȳ) <= level`.
 
+    A warm start is ignored.
+
     Guarantee: `V <= (1 + δ)² level`, `δ = 1 / (2 κ + 2 √(2 κ))`, `κ = k` for the relative gate and `k level` for the
     absolute one (Lemma 3), checked on the value that is returned. Smooth, but not the identity on the set: with
     `Ray()` a point of the inside moves by less than the width of the blend, with `Transformed()` by up to the size of
@@ -190,7 +196,9 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
         kappa = self.gate.steepness(level, self.sharpness).clamp_min(0.0)
         return (1.0 + 1.0 / (2.0 * kappa + 2.0 * (2.0 * kappa).sqrt())).square()
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None, warm_start: Solution | None
+    ) -> Solution:
         y, energy = _with_energy(y, set)
         gamma = self.gate.gate(energy, set.level, self.sharpness).unsqueeze(-1)
         target = self.target(y, energy, set)

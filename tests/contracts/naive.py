@@ -39,12 +39,12 @@ class Own(ProjectionLayer[NonnegativeSum]):
     accepts = (NonnegativeSum,)
     guarantee = "exact"
 
-    def enforce(self, y, set, factor):
+    def enforce(self, y, set, factor, warm_start):
         return set.project(y)
 
 
 class Idle(Own):
     """Returns its input."""
 
-    def enforce(self, y, set, factor):
+    def enforce(self, y, set, factor, warm_start):
         return y

@@ -56,13 +56,15 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         self.keep("counts", torch.zeros(STATUS_CODES, dtype=torch.int64), saved=False)
 
     @abstractmethod
-    def enforce(self, y: Tensor, set: Any, factor: Any) -> Solution | Tensor:
+    def enforce(self, y: Tensor, set: Any, factor: Any, warm_start: Any) -> Solution | Tensor:
         """The layer's own map, on finite `y` `(*batch, n)` of the full batch shape, in the dtype of the set.
 
         Args:
             y: Raw decision; elements that are not finite have been replaced.
             set: The set; tensors that all elements share are not expanded.
             factor: What `self.factor(set)` returned for a constant set, or `None`.
+            warm_start: An earlier `Solution` of the full batch shape, or `None`. Elements that had failed hold `y` and
+                multipliers of 0. A layer that has no use for it says so.
 
         Returns:
             A `Solution`, or the value alone if the layer has nothing to say about single elements.
@@ -73,17 +75,28 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         return None
 
     @without_autocast
-    def solve(self, y: Float[Tensor, "*#batch n"], set: SetT, *, factor: Any = None) -> Solution:
+    def solve(
+        self,
+        y: Float[Tensor, "*#batch n"],
+        set: SetT,
+        *,
+        factor: Any = None,
+        warm_start: Solution | None = None,
+    ) -> Solution:
         """Enforce and report, element by element; never raises for a value.
 
         Args:
             y: Raw decision `(*batch, n)`, in the dtype of the set or a narrower one, in which the value is returned.
             set: The set; its batch shape is that of `y`, or one of them has the other's.
             factor: Result of `self.factor(set)` for a constant set.
+            warm_start: An earlier solution of a similar problem, of the same batch shape, from which an iterative layer
+                starts. Elements of it that are not `OK` or not finite are ignored; so is all of it where a layer
+                does not iterate. It changes the number of steps, and the value by its tolerance.
 
         Raises:
             SetTypeError: The layer cannot enforce this kind of set.
-            ShapeError: Size, dtype, device or batch shape of `y` does not fit the set.
+            ShapeError: Size, dtype, device or batch shape of `y` does not fit the set, or that of `warm_start` does not
+                fit `y`.
             TracingError: Under a tracer that would not record what the layer does (`torch.jit`, `torch.fx`).
         """
         refuse_tracers(type(self).__name__, y)
@@ -95,12 +108,13 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         )
         x, clean, healthy = quarantine(x if self.rounds else x.to(dtype), work)
         factor = _fit(factor, dtype) if clean is work or branchless(y, *tensors_of(set)) else None
-        solution = _complete(self.enforce(x, clean, factor), batch)
+        earlier = None if warm_start is None else _usable(type(self).__name__, warm_start, x)
+        solution = _complete(self.enforce(x, clean, factor, earlier), batch)
         value = solution.value.to(y.dtype)
         with torch.no_grad():
             verdict = self.tolerance(value.detach(), clean)
         if is_half(y) and not self.rounds:
-            again = lambda shrunk: self.enforce(x, shrunk, None)  # noqa: E731
+            again = lambda shrunk: self.enforce(x, shrunk, None, None)  # noqa: E731
             value, verdict = round_into(again, clean, self.tolerance, solution, Rounded(value, verdict))
         return self._report(solution, value, verdict, healthy)
 
@@ -204,6 +218,23 @@ def _fit(factor: Any, dtype: torch.dtype) -> Any:
     if all(t.dtype == dtype or t.dtype == torch.float64 for t in floats):
         return factor
     return tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, factor)
+
+
+def _usable(layer: str, warm_start: Solution, y: Tensor) -> Solution:
+    """An earlier solution without derivative; where it failed, `y` with multipliers of 0, as if there was none."""
+    if not isinstance(warm_start, Solution) or warm_start.value.shape != y.shape:
+        got = tuple(warm_start.value.shape) if isinstance(warm_start, Solution) else type(warm_start).__name__
+        raise ShapeError(
+            f"{layer}: expected warm_start to be a Solution with a value of shape {tuple(y.shape)}, got {got}. Pass what "
+            f"`solve` returned for the same batch, or leave it out."
+        )
+    good, value, duals = warm_start.ok, warm_start.value.detach(), warm_start.duals
+    good = good & value.isfinite().all(-1)
+    if duals is not None:
+        duals = duals.detach()
+        good = good & duals.isfinite().all(-1)
+        duals = torch.where(good.unsqueeze(-1), duals, 0.0)
+    return replace(warm_start, value=torch.where(good.unsqueeze(-1), value, y.detach()), duals=duals)
 
 
 def _complete(found: Solution | Tensor, batch: torch.Size) -> Solution:

@@ -62,6 +62,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     keeps its value. It is the Euclidean projection for one row, for orthogonal rows and for equalities only;
     otherwise it is oblique, with a Jacobian as large as `cond(A)`.
 
+    A warm start is ignored but with `metric=Euclidean()`.
+
     Guarantee: rows of full rank are satisfied to `1e-9` in float64 and `1e-4` in float32 of `|A||x| + |bound|`, checked
     on the value that is returned. Where the rank condition fails (dependent, opposite or near-parallel rows, more
     rows than outputs) the element is the exact Euclidean projection (`found_by`: `ACTIVE_SET`). Crossed bounds and
@@ -150,14 +152,22 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         limit = 0.1 * feasibility_rtol(A.dtype) / torch.finfo(A.dtype).eps
         return bool((values[..., 0] <= limit * values[..., -1]).all())
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: FactoredRows | None) -> Solution:
+    def enforce(
+        self,
+        y: Float[Tensor, "*#batch n"],
+        set: LinearSet,
+        factor: FactoredRows | None,
+        warm_start: Solution | None,
+    ) -> Solution:
         batch = check_batch("HardNetAffine", y=y.shape[:-1], set=set.batch_shape)
         y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
         rows = _bounds_or_rows(set)
         if isinstance(rows, Box) or rows.lower.shape[-1] == 0 or rows.dim == 0:
             return _clamped(y, rows)
         if isinstance(self.metric, Euclidean):
-            return project_polyhedron(y, rows.A, rows.lower, rows.upper)
+            return project_polyhedron(
+                y, rows.A, rows.lower, rows.upper, warm_start=_of_rows(warm_start, rows)
+            )
         factor = factor if factor is not None and factor.fits(rows.A) else None
         if branchless(y, rows.A):
             if rows.A.shape[-2] == 1 or (factor is not None and factor.covers):
@@ -260,6 +270,12 @@ def _at_once(value: Tensor, status: Tensor) -> Solution:
 def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
     """`full` with its masked elements replaced by those of `compact`, in order."""
     return full.masked_scatter(mask, compact)
+
+
+def _of_rows(warm_start: Solution | None, rows: Polyhedron) -> Solution | None:
+    """An earlier projection, if it is one onto as many rows."""
+    duals = None if warm_start is None else warm_start.duals
+    return warm_start if duals is not None and duals.shape[-1] == rows.A.shape[-2] else None
 
 
 def _bounds_or_rows(set: LinearSet) -> Box | Polyhedron:

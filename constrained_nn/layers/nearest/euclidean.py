@@ -49,6 +49,8 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     blocks of a `Product` are separate; an `Intersection` with balls, ellipsoids or cones is solved by a semismooth
     Newton method. Differentiable in `y` and in every tensor of the set, to second order.
 
+    A warm start is used for rows with or without bounds, by their multipliers, and ignored elsewhere.
+
     Guarantee: `OK` means that the returned value satisfies the set to 1e-9 relative in float64 (1e-4 in float32),
     checked after the fact, and is the nearest point: exactly for closed forms, on its active set for rows,
     and to 1e-9 of the size of the data in the optimality conditions for curved intersections. Empty sets are
@@ -126,17 +128,25 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         equality = (lower == upper).reshape(-1, A.shape[-2]).all(0)
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
+    def enforce(
+        self,
+        y: Float[Tensor, "*batch n"],
+        set: ConvexSet,
+        factor: RowFactor | None,
+        warm_start: Solution | None,
+    ) -> Solution:
         if factor is not None and factor.rows.dtype != torch.float64:
             factor = None  # rounded on the way: the search needs all digits
-        return self._project(y, set, factor)
+        return self._project(y, set, factor, warm_start)
 
-    def _project(self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None) -> Solution:
+    def _project(
+        self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None, warm_start: Solution | None = None
+    ) -> Solution:
         """Projection of finite data, by the cheapest way that is exact."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
             return _audited(_closed_form(y, set), set)
         if len(blocks := _blocks(set)) == 1:
-            return self._project(y, blocks[0], factor)
+            return self._project(y, blocks[0], factor, warm_start)
         if blocks:
             pieces = zip(y.split([b.dim for b in blocks], -1), blocks, strict=True)
             return _joined([self._project(piece, block) for piece, block in pieces])
@@ -153,7 +163,10 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
             box = Box(*parts.box)
             return _audited(_closed_form(y, box), box)
         rows = parts.stacked or (y.new_zeros(0, set.dim), y.new_zeros(0), y.new_zeros(0))
-        options = {"max_steps": self.max_steps, "smoothing": self.smoothing}
+        duals = None if warm_start is None else warm_start.duals
+        if duals is None or duals.shape[-1] != rows[0].shape[-2]:
+            warm_start = None  # of another set
+        options = {"max_steps": self.max_steps, "smoothing": self.smoothing, "warm_start": warm_start}
         return project_polyhedron(y, *rows, box=parts.box, factor=factor, **options)
 
     def _curved(self, y: Tensor, set: ConvexSet) -> Solution:

@@ -66,11 +66,13 @@ class HardNetConvex(ProjectionLayer[Any]):
         self._projection = EuclideanProjection()
         self.tolerance = Program(atol)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*#batch n"], set: Any, factor: None, warm_start: Solution | None
+    ) -> Solution:
         if not isinstance(set, ProgramSet):
-            return self._projection.enforce(y, set, None)
+            return self._projection.enforce(y, set, None, warm_start)
         if (rows := set.polyhedron(y)) is not None:
-            return self._projection.enforce(y, rows, None)
+            return self._projection.enforce(y, rows, None, warm_start)
         refuse_transforms("HardNetConvex", y)
         batch = y.shape[:-1]
         points, values = y.reshape(-1, set.dim), set.flat(batch)
