@@ -225,8 +225,8 @@ def _usable(layer: str, warm_start: Solution, y: Tensor) -> Solution:
     if not isinstance(warm_start, Solution) or warm_start.value.shape != y.shape:
         got = tuple(warm_start.value.shape) if isinstance(warm_start, Solution) else type(warm_start).__name__
         raise ShapeError(
-            f"{layer}: expected warm_start to be a Solution with a value of shape {tuple(y.shape)}, got {got}. Pass what "
-            f"`solve` returned for the same batch, or leave it out."
+            f"{layer}: expected warm_start to be a Solution with a value of shape {tuple(y.shape)}, got {got}. Pass "
+            f"what `solve` returned for the same batch, or leave it out."
         )
     good, value, duals = warm_start.ok, warm_start.value.detach(), warm_start.duals
     good = good & value.isfinite().all(-1)
