@@ -23,6 +23,7 @@ from constrained_nn.testing.tensors import (
 
 BATCH = 6
 _PURE = "Let `enforce` depend on `y`, the set, `factor` and `warm_start` alone, element by element."
+_COMPARE = "Compare in `residual` so that NaN stays NaN."
 
 
 def check_layer(
@@ -60,6 +61,9 @@ def _check_result(layer: ProjectionLayer, set: Any, y: torch.Tensor, atol: float
     name, solution = type(layer).__name__, layer.solve(y, set)
     advice = "Draw a feasible set; a value outside of it is MISSED whatever `enforce` says."
     expect(solution.ok.all(), f"{name} to enforce every element", solution.describe_failures(), advice)
+    for field in ("status", "steps", "violation"):
+        shape = tuple(getattr(solution, field).shape)
+        expect(shape == (BATCH,), f"{field} of shape ({BATCH},) from {name}", shape, "One number an element.")
     limit = atol * (1.0 + set.scale(solution.value).amax(-1))
     violation = set.violation(solution.value)
     expect((violation <= limit).all(), f"a violation below {atol}", violation, advice)
@@ -74,7 +78,8 @@ def _check_elements(layer: ProjectionLayer, set: Any, y: torch.Tensor, atol: flo
     for i in range(BATCH):
         single = layer.solve(y[i], element(set, i))
         expected = f"element {i} of a batch of {type(layer).__name__} to be the same alone"
-        expect_close(single.value.detach(), solution.value[i].detach(), expected, _PURE, atol=atol)
+        alone, together = single.value.detach(), solution.value[i].detach()
+        expect_close(alone, together, expected, _PURE, rtol=1e-9, atol=atol)
         expect(single.status == solution.status[i], expected, single.status, _PURE)
 
 
@@ -92,6 +97,9 @@ def _check_bad_elements(layer: ProjectionLayer, set: Any, y: torch.Tensor) -> No
         point = point.clone().requires_grad_()
         solution = layer.solve(point, other)
         expected = f"NaN in {field} of one element to leave the others of {type(layer).__name__} alone"
+        if other is not set:
+            held = other.contains(y, atol=torch.inf)[2]
+            expect(not held, f"an element with NaN in {field} to contain nothing", held, _COMPARE)
         status = solution.status[2]
         expect(status == Status.NONFINITE_INPUT, f"NONFINITE_INPUT for NaN in {field}", status, _PURE)
         expect(
@@ -105,17 +113,24 @@ def _check_bad_elements(layer: ProjectionLayer, set: Any, y: torch.Tensor) -> No
 
 
 def _check_who_watches(layer: ProjectionLayer, set: Any, y: torch.Tensor) -> None:
+    tensors = {field: tensor_of(set, field) for field in tensor_fields(set)}
+    learned = {
+        field: t.clone().requires_grad_() for field, t in tensors.items() if t.numel() and t.isfinite().all()
+    }
     with torch.no_grad():
         reference = copy.deepcopy(layer).eval().solve(y, set)
     for training in (True, False):
         watched = copy.deepcopy(layer).train(training)
-        for point in (y, y.clone().requires_grad_()):
-            solution = watched.solve(point, set)
-            same = torch.equal(solution.value, reference.value) and torch.equal(
-                solution.status, reference.status
-            )
-            expected = f"{type(layer).__name__} to give the same bits in training, in eval mode, with and without grad"
-            expect(same, expected, solution.value - reference.value, _PURE)
+        free = y.clone().requires_grad_()
+        for point, other in ((y, set), (free, set), (free, with_tensors(set, **learned))):
+            solution = watched.solve(point, other)
+            for field in ("value", "status", "violation"):
+                found, wanted = getattr(solution, field), getattr(reference, field)
+                expected = (
+                    f"{type(layer).__name__} to give the same bits of {field} in training and in eval mode, with "
+                    f"gradients of y, of the set or of nothing"
+                )
+                expect(torch.equal(found, wanted), expected, found - wanted, _PURE)
 
 
 def _check_copies(layer: ProjectionLayer, set: Any, y: torch.Tensor) -> None:

@@ -66,8 +66,10 @@ def expect(holds: Any, expected: str, got: Any, advice: str) -> None:
         raise AssertionError(f"expected {expected}, got {got}. {advice}")
 
 
-def expect_close(found: Tensor, wanted: Tensor, expected: str, advice: str, *, atol: float = 1e-12) -> None:
+def expect_close(
+    found: Tensor, wanted: Tensor, expected: str, advice: str, *, rtol: float = 1e-12, atol: float = 1e-12
+) -> None:
     """Raise `AssertionError` where two tensors differ by more than rounding."""
-    same = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-9, atol=atol)
+    same = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=rtol, atol=atol)
     got = f"{found.tolist()} instead of {wanted.tolist()}" if not same else ""
     expect(same, expected, got, advice)

@@ -14,6 +14,7 @@ from constrained_nn.control import (
     MeanValue,
     ResidualController,
     SafetyFilter,
+    SaturatedController,
     StateDependentLQR,
 )
 from constrained_nn.errors import InfeasibleError, ShapeError
@@ -42,6 +43,12 @@ def _residual() -> ResidualController:
 def _nominal_plus_residual(x: np.ndarray) -> np.ndarray:
     px, py, theta, v, omega = x
     return _nominal(x) + 0.5 * (px + py + np.cos(theta) + np.sin(theta) + v + omega)
+
+
+def _saturated() -> SaturatedController:
+    return SaturatedController(
+        FunctionController(TASK.nominal), -torch.ones(2).double(), torch.ones(2).double()
+    )
 
 
 def _filter() -> SafetyFilter:
@@ -139,6 +146,13 @@ ROWS = [
     ),
     ControllerCase(
         "ResidualController", ResidualController, _residual, unicycle_states, _nominal_plus_residual
+    ),
+    ControllerCase(
+        "SaturatedController",
+        SaturatedController,
+        _saturated,
+        unicycle_states,
+        lambda x: np.clip(_nominal(x), -1.0, 1.0),
     ),
     ControllerCase("SafetyFilter", SafetyFilter, _filter, unicycle_states, _filtered_nominal, atol=1e-6),
     BadCall("SafetyFilter", InfeasibleError, _impossible, "3 of 3 elements INFEASIBLE"),

@@ -30,3 +30,28 @@ class Budget(ConstraintSet):
 
     def scale(self, y):
         return torch.cat([part.scale(y) for _, part in self.parts()], -1)
+
+
+@constraint_set
+class Last(ConstraintSet):
+    """The last of three components is at most `limit`."""
+
+    limit: Tensor = batched(core=0)
+
+    @property
+    def dim(self) -> int:
+        return 3
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.limit.shape
+
+    def parts(self):
+        limit = self.limit.unsqueeze(-1)
+        return [(2, Box(torch.full_like(limit, -torch.inf), limit))]
+
+    def residual(self, y):
+        return torch.relu(y[..., 2:] - self.limit.unsqueeze(-1))
+
+    def scale(self, y):
+        return y[..., 2:].abs() + self.limit.abs().unsqueeze(-1)

@@ -62,3 +62,11 @@ class Idle(Own):
 
     def enforce(self, y, set, factor, warm_start):
         return y
+
+
+@constraint_set
+class Coarse(NonnegativeSum):
+    """Its projection ends a little outside."""
+
+    def project(self, y):
+        return y + (1.0 - 1e-6) * self.residual(y) / self.n

@@ -27,7 +27,7 @@ from constrained_nn.evidence import certify_outputs, save_network
 from constrained_nn.evidence.tracing import evaluate, trace_module
 from constrained_nn.sets import AffineSubspace, take_apart
 from constrained_nn.verify.arithmetic import parse
-from tests.contracts.composed import Budget
+from tests.contracts.composed import Budget, Last
 
 LAYERS = {
     "projection": EuclideanProjection,
@@ -121,3 +121,29 @@ def test_tracer_writes_the_closed_form_of_its_rows() -> None:
     x = torch.randn(20, 2, dtype=torch.float64)
     found = evaluate(parse(trace_module(net, 2), "network"), x.numpy())
     torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_bound_on_some_components_leaves_the_others_free() -> None:
+    """A single part is not the whole set where it reaches only some of the components."""
+    set = Last(torch.ones(()).double())
+    y = torch.tensor([[3.0, 4.0, 5.0], [0.5, 0.5, 0.5]]).double()
+    expected = torch.tensor([[3.0, 4.0, 1.0], [0.5, 0.5, 0.5]]).double()
+    for make in LAYERS.values():
+        torch.testing.assert_close(make().solve(y, set).value, expected, rtol=1e-6, atol=1e-6)
+    net = Constrained(nn.Linear(2, 3).double(), Fixed(set), HardNetAffine()).eval()
+    x = torch.randn(20, 2, dtype=torch.float64)
+    found = evaluate(parse(trace_module(net, 2), "network"), x.numpy())
+    torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_blocks_are_projected_as_alone(smoothing: float | None, generator: torch.Generator) -> None:
+    box = Box(torch.zeros(2).double(), torch.ones(2).double())
+    row = Halfspace(torch.tensor([1.0, 2.0]).double(), torch.tensor(0.5).double())
+    y = torch.randn(6, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    layer = EuclideanProjection(smoothing=smoothing)
+    together = layer(y, Product(box, row))
+    alone = torch.cat([layer(y[:, :2], box), layer(y[:, 2:], row)], -1)
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+    found, expected = (torch.autograd.grad(v.square().sum(), y)[0] for v in (together, alone))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -7,10 +7,11 @@ import torch
 
 from constrained_nn import EuclideanProjection
 from constrained_nn.control import FunctionController
+from constrained_nn.sets import constraint_set
 from constrained_nn.testing import check_controller, check_layer, check_set, check_task
 from control_envs.tasks import TASKS, DoubleIntegratorTask, make_task
 from tests.contracts.composed import Budget
-from tests.contracts.naive import Idle, NonnegativeSum, Own
+from tests.contracts.naive import Coarse, Idle, NonnegativeSum, Own
 
 
 def amounts(generator: torch.Generator, batch: tuple[int, ...]) -> NonnegativeSum:
@@ -32,6 +33,37 @@ def test_a_newcomers_set_and_layer() -> None:
 def test_a_layer_that_does_nothing() -> None:
     with pytest.raises(AssertionError, match="Idle to enforce every element"):
         check_layer(Idle(), amounts)
+
+
+def test_a_layer_that_looks_at_who_watches() -> None:
+    class Curious(Own):
+        def enforce(self, y, set, factor, warm_start):
+            return set.project(y) + 1e-3 * set.floor.requires_grad
+
+    with pytest.raises(AssertionError, match="Curious to give the same bits of value"):
+        check_layer(Curious(), amounts)
+
+
+def test_a_set_that_swallows_nan() -> None:
+    @constraint_set
+    class Swallowing(NonnegativeSum):
+        def residual(self, y):
+            return super().residual(y).nan_to_num(0.0)
+
+    def draw(generator: torch.Generator, batch: tuple[int, ...]) -> Swallowing:
+        return Swallowing(amounts(generator, batch).floor)
+
+    with pytest.raises(AssertionError, match="NaN in floor to contain nothing"):
+        check_layer(Own(), draw)
+
+
+def test_a_projection_that_is_coarse() -> None:
+    def draw(generator: torch.Generator, batch: tuple[int, ...]) -> Coarse:
+        return Coarse(amounts(generator, batch).floor)
+
+    check_set(draw, atol=1e-4)
+    with pytest.raises(AssertionError, match=r"Coarse\.project\(y\) in the set"):
+        check_set(draw)
 
 
 def test_a_set_that_mixes_its_batch() -> None:
