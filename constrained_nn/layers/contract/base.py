@@ -132,8 +132,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
     ) -> Solution | Tensor:
         """The solution; if it is to be bare, the value alone where every element is found at once."""
         refuse_tracers(type(self).__name__, y)
-        tensors = tensors_of(set)
-        batch = self._check(y, set, tensors)
+        batch, tensors = self._check(y, set)
         dtype = self._working_dtype(y, tensors)
         x = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
         work = set if self.rounds or all(t.dtype == dtype for t in tensors) else same_dtype(set, dtype)
@@ -214,8 +213,8 @@ class ProjectionLayer(PlainState, Generic[SetT]):
         violation = torch.where(known, verdict.violation, torch.inf)
         return replace(solution, value=value, status=status, violation=violation.to(narrow))
 
-    def _check(self, y: Tensor, set: SetT, tensors: list[Tensor]) -> torch.Size:
-        """The common batch shape of a decision and a set that fit each other."""
+    def _check(self, y: Tensor, set: SetT) -> tuple[torch.Size, list[Tensor]]:
+        """The common batch shape of a decision and a set that fit each other, and the tensors of the set."""
         name = type(self).__name__
         if not self.takes(set):
             expected = " | ".join(c.__name__ for c in self.accepts)
@@ -229,6 +228,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
                 f"{name}: expected y to be a tensor of a floating dtype, got {got}. Convert it with "
                 f"`torch.as_tensor(y, dtype=torch.float64)`."
             )
+        tensors = tensors_of(set)
         for t in tensors:
             if not isinstance(t, Tensor):
                 raise ShapeError(
@@ -248,7 +248,7 @@ class ProjectionLayer(PlainState, Generic[SetT]):
                     f"{y.dtype} on {y.device}. Convert one of them with `.to(...)`; to compute in float64 "
                     f"and return float32, pass compute_dtype=torch.float64."
                 )
-        return check_batch(name, y=y.shape[:-1], set=set.batch_shape)
+        return check_batch(name, y=y.shape[:-1], set=set.batch_shape), tensors
 
 
 def _fit(factor: Any, dtype: torch.dtype) -> Any:
