@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from itertools import combinations
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import torch
 from torch import Tensor
 
+from constrained_nn.testing import element, is_shared, tensor_fields, tensor_of, with_tensors
 
-def core_dims(kind: type, field: str) -> int:
-    """Number of dimensions of a set's tensor without its batch, read from its annotation."""
-    annotation = typing.get_type_hints(kind)[field]
-    return sum(not name.startswith("*") for name in annotation.dim_str.split())
-
-
-def tensor_fields(set: Any) -> list[str]:
-    """Names of the tensors of a set; those of its members are `sets.0.center`."""
-    names = []
-    for f in dataclasses.fields(set):
-        value = getattr(set, f.name)
-        if isinstance(value, Tensor):
-            names.append(f.name)
-        elif isinstance(value, tuple):
-            names += [f"{f.name}.{i}.{name}" for i, m in enumerate(value) for name in tensor_fields(m)]
-    return names
-
-
-def owner(set: Any, field: str) -> tuple[Any, str]:
-    """The set that holds a tensor, and its name there."""
-    head, _, rest = field.partition(".")
-    if not rest:
-        return set, field
-    index, _, inner = rest.partition(".")
-    return owner(getattr(set, head)[int(index)], inner)
-
-
-def tensor_of(set: Any, field: str) -> Tensor:
-    """The tensor of that name."""
-    return getattr(*owner(set, field))
-
-
-def is_shared(set: Any, field: str) -> bool:
-    """Whether a tensor of a set is the same for all elements."""
-    holder, name = owner(set, field)
-    return getattr(holder, name).ndim == core_dims(type(holder), name)
-
-
-def element(set: Any, index: int) -> Any:
-    """One element of a set with one batch dimension."""
-    names = [name for name in tensor_fields(set) if not is_shared(set, name)]
-    return with_tensors(set, **{name: tensor_of(set, name)[index] for name in names})
-
-
-def with_tensors(set: Any, **tensors: Tensor) -> Any:
-    """The same set with other tensors."""
-    own = {name: t for name, t in tensors.items() if "." not in name}
-    for head in {name.partition(".")[0] for name in tensors if "." in name}:
-        members = list(getattr(set, head))
-        for i in range(len(members)):
-            start = f"{head}.{i}."
-            inner = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
-            members[i] = with_tensors(members[i], **inner)
-        own[head] = tuple(members)  # pyright: ignore[reportArgumentType]
-    return dataclasses.replace(set, **own)
+__all__ = [
+    "element",
+    "is_shared",
+    "tensor_fields",
+    "tensor_of",
+    "with_tensors",
+]  # the same as those of the product
 
 
 def numpy(t: Tensor) -> np.ndarray:

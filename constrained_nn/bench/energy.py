@@ -117,8 +117,8 @@ def violations(name: str, condition: str, steps: int) -> dict[str, Any]:
             count = min(_CHUNK, steps - done)
             x, y = draw(count, -3.0, 3.0), draw(count, -1.0, 5.0)
             backbone.forward = lambda _, y=y: y
-            step = model.evaluate(x)
-            assert step.solution.ok.all()
+            step = model.solve(x)
+            assert step.ok.all()
             relative = exact(step.value) / (np.longdouble(alpha) * np.maximum(exact(x), level)) - 1
             violated += int((relative > 0).sum())
             active += int((step.value != y).any(-1).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from constrained_nn.control.base import Controller, DynamicController
 from constrained_nn.control.conflicts import ConflictRule, enforce_or_resolve
-from constrained_nn.layers import Enforced, ProjectionLayer
+from constrained_nn.layers import ProjectionLayer
 from constrained_nn.sets import ConstraintSet
+from constrained_nn.solvers import Solution
 
 
 class SafetyFilter(Controller):
@@ -67,12 +69,16 @@ class SafetyFilter(Controller):
         self.layer = layer
         self.on_conflict = on_conflict
 
-    def solve(self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any) -> Enforced:
-        """Raw and enforced input with per-element status; never raises for a value."""
+    def solve(
+        self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any, warm_start: Solution | None = None
+    ) -> Solution:
+        """Enforced input with its status and the raw input; never raises for a value.
+
+        Along a run, the solution of one step is the `warm_start` of the next.
+        """
         raw = self.controller(t, x, *loop)
         raw = raw[0] if self.state_dim else raw
-        solution = self.layer.solve(raw, self.condition(t, x))
-        return Enforced(raw, solution.value, solution)
+        return replace(self.layer.solve(raw, self.condition(t, x), warm_start=warm_start), raw=raw)
 
     def forward(self, t: Any, x: Float[Tensor, "*batch n"], *loop: Any) -> Any:
         if not self.state_dim:

@@ -1,7 +1,7 @@
 """Layers that enforce a set."""
 
 from constrained_nn.layers.completion import Completion
-from constrained_nn.layers.constrained import Constrained, Enforced, Report, Returns, Value
+from constrained_nn.layers.constrained import Constrained, Report, Returns, Value
 from constrained_nn.layers.contract import FailurePolicy, LeastViolation, Nan, ProjectionLayer, Raise
 from constrained_nn.layers.energy import (
     AbsoluteGate,
@@ -42,7 +42,6 @@ __all__ = [
     "Completion",
     "Constrained",
     "ConvexProgram",
-    "Enforced",
     "Euclidean",
     "EuclideanProjection",
     "FailurePolicy",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,32 +15,6 @@ from constrained_nn.layers.fixed import Fixed
 from constrained_nn.linalg import without_autocast
 from constrained_nn.sets import ConstraintSet
 from constrained_nn.solvers import Solution
-
-
-@dataclass(frozen=True, eq=False)
-class Enforced:
-    """Raw output, enforced output and how far apart they are.
-
-    A penalty on the enforced output has zero gradient, because it satisfies the constraints; penalize
-    `distance` instead.
-
-    Args:
-        raw: Output of the backbone `(*batch, n)`.
-        value: Enforced output `(*batch, n)`.
-        solution: Per-element status, steps and violation.
-    """
-
-    raw: Float[Tensor, "*batch n"]
-    value: Float[Tensor, "*batch n"]
-    solution: Solution
-
-    @property
-    def distance(self) -> Float[Tensor, "*batch"]:
-        """Euclidean distance between raw and enforced output; its subgradient where they agree is 0."""
-        return torch.linalg.vector_norm(self.value - self.raw, dim=-1)
-
-
-torch.export.register_dataclass(Enforced, serialized_type_name="constrained_nn.Enforced")
 
 
 @runtime_checkable
@@ -61,15 +34,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Report:
-    """An `Enforced`: raw output, enforced output and status, for a loss on the distance; never raises for a value.
+    """The `Solution` with the raw output beside it, for a loss on the distance; never raises for a value.
 
     A wrapper such as `DistributedDataParallel` has no other method than `forward`.
     """
 
-    def __call__(self, layer: ProjectionLayer, raw: Tensor, set: ConstraintSet, factor: Any) -> Enforced:
+    def __call__(self, layer: ProjectionLayer, raw: Tensor, set: ConstraintSet, factor: Any) -> Solution:
         solution = layer.solve(raw, set, factor=factor)
         layer.count(solution)
-        return Enforced(raw, solution.value, solution)
+        return replace(solution, raw=raw)
 
 
 _VALUE = Value()
@@ -86,7 +59,7 @@ class Constrained(nn.Module):
         backbone: Module `context -> y`, `(*batch, k) -> (*batch, n)`.
         constraint: Function `context -> ConstraintSet`, or `Fixed(set)`.
         layer: The layer that enforces it.
-        returns: `Value()`, the enforced output, or `Report()`, an `Enforced` with raw output and status.
+        returns: `Value()`, the enforced output, or `Report()`, the `Solution` with the raw output.
 
     Returns:
         `forward(context)`: enforced output `(*batch, n)`, or what `returns` says.
@@ -136,11 +109,16 @@ class Constrained(nn.Module):
     def _set(self, context: Tensor) -> ConstraintSet:
         return self.constraint(context)
 
-    def evaluate(self, context: Float[Tensor, "*batch k"]) -> Enforced:
-        """Raw and enforced output with status; for penalties, logs and statistics."""
-        raw = self.backbone(context)
-        solution = self.layer.solve(raw, self._set(context), factor=self._factor)
-        return Enforced(raw, solution.value, solution)
+    def solve(self, context: Float[Tensor, "*batch k"], *, warm_start: Solution | None = None) -> Solution:
+        """Enforced output with its status and the raw output; for penalties, logs and statistics.
 
-    def forward(self, context: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"] | Enforced:
+        Args:
+            context: Input of the backbone `(*batch, k)`.
+            warm_start: What `solve` returned for a context nearby, from which the layer starts.
+        """
+        raw = self.backbone(context)
+        found = self.layer.solve(raw, self._set(context), factor=self._factor, warm_start=warm_start)
+        return replace(found, raw=raw)
+
+    def forward(self, context: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch n"] | Solution:
         return self.returns(self.layer, self.backbone(context), self._set(context), self._factor)

@@ -26,6 +26,8 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     Two reductions and one scaling, whatever the size of `y`: the map for energies in thousands of dimensions. It is
     the nearest point in the norm of `Q`, not in the Euclidean one.
 
+    A warm start is ignored.
+
     Guarantee: `V <= level` to rounding, checked on the value that is returned; continuous, 1-Lipschitz in the norm
     of `Q` for a fixed level, the identity on the set, its boundary included (where the derivative is that of the
     inside). With `s = √(level / V)` and an incoming `g` outside, the derivatives are `s (g − Q d dᵀg / V)` in `y`,
@@ -63,7 +65,9 @@ class RayProjection(ProjectionLayer[QuadraticSet]):
     def at_once(self, y: Tensor, set: QuadraticSet, factor: None) -> AtOnce:
         return AtOnce(self._map(y, set))
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None, warm_start: Solution | None
+    ) -> Solution:
         return _judge(self._map(y, set), set, 1.0)
 
     def _map(self, y: Tensor, set: QuadraticSet) -> Tensor:
@@ -98,8 +102,8 @@ class Transformed:
     def __call__(self, y: Tensor, energy: Tensor, set: QuadraticSet) -> Tensor:
         d = y - set.center
         direction, _ = normalize(d)
-        if isinstance(set, WeightedEllipsoid) and (rank := set.factor.shape[-1]):
-            direction = torch.cat([direction, direction.new_zeros(*direction.shape[:-1], rank)], -1)
+        if extra := set.coordinate_count - set.dim:
+            direction = torch.cat([direction, direction.new_zeros(*direction.shape[:-1], extra)], -1)
         level = set.level.clamp_min(0.0)
         root = torch.where(level > 0, level, 1.0).sqrt() * (level > 0)
         return set.center + root.unsqueeze(-1) * (set.from_coordinates(direction) - set.center)
@@ -138,6 +142,8 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
 
     `γ y + (1 − γ) ȳ`, `γ = sigmoid(k (1 − V(y) / level))` or, as published, `sigmoid(k (level − V(y)))`, where
     `V(ȳ) <= level`.
+
+    A warm start is ignored.
 
     Guarantee: `V <= (1 + δ)² level`, `δ = 1 / (2 κ + 2 √(2 κ))`, `κ = k` for the relative gate and `k level` for the
     absolute one (Lemma 3), checked on the value that is returned. Smooth, but not the identity on the set: with
@@ -198,7 +204,9 @@ class BlendedProjection(ProjectionLayer[QuadraticSet]):
     def at_once(self, y: Tensor, set: QuadraticSet, factor: None) -> AtOnce:
         return AtOnce(self._map(y, set))
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*batch n"], set: QuadraticSet, factor: None, warm_start: Solution | None
+    ) -> Solution:
         return _judge(self._map(y, set), set, self.excess(set.level.detach()))
 
     def _map(self, y: Tensor, set: QuadraticSet) -> Tensor:

@@ -85,6 +85,7 @@ class StrictInterior(ProjectionLayer[ConstraintSet]):
         Product,
     )
     rounds = True
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "inequality rows with zero tolerance, equality rows to 4 n u (|A||y| + |b|)"
 
     def __init__(self, layer: ProjectionLayer, margin: float = 0.0, *, on_failure=None) -> None:
@@ -98,13 +99,17 @@ class StrictInterior(ProjectionLayer[ConstraintSet]):
         return None if point is None else InteriorPoint(point)
 
     def enforce(
-        self, y: Float[Tensor, "*batch n"], set: ConstraintSet, factor: InteriorPoint | None
+        self,
+        y: Float[Tensor, "*batch n"],
+        set: ConstraintSet,
+        factor: InteriorPoint | None,
+        warm_start: Solution | None,
     ) -> Solution:
         asked = set
         if self.margin:
             with torch.no_grad():
                 asked = set.shrink(torch.full_like(detached(set).scale(y.detach()), self.margin))
-        solution = self.layer.solve(y, asked)
+        solution = self.layer.solve(y, asked, warm_start=warm_start)
         x = solution.value
         with torch.no_grad():
             rows = _linear(detached(set))

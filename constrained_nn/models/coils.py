@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from constrained_nn.certificates import EnergyFunction, LyapunovFunction
 from constrained_nn.control import Controller
-from constrained_nn.layers import Enforced, HardNetAffine, ProjectionLayer
+from constrained_nn.layers import HardNetAffine, ProjectionLayer
 from constrained_nn.solvers import Solution, Status
 
 
@@ -43,11 +45,11 @@ class StableDynamics(nn.Module):
         self.certificate = certificate
         self.layer = HardNetAffine() if layer is None else layer
 
-    def evaluate(self, x: Float[Tensor, "*batch n"]) -> Enforced:
-        """Raw and enforced velocity with status."""
+    def solve(self, x: Float[Tensor, "*batch n"]) -> Solution:
+        """Enforced velocity with its status and the raw velocity."""
         raw = self.model(x)
         solution = self.layer.solve(raw, self.certificate.condition(0.0, x))
-        return Enforced(raw, solution.value, solution)
+        return replace(solution, raw=raw)
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         return self.layer(self.model(x), self.certificate.condition(0.0, x))
@@ -89,11 +91,11 @@ class CoILS(nn.Module):
         self.certificate = certificate
         self.layer = HardNetAffine() if layer is None else layer
 
-    def closed_loop(self, x: Float[Tensor, "*batch n"]) -> Enforced:
+    def closed_loop(self, x: Float[Tensor, "*batch n"]) -> Solution:
         """`f̂(x, π(x))` and what the row makes of it, with status."""
         raw = self.model(x, self.policy(0.0, x))
         solution = self.layer.solve(raw, self.certificate.condition(0.0, x))
-        return Enforced(raw, solution.value, solution)
+        return replace(solution, raw=raw)
 
     def correction(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         """`−c(x) ∇V(x)`; 0 where the model is stabilized without it."""
@@ -108,6 +110,7 @@ class CoILS(nn.Module):
     def slack(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         """`∇V·f(x, π(x)) + rate V`, at most 0 to rounding, over `|∇V| (|f̂| + |f|) + rate V`, its own size."""
         loop = self.closed_loop(x)
+        assert loop.raw is not None
         value, gradient = self.certificate.value_and_gradient(x)
         f = self.model(x, self.policy(0.0, x)) + (loop.value - loop.raw)
         rate = self.certificate.rate
@@ -155,7 +158,7 @@ class DiscreteCoILS(nn.Module):
         self.certificate = certificate
         self.decay = decay
 
-    def closed_loop(self, x: Float[Tensor, "*batch n"]) -> Enforced:
+    def closed_loop(self, x: Float[Tensor, "*batch n"]) -> Solution:
         """`f̂(x, π(x))` and what the scaling makes of it, with status."""
         raw = self.model(x, self.policy(0.0, x))
         V = self.certificate
@@ -168,11 +171,12 @@ class DiscreteCoILS(nn.Module):
         with torch.no_grad():
             excess = (V.value(value.detach()) - allowed.detach()).clamp_min(0.0)
         steps = torch.zeros_like(status, dtype=torch.int32)
-        return Enforced(raw, value, Solution(value, status, steps, excess))
+        return Solution(value, status, steps, excess, raw=raw)
 
     def correction(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         """What is added for every input; 0 where the model is stabilized without it."""
         loop = self.closed_loop(x)
+        assert loop.raw is not None
         return loop.value - loop.raw
 
     def forward(

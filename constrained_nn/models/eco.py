@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from constrained_nn.certificates import EnergyFunction
 from constrained_nn.errors import ShapeError
-from constrained_nn.layers import BlendedProjection, Enforced, QuadraticSet, RayProjection
+from constrained_nn.layers import BlendedProjection, QuadraticSet, RayProjection
 from constrained_nn.layers.contract import FailurePolicy, LeastViolation, ProjectionLayer, Raise
 from constrained_nn.linalg import branchless, without_autocast
 from constrained_nn.plain_state import PlainState
@@ -166,8 +166,10 @@ class ECO(PlainState):
         """The set of next states, flattened `(*batch, n)`, in `dtype`."""
         return self.energy.next_condition(self._flat(x).to(self.dtype), alpha=self.alpha)
 
-    def evaluate(self, x: Tensor, *inputs: Any) -> Enforced:
-        """Proposed and enforced next state, flattened, with status; the violation is that of the rounded state.
+    def solve(self, x: Tensor, *inputs: Any) -> Solution:
+        """Enforced next state, flattened, with its status and the proposal; never raises for a value.
+
+        The violation is that of the rounded state.
 
         A state with NaN or infinity, or whose energy overflows, has a proposal of NaN: neither the backbone nor the
         energy see it, because zero times its derivatives would be NaN in the weights that all elements share.
@@ -189,21 +191,16 @@ class ECO(PlainState):
             missed = solution.ok & ~(violation <= allowance * allowed.level)
             status = torch.where(missed, int(Status.SINGULAR), solution.status).to(torch.int8)
             violation = torch.where(solution.ok, violation, torch.inf)
-        solution = replace(solution, value=value, status=status, violation=violation)
-        return Enforced(raw, value, solution)
-
-    def solve(self, x: Tensor, *inputs: Any) -> Solution:
-        """The next state, flattened, with its status and violation; never raises for a value."""
-        return self.evaluate(x, *inputs).solution
+        return replace(solution, value=value, status=status, violation=violation, raw=raw)
 
     def forward(self, x: Tensor, *inputs: Any) -> Tensor:
-        step = self.evaluate(x, *inputs)
+        step = self.solve(x, *inputs)
         if self.training and not branchless(step.value):
             with torch.no_grad():
-                self.seen += step.solution.status.numel()
+                self.seen += step.status.numel()
                 self.changed += _moved(step).sum()
         policy = self.on_failure or (LeastViolation() if self.training else Raise())
-        return self._unflat(policy(step.solution, "ECO"))
+        return self._unflat(policy(step, "ECO"))
 
     def rollout(self, x: Tensor, steps: int, *, every: int = 1) -> Rollout:
         """`steps` steps from `x` `(*batch, *shape)`, on its device; a failed element becomes NaN and stays so.
@@ -230,14 +227,14 @@ class ECO(PlainState):
         status = torch.where(begun, int(Status.OK), int(Status.NONFINITE_INPUT)).to(torch.int8)
         violation = torch.where(begun, -torch.inf, torch.inf).to(self.dtype)
         for k in range(steps):
-            step = self.evaluate(x)
-            value = torch.where(step.solution.ok.unsqueeze(-1), step.value, torch.nan)
+            step = self.solve(x)
+            value = torch.where(step.ok.unsqueeze(-1), step.value, torch.nan)
             with torch.no_grad():
                 bound = self.alpha * torch.maximum(energies[-1], self.energy.level.to(self.dtype))
                 energies.append(self.energy.value(value.to(self.dtype)))
-                excess = torch.where(step.solution.ok, energies[-1] - bound, torch.inf)
+                excess = torch.where(step.ok, energies[-1] - bound, torch.inf)
                 violation = torch.maximum(violation, excess)
-                status = torch.maximum(status, step.solution.status)
+                status = torch.maximum(status, step.status)
                 active = active + _moved(step)
             x = self._unflat(value)
             if (k + 1) % every == 0:
@@ -259,8 +256,9 @@ class ECO(PlainState):
         return x.unflatten(-1, self.shape) if len(self.shape) != 1 else x
 
 
-def _moved(step: Enforced) -> Tensor:
+def _moved(step: Solution) -> Tensor:
     """Elements whose proposal was changed."""
+    assert step.raw is not None
     return (step.value.detach() != step.raw.detach().to(step.value.dtype)).any(-1) & (
-        step.solution.status != int(Status.NONFINITE_INPUT)
+        step.status != int(Status.NONFINITE_INPUT)
     )

@@ -9,14 +9,17 @@ from constrained_nn.sets.base import (
     check_batch,
     constraint_set,
     is_half,
+    joined,
     map_tensors,
     named_tensors,
+    take_apart,
     tensors_of,
 )
 from constrained_nn.sets.box import Box
 from constrained_nn.sets.composite import Intersection, Product
 from constrained_nn.sets.cones import PSDCone, SecondOrderCone
 from constrained_nn.sets.ellipsoids import SpectralEllipsoid, WeightedEllipsoid
+from constrained_nn.sets.fields import batched
 from constrained_nn.sets.halfspace import Halfspace
 from constrained_nn.sets.lmi import LMI, LMIBlock
 from constrained_nn.sets.nonlinear import (
@@ -55,10 +58,13 @@ __all__ = [
     "StageJacobian",
     "TrajectoryMap",
     "WeightedEllipsoid",
+    "batched",
     "check_batch",
     "constraint_set",
     "is_half",
+    "joined",
     "map_tensors",
     "named_tensors",
+    "take_apart",
     "tensors_of",
 ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import Field, dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar, dataclass_transform, get_origin
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.utils import _pytree
 
 from constrained_nn.errors import ShapeError
 from constrained_nn.linalg import matvec, nearest_between, without_autocast
+from constrained_nn.sets.fields import batched, core_ndim
 
 SetT = TypeVar("SetT", bound="ConstraintSet")
 
@@ -30,6 +30,8 @@ class ConstraintSet(ABC):
     core_ndims: ClassVar[dict[str, int]]  # field -> dimensions without batch; filled in by `constraint_set`
     # Whether the residual may be computed in a wider dtype than the tensors have: not with a user's function in it.
     widens: ClassVar[bool] = True
+    # Whether it may have no point although no bounds are crossed; a closed-form projection misses the set only then.
+    may_be_empty: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -52,6 +54,14 @@ class ConstraintSet(ABC):
     def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
         """Which entries of the residual belong to equalities, which rounding cannot meet exactly."""
         return torch.zeros_like(self.residual(y), dtype=torch.bool)
+
+    def parts(self) -> Iterable[tuple[int, ConstraintSet]]:
+        """What the set is made of: pairs `(start, part)`, a part being a set of the components from `start` on.
+
+        A set that is made of simpler ones lists them, down to a `Box` and a `Polyhedron`, and every layer that enforces
+        those enforces it. By default a set stands for itself.
+        """
+        return [(0, self)]
 
     def shrink(self: SetT, margin: Float[Tensor, "*#batch m"]) -> SetT:
         """The set with its inequalities moved inwards by `margin`, in the units of the residual; equalities stay.
@@ -77,22 +87,23 @@ class ConstraintSet(ABC):
 
     def validate(self) -> None:
         """Check the values (finite data, lower <= upper); raises `ValueError`. Synchronises a GPU."""
-        for field in fields(self):  # pyright: ignore[reportArgumentType]
-            value = getattr(self, field.name)
+        for declared in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, declared.name)
             if isinstance(value, Tensor) and value.isnan().any():
                 where = value.isnan().nonzero()[0].tolist()
                 raise ValueError(
-                    f"{type(self).__name__}.validate: expected {field.name} without NaN, got NaN at index "
+                    f"{type(self).__name__}.validate: expected {declared.name} without NaN, got NaN at index "
                     f"{where}. Check the function that builds the set."
                 )
 
 
-@dataclass_transform(frozen_default=True, eq_default=False)
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, batched))
 def constraint_set(cls: type[SetT]) -> type[SetT]:
     """Class decorator: a frozen dataclass of tensors, registered as a pytree (vmap, compile and export).
 
     A tensor is a field whose annotation gives its shape, `Float[Tensor, "*#batch m n"]`: the dimensions behind the
-    batch are those of one element. A tuple holds sets. Every other field is a setting that all elements share.
+    batch are those of one element. `A: Tensor = batched(core=2)` says the same in numbers. A tuple holds sets. Every
+    other field is a setting that all elements share.
     Numbers, lists and NumPy arrays in place of tensors are converted when a set is built.
 
     Raises:
@@ -108,7 +119,7 @@ def constraint_set(cls: type[SetT]) -> type[SetT]:
     if "__init__" not in cls.__dict__:
         cls.__post_init__ = convert_and_check  # pyright: ignore[reportAttributeAccessIssue]
     cls = dataclass(frozen=True, eq=False)(cls)
-    ndims = {f.name: _core_ndim(cls, f) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
+    ndims = {f.name: core_ndim(cls, f) for f in fields(cls)}  # pyright: ignore[reportArgumentType]
     cls.core_ndims = {name: ndim for name, ndim in ndims.items() if ndim is not None}
     _register(cls, tuple(name for name, ndim in ndims.items() if ndim is None))
     return cls
@@ -135,27 +146,6 @@ def _register(cls: type, settings: tuple[str, ...]) -> None:
     _pytree.register_pytree_node(
         cls, flatten, unflatten, flatten_with_keys_fn=with_keys, serialized_type_name=name
     )
-
-
-def _core_ndim(cls: type, field: Field) -> int | None:
-    """Dimensions of a tensor without its batch: 2 for `Float[Tensor, "*#batch m n"]`; `None` for a setting.
-
-    The annotation is text in a module with `from __future__ import annotations`, else the type itself.
-    """
-    kind = field.type
-    if get_origin(kind) is tuple or (isinstance(kind, str) and kind.startswith("tuple[")):
-        return 0
-    shape = getattr(kind, "dim_str", None)
-    if isinstance(kind, str) and (quoted := re.search(r"""Tensor,\s*["']([^"']*)["']""", kind)):
-        shape = quoted[1]
-    if shape is None:
-        if kind is Tensor or "Tensor" in str(kind):
-            raise TypeError(
-                f"constraint_set: expected the annotation of {cls.__name__}.{field.name} to give the shape of the "
-                f"tensor, got {kind}. Write it as Float[Tensor, '*#batch n'] (jaxtyping), batch dimensions first."
-            )
-        return None
-    return sum(not name.startswith("*") for name in shape.split())
 
 
 def _convert(set: ConstraintSet) -> None:
@@ -223,6 +213,10 @@ class IntervalSet(ConstraintSet):
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m n"]:
         """Derivative of `value` at `y`."""
 
+    def stage_jacobian(self, y: Float[Tensor, "*batch n"]) -> tuple[Tensor, ...] | None:
+        """The blocks of a Jacobian that is banded by stages (`StageJacobian`); `None` where it is not."""
+        return None
+
     def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
         value = self.value(y)
         above, below = value - self.upper, value - self.lower
@@ -273,6 +267,17 @@ class CenteredSet(IntervalSet, ProjectableSet):
     def lower(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return torch.zeros_like(self.upper)
 
+    @property
+    def coordinate_count(self) -> int:
+        """Length of the coordinates `z` of an ellipsoid, in which `value(y) = |z|²`."""
+        return self.dim
+
+
+def joined(rows: Sequence[Tensor]) -> Tensor:
+    """Rows side by side, with the batch that all of them have together."""
+    batch = torch.broadcast_shapes(*(r.shape[:-1] for r in rows))
+    return torch.cat([r.expand(*batch, r.shape[-1]) for r in rows], -1)
+
 
 def shrink_bounds(lower: Tensor, upper: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
     """Both bounds moved inwards, at most to their middle; equal bounds stay."""
@@ -295,6 +300,15 @@ def map_tensors(set: SetT, change: Callable[[Tensor, str, int], Tensor]) -> SetT
         else:
             values[name] = tuple(map_tensors(member, change) for member in value)
     return replace(set, **values)  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def take_apart(set: ConstraintSet, start: int = 0) -> Iterator[tuple[int, ConstraintSet]]:
+    """The parts of a set, of its parts and so on, down to sets that stand for themselves."""
+    for offset, part in set.parts():
+        if part is set:
+            yield start, set
+        else:
+            yield from take_apart(part, start + offset)
 
 
 def tensors_of(set: ConstraintSet) -> list[Tensor]:

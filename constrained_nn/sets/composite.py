@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from constrained_nn.errors import SetTypeError, ShapeError
-from constrained_nn.sets.base import ConstraintSet, check_batch, check_match, constraint_set, tensors_of
+from constrained_nn.sets.base import (
+    ConstraintSet,
+    check_batch,
+    check_match,
+    constraint_set,
+    joined,
+    tensors_of,
+)
 
 
 def _check_members(where: str, members: tuple) -> bool:
@@ -29,11 +38,6 @@ def _check_members(where: str, members: tuple) -> bool:
     check_match(where, "the first set", tensors[0], **{f"tensor {i}": t for i, t in enumerate(tensors)})
     check_batch(where, **{f"set {i}": m.batch_shape for i, m in enumerate(sets)})
     return True
-
-
-def _expanded(rows: list[Tensor]) -> Tensor:
-    batch = torch.broadcast_shapes(*(r.shape[:-1] for r in rows))
-    return torch.cat([r.expand(*batch, r.shape[-1]) for r in rows], -1)
 
 
 def _shrunk(sets: tuple, margin: Tensor) -> list[ConstraintSet]:
@@ -92,14 +96,17 @@ class Intersection(ConstraintSet):
     def batch_shape(self) -> torch.Size:
         return torch.broadcast_shapes(*(m.batch_shape for m in self.sets))
 
+    def parts(self) -> list[tuple[int, ConstraintSet]]:
+        return [(0, m) for m in self.sets]
+
     def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-        return _expanded([m.residual(y) for m in self.sets])
+        return joined([m.residual(y) for m in self.sets])
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-        return _expanded([m.scale(y) for m in self.sets])
+        return joined([m.scale(y) for m in self.sets])
 
     def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
-        return _expanded([m.equality(y) for m in self.sets])
+        return joined([m.equality(y) for m in self.sets])
 
     def shrink(self, margin: Float[Tensor, "*batch m"]) -> Intersection:
         return Intersection(*_shrunk(self.sets, margin))
@@ -154,18 +161,22 @@ class Product(ConstraintSet):
     def batch_shape(self) -> torch.Size:
         return torch.broadcast_shapes(*(m.batch_shape for m in self.sets))
 
+    def parts(self) -> list[tuple[int, ConstraintSet]]:
+        starts = accumulate((m.dim for m in self.sets), initial=0)
+        return list(zip(starts, self.sets, strict=False))
+
     def split(self, y: Float[Tensor, "*#batch n"]) -> tuple[Tensor, ...]:
         """The components of `y` that belong to each set."""
         return y.split([m.dim for m in self.sets], -1)
 
     def residual(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-        return _expanded([m.residual(part) for m, part in zip(self.sets, self.split(y), strict=True)])
+        return joined([m.residual(part) for m, part in zip(self.sets, self.split(y), strict=True)])
 
     def scale(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m"]:
-        return _expanded([m.scale(part) for m, part in zip(self.sets, self.split(y), strict=True)])
+        return joined([m.scale(part) for m, part in zip(self.sets, self.split(y), strict=True)])
 
     def equality(self, y: Float[Tensor, "*#batch n"]) -> Bool[Tensor, "*#batch m"]:
-        return _expanded([m.equality(part) for m, part in zip(self.sets, self.split(y), strict=True)])
+        return joined([m.equality(part) for m, part in zip(self.sets, self.split(y), strict=True)])
 
     def shrink(self, margin: Float[Tensor, "*batch m"]) -> Product:
         return Product(*_shrunk(self.sets, margin))

@@ -113,6 +113,10 @@ class WeightedEllipsoid(CenteredSet):
         z = self.weights.sqrt() * d
         return torch.cat([z, rmatvec(self.factor, d)], -1) if self.factor.shape[-1] else z
 
+    @property
+    def coordinate_count(self) -> int:
+        return self.dim + self.factor.shape[-1]
+
     def from_coordinates(self, z: Float[Tensor, "*#batch k"]) -> Float[Tensor, "*batch n"]:
         """The inverse of `coordinates`, for positive weights; `value <= |z|²` for every `z` (with `r = 0`, equal)."""
         n, rank = self.dim, self.factor.shape[-1]

@@ -7,7 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from constrained_nn.linalg import power_of_two
-from constrained_nn.sets.base import IntervalSet, ProjectableSet, are_tensors, check_point, constraint_set
+from constrained_nn.sets.base import (
+    ConstraintSet,
+    IntervalSet,
+    ProjectableSet,
+    are_tensors,
+    check_point,
+    constraint_set,
+)
+from constrained_nn.sets.polyhedron import Polyhedron
 
 
 @constraint_set
@@ -36,6 +44,7 @@ class Halfspace(IntervalSet, ProjectableSet):
         Boyd and Vandenberghe, Convex Optimization (2004), section 8.1.1.
     """
 
+    may_be_empty = True
     normal: Float[Tensor, "*#batch n"]
     offset: Float[Tensor, "*#batch"]
 
@@ -65,6 +74,9 @@ class Halfspace(IntervalSet, ProjectableSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch 1 n"]:
         return self.normal.unsqueeze(-2)
+
+    def parts(self) -> list[tuple[int, ConstraintSet]]:
+        return [(0, Polyhedron(self.normal.unsqueeze(-2), self.lower, self.upper))]
 
     def shrink(self, margin: Float[Tensor, "*#batch 1"]) -> Halfspace:
         return Halfspace(self.normal, self.offset - margin.squeeze(-1))

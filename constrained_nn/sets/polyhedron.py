@@ -6,17 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from constrained_nn.errors import ShapeError
+from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.linalg import matvec, min_norm_solve, power_of_two, safe_norm, thin_qr
 from constrained_nn.sets.base import (
+    ConstraintSet,
     IntervalSet,
     ProjectableSet,
     are_tensors,
     check_batch,
     check_match,
     constraint_set,
+    joined,
     shrink_bounds,
+    take_apart,
 )
+from constrained_nn.sets.box import Box
 
 
 def _check_rows(where: str, A: Tensor, **sides: Tensor) -> None:
@@ -34,6 +38,25 @@ def _check_rows(where: str, A: Tensor, **sides: Tensor) -> None:
     check_match(where, "A", A, **sides)
     shapes = {name: side.shape[:-1] for name, side in sides.items()}
     check_batch(where, A=A.shape[:-2], **shapes)
+
+
+def _as_rows(start: int, part: ConstraintSet, n: int) -> Polyhedron:
+    """A part on the components from `start` on, as rows of the whole decision."""
+    if isinstance(part, Box):
+        A = part.jacobian(part.lower)
+    elif isinstance(part, Polyhedron):
+        A = part.A
+    else:
+        raise SetTypeError(
+            f"Polyhedron.of: expected a set of bounds and rows, got {type(part).__name__}. A set that is made of them "
+            f"says so in `parts()`."
+        )
+    after = n - start - part.dim
+    if start or after:
+        A = torch.nn.functional.pad(A, (start, after))
+    elif isinstance(part, Polyhedron):
+        return part
+    return Polyhedron(A, part.lower, part.upper)
 
 
 def _free_side(A: Tensor, other: Tensor | None, infinity: float) -> Tensor:
@@ -108,10 +131,18 @@ class Polyhedron(IntervalSet):
         return Polyhedron(self.A, *shrink_bounds(self.lower, self.upper, margin))
 
     @classmethod
-    def of(cls, other: IntervalSet) -> Polyhedron:
-        """The same set written as rows; exact for sets whose `value` is linear (Box, Halfspace, ...)."""
-        origin = other.lower.new_zeros(other.dim)
-        return cls(other.jacobian(origin), other.lower, other.upper)
+    def of(cls, other: ConstraintSet) -> Polyhedron:
+        """The same set written as rows, in the order of its parts.
+
+        Raises:
+            SetTypeError: The set has a part that is neither a `Box` nor a `Polyhedron`.
+        """
+        rows = [_as_rows(start, part, other.dim) for start, part in take_apart(other)]
+        if len(rows) == 1:
+            return rows[0]
+        batch = torch.broadcast_shapes(*(r.A.shape[:-2] for r in rows))
+        A = torch.cat([r.A.expand(*batch, *r.A.shape[-2:]) for r in rows], -2)
+        return cls(A, joined([r.lower for r in rows]), joined([r.upper for r in rows]))
 
     def merged(self, *, rtol: float | None = None) -> Polyhedron:
         """The same set with parallel rows merged into one two-sided row (shared `A` only).
@@ -181,6 +212,7 @@ class AffineSubspace(IntervalSet, ProjectableSet):
         Boyd and Vandenberghe, Convex Optimization (2004), section 8.1.1.
     """
 
+    may_be_empty = True
     A: Float[Tensor, "*#batch m n"]
     b: Float[Tensor, "*#batch m"]
 
@@ -209,6 +241,9 @@ class AffineSubspace(IntervalSet, ProjectableSet):
 
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*#batch m n"]:
         return self.A
+
+    def parts(self) -> list[tuple[int, ConstraintSet]]:
+        return [(0, Polyhedron(self.A, self.b, self.b))]
 
     def project(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch n"]:
         size = power_of_two(self.A.detach().abs().amax(-1))

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from constrained_nn.errors import ShapeError
 from constrained_nn.linalg import project_simplex
-from constrained_nn.sets.base import IntervalSet, ProjectableSet, are_tensors, check_point, constraint_set
+from constrained_nn.sets.base import (
+    ConstraintSet,
+    IntervalSet,
+    ProjectableSet,
+    are_tensors,
+    check_point,
+    constraint_set,
+)
+from constrained_nn.sets.box import Box
+from constrained_nn.sets.polyhedron import Polyhedron
 
 
 @constraint_set
@@ -37,6 +46,7 @@ class Simplex(IntervalSet, ProjectableSet):
         Duchi, Shalev-Shwartz, Singer and Chandra, Efficient projections onto the l1-ball (2008), Eq. 3.
     """
 
+    may_be_empty = True
     floor: Float[Tensor, "*#batch n"]
     total: Float[Tensor, "*#batch"]
 
@@ -76,6 +86,11 @@ class Simplex(IntervalSet, ProjectableSet):
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "m n"]:
         eye = torch.eye(self.dim, dtype=y.dtype, device=y.device)
         return torch.cat([eye, torch.ones_like(eye[:1])])
+
+    def parts(self) -> list[tuple[int, ConstraintSet]]:
+        total = self.total.unsqueeze(-1)
+        row = Polyhedron(self.floor.new_ones(1, self.dim), total, total)
+        return [(0, Box(self.floor, torch.full_like(self.floor, torch.inf))), (0, row)]
 
     def shrink(self, margin: Float[Tensor, "*#batch m"]) -> Simplex:
         return Simplex(self.floor + margin[..., :-1], self.total)

@@ -125,6 +125,7 @@ class Solution(PerElement):
         condition: Factor by which the map may enlarge a change of `y` `(*batch)`, for instance `cond(A)` of the closed
             form; `None` where a layer does not measure it.
         duals: Lagrange multipliers `(*batch, m)` of a projection, for a warm start; `None` if it has none.
+        raw: What a network or a controller proposed `(*batch, n)`; `None` where the caller gave it.
     """
 
     value: Float[Tensor, "*batch n"]
@@ -134,8 +135,22 @@ class Solution(PerElement):
     found_by: Int[Tensor, "*batch"] | None = None
     condition: Float[Tensor, "*batch"] | None = None
     duals: Float[Tensor, "*batch m"] | None = None
+    raw: Float[Tensor, "*batch n"] | None = None
 
     measure = "violation"
+
+    @property
+    def distance(self) -> Float[Tensor, "*batch"]:
+        """Euclidean distance between the proposal and the value; its subgradient where they agree is 0.
+
+        A penalty on the value has zero gradient, because it satisfies the constraints; penalize this instead.
+        """
+        if self.raw is None:
+            raise ValueError(
+                "Solution.distance: expected a solution with its proposal (raw), got one without. Take the norm of "
+                "value - y, or call `solve` of the network or controller that proposes."
+            )
+        return torch.linalg.vector_norm(self.value - self.raw, dim=-1)
 
 
 torch.export.register_dataclass(Solution, serialized_type_name="constrained_nn.Solution")

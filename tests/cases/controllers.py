@@ -45,6 +45,12 @@ def _nominal_plus_residual(x: np.ndarray) -> np.ndarray:
     return _nominal(x) + 0.5 * (px + py + np.cos(theta) + np.sin(theta) + v + omega)
 
 
+def _saturated() -> SaturatedController:
+    return SaturatedController(
+        FunctionController(TASK.nominal), -torch.ones(2).double(), torch.ones(2).double()
+    )
+
+
 def _filter() -> SafetyFilter:
     barrier = ControlBarrier(TASK.barrier, TASK.plant, rate=20.0)
     return SafetyFilter(FunctionController(TASK.nominal), barrier.condition, HardNetAffine())
@@ -149,6 +155,13 @@ ROWS = [
     ),
     ControllerCase(
         "ResidualController", ResidualController, _residual, unicycle_states, _nominal_plus_residual
+    ),
+    ControllerCase(
+        "SaturatedController",
+        SaturatedController,
+        _saturated,
+        unicycle_states,
+        lambda x: np.clip(_nominal(x), -1.0, 1.0),
     ),
     ControllerCase("SafetyFilter", SafetyFilter, _filter, unicycle_states, _filtered_nominal, atol=1e-6),
     BadCall("SafetyFilter", InfeasibleError, _impossible, "3 of 3 elements INFEASIBLE"),

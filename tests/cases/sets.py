@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from constrained_nn.errors import ShapeError
-from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
+from constrained_nn.errors import SetTypeError, ShapeError
+from constrained_nn.sets import AffineSubspace, Ball, Box, Halfspace, Polyhedron
 from tests.cases._rows import BadCall, Batch, Edge, SetCase
 from tests.oracles import interval_rows, interval_violation, numpy
 
@@ -200,6 +200,12 @@ ROWS = [
         ShapeError,
         lambda: Polyhedron(torch.zeros(2, 3), upper=torch.zeros(2, device="meta")),
         "meta",
+    ),
+    BadCall(
+        "Polyhedron.of",
+        SetTypeError,
+        lambda: Polyhedron.of(Ball(torch.zeros(2), torch.tensor(1.0))),
+        "Ball",
     ),
     BadCall("Polyhedron.merged", ShapeError, lambda: Polyhedron(torch.zeros(5, 2, 3)).merged(), "(5, 2, 3)"),
     BadCall("AffineSubspace", ShapeError, lambda: AffineSubspace(torch.zeros(2), torch.zeros(2)), "(2,)"),

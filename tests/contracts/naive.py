@@ -40,7 +40,7 @@ class Own(ProjectionLayer[NonnegativeSum]):
     accepts = (NonnegativeSum,)
     guarantee = "exact"
 
-    def enforce(self, y, set, factor):
+    def enforce(self, y, set, factor, warm_start):
         return set.project(y)
 
 
@@ -53,12 +53,20 @@ class Infinite(ProjectionLayer[Box]):
     def at_once(self, y, set, factor):
         return AtOnce(y * torch.inf)
 
-    def enforce(self, y, set, factor):
+    def enforce(self, y, set, factor, warm_start):
         return y * torch.inf
 
 
 class Idle(Own):
     """Returns its input."""
 
-    def enforce(self, y, set, factor):
+    def enforce(self, y, set, factor, warm_start):
         return y
+
+
+@constraint_set
+class Coarse(NonnegativeSum):
+    """Its projection ends a little outside."""
+
+    def project(self, y):
+        return y + (1.0 - 1e-6) * self.residual(y) / self.n

@@ -19,8 +19,8 @@ from constrained_nn import (
     Status,
 )
 from constrained_nn.errors import SetTypeError
-from constrained_nn.layers import Enforced
 from constrained_nn.sets import Polyhedron
+from constrained_nn.solvers import Solution
 from tests.cases import layers
 from tests.fake_cuda import fake_cuda, on_cuda
 
@@ -57,14 +57,14 @@ def test_output_satisfies_its_constraints(make, context: torch.Tensor) -> None:
 @every_network
 def test_exposes_raw_and_enforced_output(make, context: torch.Tensor) -> None:
     network = make()
-    enforced = network.evaluate(context)
+    enforced = network.solve(context)
     torch.testing.assert_close(enforced.value, network(context))
     torch.testing.assert_close(enforced.raw, network.backbone(context))
     torch.testing.assert_close(enforced.distance, (enforced.value - enforced.raw).square().sum(-1).sqrt())
     set = network.constraint(context)
     on_value = torch.autograd.grad(set.violation(enforced.value).sum(), [*network.parameters()])
     assert max(g.abs().max() for g in on_value) < 1e-9, "a penalty on the enforced output teaches nothing"
-    enforced = network.evaluate(context)
+    enforced = network.solve(context)
     on_distance = torch.autograd.grad(enforced.distance.sum(), [*network.parameters()])
     assert max(g.abs().max() for g in on_distance) > 1e-3
     assert all(g.isfinite().all() for g in on_distance)
@@ -74,7 +74,7 @@ def test_distance_has_a_derivative_inside() -> None:
     network = Constrained(torch.nn.Linear(1, 1), Fixed(Box(-torch.ones(1), torch.ones(1))), HardNetAffine())
     torch.nn.init.zeros_(network.backbone.weight)
     torch.nn.init.zeros_(network.backbone.bias)
-    distance = network.evaluate(torch.ones(3, 1)).distance
+    distance = network.solve(torch.ones(3, 1)).distance
     (gradient,) = torch.autograd.grad(distance.sum(), [network.backbone.weight])
     assert torch.equal(gradient, torch.zeros(1, 1))
 
@@ -85,10 +85,10 @@ def test_forward_returns_the_report_that_is_asked_for(make, context: torch.Tenso
     plain = network(context)
     network.returns = Report()
     report = network(context)
-    assert isinstance(report, Enforced)
+    assert isinstance(report, Solution)
     torch.testing.assert_close(report.value, plain)
     torch.testing.assert_close(report.raw, network.backbone(context))
-    assert report.solution.ok.all()
+    assert report.ok.all()
     assert network.layer.counts[Status.OK] == 2 * len(context)
 
 

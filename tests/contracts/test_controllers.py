@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from constrained_nn.testing import check_controller
 from tests.cases import ControllerCase, every
 from tests.oracles import numpy
 
@@ -34,23 +35,9 @@ def test_equals_the_oracle(case: ControllerCase, generator: torch.Generator) -> 
 
 
 @every(ControllerCase)
-def test_batch_equals_loop(case: ControllerCase, generator: torch.Generator) -> None:
-    controller, x = case.make().eval(), case.states(generator, BATCH)
-    loop = torch.stack([call(case, controller, state) for state in x])
-    torch.testing.assert_close(call(case, controller, x), loop, rtol=1e-9, atol=case.atol)
-
-
-@every(ControllerCase)
-def test_poisoned_element_leaves_the_others_alone(case: ControllerCase, generator: torch.Generator) -> None:
-    controller, x = case.make().train(), case.states(generator, BATCH)
-    bad = x.clone()
-    bad[2] = torch.nan
-    bad.requires_grad_()
-    healthy = torch.arange(BATCH) != 2
-    u = call(case, controller, bad)
-    torch.testing.assert_close(u[healthy], call(case, controller, x)[healthy], rtol=1e-9, atol=1e-9)
-    (gradient,) = torch.autograd.grad(u[healthy].sum(), bad)
-    assert gradient[healthy].isfinite().all()
+def test_contract(case: ControllerCase, generator: torch.Generator) -> None:
+    states = case.states(generator, BATCH)
+    check_controller(case.make(), states, reference=case.reference, atol=case.atol)
 
 
 @every(ControllerCase)

@@ -62,7 +62,7 @@ def test_models_decrease_everywhere_outside_of_the_hole(kind: str, tmp_path: Pat
         x = torch.from_numpy(rng.uniform(LOWER, UPPER, (CHUNK, 2)))
         x = x[x.abs().amax(-1) > HOLE]
         with torch.no_grad():
-            f = (model.closed_loop(x) if isinstance(model, CoILS) else model.evaluate(x)).value
+            f = (model.closed_loop(x) if isinstance(model, CoILS) else model.solve(x)).value
             V, gradient = model.certificate.value_and_gradient(x)
         rate = model.certificate.rate
         scale = gradient.norm(dim=-1) * f.norm(dim=-1) + rate * V

@@ -294,7 +294,7 @@ def test_warm_start_takes_fewer_steps(generator: torch.Generator) -> None:
     y = normal(generator, 64, 3)
     first = LMINet().solve(y, set)
     moved = y + 1e-6 * normal(generator, 64, 3)
-    cold, warm = LMINet().solve(moved, set), LMINet().solve(moved, set, factor=first)
+    cold, warm = LMINet().solve(moved, set), LMINet().solve(moved, set, warm_start=first)
     assert warm.steps.double().median() < 0.5 * cold.steps.double().median()
     torch.testing.assert_close(warm.value, cold.value, rtol=1e-6, atol=1e-6)
 

@@ -74,7 +74,7 @@ def test_model_decreases_for_every_parameter(certificate, size, generator):
     with torch.no_grad():
         assert coils.slack(x).max() <= 1e-12
         assert bool((coils.correction(x).abs().amax(-1) > 0).any())
-        assert bool(coils.closed_loop(x).solution.ok.all())
+        assert bool(coils.closed_loop(x).ok.all())
 
 
 @pytest.mark.parametrize("certificate", CERTIFICATES)
@@ -145,7 +145,7 @@ def test_bad_state_harms_nobody(generator):
     torch.testing.assert_close(
         loop.value[healthy], coils.closed_loop(x).value[healthy], rtol=1e-12, atol=1e-12
     )
-    assert loop.solution.status[2] == Status.NONFINITE_INPUT
+    assert loop.status[2] == Status.NONFINITE_INPUT
 
 
 @pytest.mark.parametrize("size", [1.0, 10.0])

@@ -210,10 +210,10 @@ def test_a_bad_state_is_flagged_and_spoils_no_shared_weight(layer, bad: float, g
     good = [0, 1, 3]
     slopes = []
     for states in (x, spoiled):
-        found = model.evaluate(states)
-        assert found.solution.status[good].eq(int(Status.OK)).all()
+        found = model.solve(states)
+        assert found.status[good].eq(int(Status.OK)).all()
         slopes.append(torch.autograd.grad(found.value[good].square().sum(), list(model.parameters())))
-    assert found.solution.status[2] == int(Status.NONFINITE_INPUT)
+    assert found.status[2] == int(Status.NONFINITE_INPUT)
     for a, b in zip(*slopes, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
@@ -232,11 +232,11 @@ def test_a_bound_that_is_missed_after_rounding_is_flagged() -> None:
     energy = DiagonalEnergy(torch.ones(3).double(), center=torch.tensor([1e4, 0.0, 0.0]).double())
     x = torch.tensor([1e4, 0.5, 0.0])
     model = ECO(Given(torch.tensor([1e6, 3.0, 4.0])), energy)
-    found = model.evaluate(x).solution
+    found = model.solve(x)
     assert found.violation > 1e-4
     assert found.status == int(Status.SINGULAR)
     assert not model.rollout(x, 1).ok
-    assert ECO(Given(torch.tensor([1e6, 3.0, 4.0]).double()), energy).evaluate(x.double()).solution.ok
+    assert ECO(Given(torch.tensor([1e6, 3.0, 4.0]).double()), energy).solve(x.double()).ok
 
 
 @pytest.mark.parametrize("layer", [RayProjection(), RayProjection(compute_dtype=torch.float32)])

@@ -67,7 +67,7 @@ def save_model(
         raise SetTypeError("save_model: expected a model and states in float64. Call model.double().")
     n = states.shape[-1]
     raw = _trace_uncorrected(model, V, n)  # first: it refuses parts that it does not know
-    loop = model.closed_loop(states) if isinstance(model, CoILS) else model.evaluate(states)
+    loop = model.closed_loop(states) if isinstance(model, CoILS) else model.solve(states)
     widths = [float(hole)] * n if isinstance(hole, int | float) else list(hole)
     return write_values(
         folder / MODEL,

@@ -15,7 +15,7 @@ from constrained_nn.evidence.head import begin_claim, head, read_record
 from constrained_nn.evidence.search import Examination, Examiner, Report, cover, quiet, worst_of
 from constrained_nn.evidence.tracing import evaluate, trace_module
 from constrained_nn.files import write_values
-from constrained_nn.sets import Box, Halfspace, IntervalSet, Polyhedron
+from constrained_nn.sets import ConstraintSet, Polyhedron
 from constrained_nn.verify import decode, digest, encode
 from constrained_nn.verify.arithmetic import parse
 from constrained_nn.verify.claims import outputs as claims
@@ -32,7 +32,7 @@ def save_network(
     folder: Path,
     name: str,
     module: nn.Module,
-    set: Box | Halfspace | Polyhedron,
+    set: ConstraintSet,
     *,
     lower: Sequence[float],
     upper: Sequence[float],
@@ -43,7 +43,7 @@ def save_network(
         folder: Where `network.json` goes.
         name: What it is called in the certificate.
         module: Module `(*batch, n) -> (*batch, m)` whose parts `trace_module` knows.
-        set: The set, without batch.
+        set: The set, without batch, made of bounds and rows.
         lower: Lower ends of the box of contexts `(n)`.
         upper: Upper ends.
     """
@@ -66,9 +66,9 @@ def save_network(
     )
 
 
-def _list_rows(set: IntervalSet) -> tuple[np.ndarray, np.ndarray]:
+def _list_rows(set: ConstraintSet) -> tuple[np.ndarray, np.ndarray]:
     """Rows `A y <= bound` of finite bounds."""
-    rows = set if isinstance(set, Polyhedron) else Polyhedron.of(set)
+    rows = Polyhedron.of(set)
     A, lower, upper = (v.detach().double().cpu().numpy() for v in (rows.A, rows.lower, rows.upper))
     below, above = np.isfinite(lower), np.isfinite(upper)
     return np.concatenate([A[above], -A[below]]), np.concatenate([upper[above], -lower[below]])

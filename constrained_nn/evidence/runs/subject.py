@@ -62,7 +62,7 @@ class Subject:
     def rows(self, t: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`A (k, m, n)`, `lower (k, m)`, `upper (k, m)` at the states `x (k, d)`."""
         set = self.condition(t, x)
-        rows = set if isinstance(set, Polyhedron) else Polyhedron.of(set)
+        rows = Polyhedron.of(set)
         m, n = rows.A.shape[-2:]
         count = len(x)
         return rows.A.expand(count, m, n), rows.lower.expand(count, m), rows.upper.expand(count, m)

@@ -15,7 +15,7 @@ from constrained_nn.errors import SetTypeError
 from constrained_nn.evidence.tracing.builder import Builder
 from constrained_nn.evidence.tracing.closed_forms import clamp, enforce_row, enforce_rows, quadratic
 from constrained_nn.layers import Constrained, EuclideanProjection, Fixed, HardNetAffine, Parallel
-from constrained_nn.sets import AffineSubspace, Box, Halfspace, Polyhedron
+from constrained_nn.sets import Box, Polyhedron, take_apart
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -132,20 +132,20 @@ def _(module: Constrained, builder: Builder, a: int) -> int:
     """A backbone behind a closed-form layer with a constant set: a box, one row, or rows of full rank."""
     set = module.constraint(torch.zeros(1)) if isinstance(module.constraint, Fixed) else None
     y = emit_module(module.backbone, builder, a)
+    parts = [] if set is None else [part for _, part in take_apart(set)]
+    alone = parts[0] if set is not None and len(parts) == 1 and parts[0].dim == set.dim else None
     if isinstance(module.layer, HardNetAffine | EuclideanProjection):
-        if isinstance(set, Box):
-            return clamp(builder, y, _array(set.lower), _array(set.upper))
-        if isinstance(set, Halfspace):
-            offset = builder.constant(_array(set.offset))
-            return enforce_row(builder, y, builder.constant(_array(set.normal)), upper=offset)
-        if isinstance(set, Polyhedron) and set.A.shape[-2] == 1 and set.A.ndim == 2:
-            bounds = {"lower": _array(set.lower), "upper": _array(set.upper)}
+        if isinstance(alone, Box):
+            return clamp(builder, y, _array(alone.lower), _array(alone.upper))
+        if isinstance(alone, Polyhedron) and alone.A.shape[-2] == 1 and alone.A.ndim == 2:
+            bounds = {"lower": _array(alone.lower), "upper": _array(alone.upper)}
             finite = {k: builder.constant(b) for k, b in bounds.items() if np.isfinite(b).all()}
-            return enforce_row(builder, y, builder.constant(_array(set.A[0])), **finite)
+            return enforce_row(builder, y, builder.constant(_array(alone.A[0])), **finite)
     if (
         isinstance(module.layer, HardNetAffine)
         and isinstance(module.layer.metric, Parallel)
-        and isinstance(set, Polyhedron | AffineSubspace)
+        and set is not None
+        and all(isinstance(part, Box | Polyhedron) for part in parts)
         and _is_independent(module.layer, rows := Polyhedron.of(set))
     ):
         A, lower, upper = _array(rows.A), _array(rows.lower), _array(rows.upper)

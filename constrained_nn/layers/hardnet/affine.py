@@ -12,7 +12,15 @@ from constrained_nn.layers.contract import AtOnce, ProjectionLayer, detached
 from constrained_nn.layers.hardnet.closed_form import closed_form
 from constrained_nn.layers.hardnet.metrics import Euclidean, Metric, Parallel
 from constrained_nn.linalg import ThinQR, branchless, nearest_between, product, safe_norm, thin_qr
-from constrained_nn.sets import AffineSubspace, Box, ConstraintSet, Halfspace, Polyhedron, check_batch
+from constrained_nn.sets import (
+    AffineSubspace,
+    Box,
+    ConstraintSet,
+    Halfspace,
+    Polyhedron,
+    check_batch,
+    take_apart,
+)
 from constrained_nn.solvers import FoundBy, Solution, Status, project_polyhedron
 
 _PARALLEL = Parallel()
@@ -53,6 +61,8 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     keeps its value. It is the Euclidean projection for one row, for orthogonal rows and for equalities only;
     otherwise it is oblique, with a Jacobian as large as `cond(A)`.
 
+    A warm start is ignored but with `metric=Euclidean()`.
+
     Guarantee: rows of full rank are satisfied to `1e-9` in float64 and `1e-4` in float32 of `|A||x| + |bound|`, checked
     on the value that is returned. Where the rank condition fails (dependent, opposite or near-parallel rows, more
     rows than outputs) the element is the exact Euclidean projection (`found_by`: `ACTIVE_SET`). Crossed bounds and
@@ -88,6 +98,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (Polyhedron, AffineSubspace, Halfspace, Box)
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "exact for rows of full rank, else exact Euclidean projection"
 
     def __init__(
@@ -108,7 +119,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         Above 1e15 for dependent rows in float64, infinite for more rows than outputs, 1 without rows, NaN where `A` is
         not finite. Scaling the rows changes this number, but not what the layer returns.
         """
-        A = _rows(set).A.detach()
+        A = Polyhedron.of(set).A.detach()
         if not A.numel():
             return A.new_full(A.shape[:-2], torch.inf if A.shape[-2] > A.shape[-1] else 1.0)
         finite = A.isfinite().all(-1).all(-1)
@@ -122,8 +133,11 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
         That is with `metric=Euclidean()`, for a `Box`, and for a matrix that has a gradient, and so will change.
         """
-        A = _rows(set).A
-        if isinstance(self.metric, Euclidean) or isinstance(set, Box) or A.requires_grad or not A.numel():
+        rows = _bounds_or_rows(set)
+        if isinstance(self.metric, Euclidean) or isinstance(rows, Box):
+            return None
+        A = rows.A
+        if A.requires_grad or not A.numel():
             return None
         A = A.detach().to(self.compute_dtype or A.dtype, copy=True)  # it is to notice when the matrix changes
         return FactoredRows(A, self._factor(A), self._covers(A))
@@ -139,10 +153,10 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
 
     def at_once(self, y: Tensor, set: LinearSet, factor: FactoredRows | None) -> AtOnce | None:
         batch = y.shape[:-1]
-        if isinstance(set, Box):
+        rows = _bounds_or_rows(set)
+        if isinstance(rows, Box):
             details = lambda: {"found_by": _no_steps(batch, y.device)[0]}  # noqa: E731
-            return AtOnce(nearest_between(y, set.lower, set.upper), details)
-        rows = _rows(set)
+            return AtOnce(nearest_between(y, rows.lower, rows.upper), details)
         m, n = rows.A.shape[-2:]
         if not 0 < m <= n or isinstance(self.metric, Euclidean):
             return None
@@ -156,14 +170,22 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
             value, lambda: {"found_by": _no_steps(batch, y.device)[0], "condition": _condition(qr, batch)}
         )
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: LinearSet, factor: FactoredRows | None) -> Solution:
+    def enforce(
+        self,
+        y: Float[Tensor, "*#batch n"],
+        set: LinearSet,
+        factor: FactoredRows | None,
+        warm_start: Solution | None,
+    ) -> Solution:
         batch = check_batch("HardNetAffine", y=y.shape[:-1], set=set.batch_shape)
         y = y if y.shape[:-1] == batch else y.expand(*batch, y.shape[-1])
-        if isinstance(set, Box) or set.lower.shape[-1] == 0 or set.dim == 0:
-            return _clamped(y, set)
-        rows = _rows(set)
+        rows = _bounds_or_rows(set)
+        if isinstance(rows, Box) or rows.lower.shape[-1] == 0 or rows.dim == 0:
+            return _clamped(y, rows)
         if isinstance(self.metric, Euclidean):
-            return project_polyhedron(y, rows.A, rows.lower, rows.upper)
+            return project_polyhedron(
+                y, rows.A, rows.lower, rows.upper, warm_start=_of_rows(warm_start, rows)
+            )
         factor = factor if factor is not None and factor.fits(rows.A) else None
         if branchless(y, rows.A):
             if rows.A.shape[-2] == 1 or (factor is not None and factor.covers):
@@ -231,7 +253,7 @@ def _condition(qr: ThinQR, batch: torch.Size) -> Tensor:
     return (1.0 / least).expand(batch)
 
 
-def _clamped(y: Tensor, set: LinearSet) -> Solution:
+def _clamped(y: Tensor, set: Box | Polyhedron) -> Solution:
     """A box, and a set without rows or in no dimension: nothing to solve."""
     lower, upper, crossed = _uncrossed(set)
     if isinstance(set, Box):
@@ -241,7 +263,7 @@ def _clamped(y: Tensor, set: LinearSet) -> Solution:
     return _at_once(y, torch.where(crossed.any(-1), int(Status.INFEASIBLE), int(Status.OK)))
 
 
-def _uncrossed(set: LinearSet) -> tuple[Tensor, Tensor, Tensor]:
+def _uncrossed(set: Box | Polyhedron) -> tuple[Tensor, Tensor, Tensor]:
     """The bounds, both in the middle where they cross, which is the least violation; and where that is."""
     crossed = set.lower > set.upper
     middle = 0.5 * set.lower + 0.5 * set.upper
@@ -262,8 +284,19 @@ def _scatter(mask: Tensor, compact: Tensor, full: Tensor) -> Tensor:
     return full.masked_scatter(mask, compact)
 
 
-def _rows(set: LinearSet) -> Polyhedron:
-    return set if isinstance(set, Polyhedron) else Polyhedron.of(set)
+def _of_rows(warm_start: Solution | None, rows: Polyhedron) -> Solution | None:
+    """An earlier projection, if it is one onto as many rows."""
+    duals = None if warm_start is None else warm_start.duals
+    return warm_start if duals is not None and duals.shape[-1] == rows.A.shape[-2] else None
+
+
+def _bounds_or_rows(set: LinearSet) -> Box | Polyhedron:
+    """The set as one of the two forms in which it is enforced."""
+    if isinstance(set, Box | Polyhedron):
+        return set
+    parts = [part for _, part in take_apart(set)]
+    alone = len(parts) == 1 and parts[0].dim == set.dim  # no other component of the decision is left free
+    return parts[0] if alone and isinstance(parts[0], Box) else Polyhedron.of(set)
 
 
 def _audit(value: Tensor, y: Tensor, rows: Polyhedron) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,6 +41,8 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
     `GaussNewton.published()` is the iteration of the paper: all rows as written, `δ = 0.3`, 500 full steps. Narrower
     dtypes are computed in float64 if the functions of the set compute in it.
 
+    A warm start is ignored.
+
     Guarantee: `OK` means that no row of the returned value is violated by more than `atol` (1e-10), or by 64 roundings
     of its terms `|J||y| + |bound|` where that is more, checked on that value. Whether it is reached depends on rows
     and start; every other element is flagged: `STATIONARY` where the violation has no descent direction, `STAGNATED`,
@@ -84,6 +86,7 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         Intersection,
         Product,
     )
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "every row to atol, or flagged; feasible and near, not nearest"
 
     def __init__(
@@ -100,7 +103,9 @@ class HardNetPlusPlus(ProjectionLayer[Any]):
         # the published iteration takes a fixed number of steps: its result is judged by the usual tolerance
         self.tolerance = Absolute((_METHOD if method.atol is None else method).atol or 0.0)
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*batch n"], set: Any, factor: None, warm_start: Solution | None
+    ) -> Solution:
         traced = branchless(y, *tensors_of(set))
         if not traced:
             y, set = widen("HardNetPlusPlus", y, set)

@@ -12,13 +12,10 @@ from constrained_nn.linalg import safe_norm
 from constrained_nn.sets import (
     Box,
     ConstraintSet,
-    Intersection,
     IntervalSet,
-    NonlinearSet,
-    Product,
     ProjectableSet,
     SetT,
-    TrajectoryMap,
+    joined,
     map_tensors,
     tensors_of,
 )
@@ -65,11 +62,10 @@ class SetRows:
         return torch.cat(blocks, -2)
 
     def linearize(self, y: Tensor) -> Linearized:
-        if len(self.members) == 1 and isinstance(self.set, NonlinearSet):
-            rows = self.set.rows
-            if isinstance(rows, TrajectoryMap):
-                context = self.set.context.expand(len(y), self.set.context.shape[-1])
-                return StageRows(*rows.stage_jacobian(y, context))
+        alone = self.members[0][1] if len(self.members) == 1 else None
+        stages = alone.stage_jacobian(y) if alone is self.set and isinstance(alone, IntervalSet) else None
+        if stages is not None:
+            return StageRows(*stages)
         return DenseRows(self.jacobian(y))
 
     def allowance(self, y: Tensor) -> Tensor:
@@ -86,18 +82,17 @@ class SetRows:
 
 
 def _members(layer: str, set: ConstraintSet, start: int):
-    """The members of intersections and products, each with the component at which it starts."""
-    if isinstance(set, Intersection | Product):
-        for member in set.sets:
-            yield from _members(layer, member, start)
-            start += member.dim if isinstance(set, Product) else 0
-    elif isinstance(set, IntervalSet | ProjectableSet):
+    """The parts of a set that have rows or a projection, each with the component at which it starts."""
+    if isinstance(set, IntervalSet | ProjectableSet):
         yield start, set
-    else:
-        raise SetTypeError(
-            f"{layer}: expected members with bounds or with a projection, got {type(set).__name__}. Write it as a "
-            f"NonlinearSet."
-        )
+        return
+    for offset, part in set.parts():
+        if part is set:
+            raise SetTypeError(
+                f"{layer}: expected members with bounds or with a projection, got {type(set).__name__}. Write it as a "
+                f"NonlinearSet, or say in `parts()` what it is made of."
+            )
+        yield from _members(layer, part, start + offset)
 
 
 def _bounds(member: ConstraintSet, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,10 +104,7 @@ def _bounds(member: ConstraintSet, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _joined(sides: list[Tensor], like: Tensor) -> Tensor:
-    if not sides:
-        return like.new_zeros(0)
-    batch = torch.broadcast_shapes(*(s.shape[:-1] for s in sides))
-    return torch.cat([s.expand(*batch, s.shape[-1]) for s in sides], -1)
+    return joined(sides) if sides else like.new_zeros(0)
 
 
 def _side_by_side(rows: list[Tensor], y: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from constrained_nn.layers.contract import ProjectionLayer, Verdict, same_dtype,
 from constrained_nn.layers.lmi.adjoints import KKT, FixedPoint, LMIAdjoint
 from constrained_nn.linalg import MatrixMap, branchless, symmetric_eigh
 from constrained_nn.sets import LMI, ConstraintSet
-from constrained_nn.solvers import LMISolution, project_lmi
+from constrained_nn.solvers import LMISolution, Solution, project_lmi
 from constrained_nn.solvers.lmi import (
     Eigen,
     Found,
@@ -70,7 +71,7 @@ class LMINet(ProjectionLayer[LMI]):
 
     Returns:
         `forward(y, set)`: the enforced decision `(*batch, m)`; `solve` returns an `LMISolution`, which a later `solve`
-        of a similar problem takes as `factor` for a warm start.
+        of a similar problem takes as `warm_start`.
 
     Raises:
         SetTypeError: The set is not an `LMI`.
@@ -135,7 +136,7 @@ class LMINet(ProjectionLayer[LMI]):
         self.eigen = eigen
 
     def enforce(
-        self, y: Float[Tensor, "*batch m"], set: LMI, factor: LMISolution | None = None
+        self, y: Float[Tensor, "*batch m"], set: LMI, factor: None, warm_start: Solution | None
     ) -> LMISolution:
         dtype = y.dtype
         batch = y.shape[:-1]
@@ -143,9 +144,8 @@ class LMINet(ProjectionLayer[LMI]):
         target = y.double().reshape(-1, set.dim)
         data = [t for block in wide.blocks for t in _flat(block.map, batch)]
         plain = [t.detach() for t in data]
-        problem, found = project_lmi(
-            target.detach(), maps_of(plain), self._settings(dtype), _warm(factor, batch)
-        )
+        maps = maps_of(plain)
+        problem, found = project_lmi(target.detach(), maps, self._settings(dtype), _warm(warm_start, maps))
         value = self._value(problem, found, target, data)
         value = value.reshape(*batch, set.dim).to(dtype)
         status = status_of(found).reshape(batch)
@@ -224,15 +224,12 @@ def _flat(map: MatrixMap, batch: torch.Size) -> list[Tensor]:
     return flat
 
 
-def _warm(factor: Any, batch: torch.Size) -> tuple[Tensor, Tensor] | None:
-    """Point and multiplier of an earlier solution, if it fits."""
-    if factor is None:
+def _warm(warm_start: Solution | None, maps: Sequence[MatrixMap]) -> tuple[Tensor, Tensor] | None:
+    """Point and multiplier of an earlier solution, if it has one for each block."""
+    if warm_start is None or (Z := warm_start.duals) is None or Z.shape[-1] != sum(m.order**2 for m in maps):
         return None
-    value, Z = factor.value.detach().double(), factor.duals.detach().double()
-    usable = value.isfinite().all() & Z.isfinite().all()
-    if not bool(usable) or value.shape[:-1] != batch:
-        return None
-    return value.reshape(-1, value.shape[-1]), Z.reshape(-1, Z.shape[-1])
+    value = warm_start.value
+    return value.double().reshape(-1, value.shape[-1]), Z.double().reshape(-1, Z.shape[-1])
 
 
 def _violation(set: LMI, value: Tensor, certified: Tensor) -> Tensor:

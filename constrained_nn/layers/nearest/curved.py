@@ -40,6 +40,8 @@ class NearestPoint(ProjectionLayer[Any]):
     user who wants the distance minimal. Boxes in an `Intersection` bound the variables at every step. Narrower dtypes
     are computed in float64 if the functions of the set compute in it.
 
+    A warm start is ignored.
+
     Guarantee: `OK` means that no row of the returned value is violated by more than `atol`, or by 64 roundings of its
     terms `|J||y| + |bound|` where that is more, and that the first-order optimality conditions held to 1e-8 relative
     before the result was rounded: a stationary point of the distance, the nearest point where the set is convex, and
@@ -82,6 +84,7 @@ class NearestPoint(ProjectionLayer[Any]):
         Intersection,
         Product,
     )
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "nearest point of the neighborhood, every row to atol, or flagged"
 
     def __init__(
@@ -92,7 +95,9 @@ class NearestPoint(ProjectionLayer[Any]):
         self.atol = atol
         self.tolerance = Absolute(atol)
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: Any, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*batch n"], set: Any, factor: None, warm_start: Solution | None
+    ) -> Solution:
         refuse_transforms("NearestPoint", y)
         batch = y.shape[:-1]
         y, set = widen("NearestPoint", y, set)

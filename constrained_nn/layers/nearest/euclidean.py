@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,13 +17,11 @@ from constrained_nn.sets import (
     AffineSubspace,
     Box,
     ConstraintSet,
-    Halfspace,
     Intersection,
     IntervalSet,
     Polyhedron,
     Product,
     ProjectableSet,
-    Simplex,
     tensors_of,
 )
 from constrained_nn.solvers import (
@@ -35,8 +33,6 @@ from constrained_nn.solvers import (
 )
 from constrained_nn.solvers.polyhedron import RowFactor
 
-# Closed forms that miss their set only where it is empty, apart from crossed bounds.
-_MAY_BE_EMPTY = (AffineSubspace, Halfspace, Simplex)
 # Projections of the result; each gains the digits of one float, so that these are enough from 1e30 on.
 _REFINEMENTS = 6
 # Entries up to so many units of rounding of the largest may be 0.
@@ -52,6 +48,8 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     A set with a closed form uses it; rows, boxes and their intersections are one exact active-set solve; the
     blocks of a `Product` are separate; an `Intersection` with balls, ellipsoids or cones is solved by a semismooth
     Newton method. Differentiable in `y` and in every tensor of the set, to second order.
+
+    A warm start is used for rows with or without bounds, by their multipliers, and ignored elsewhere.
 
     Guarantee: `OK` means that the returned value satisfies the set to 1e-9 relative in float64 (1e-4 in float32),
     checked after the fact, and is the nearest point: exactly for closed forms, on its active set for rows,
@@ -92,6 +90,7 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (ProjectableSet, Polyhedron, Intersection, Product)
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "nearest point: exact, or to 1e-9 for curved intersections; checked"
 
     def __init__(
@@ -114,7 +113,11 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
     def factor(self, set: ConvexSet) -> RowFactor | None:
         """What depends on a constant matrix only; `None` for closed forms, products, curved sets and matrices
         that differ between elements."""
-        if isinstance(set, Product) or (isinstance(set, ProjectableSet) and self.smoothing is None):
+        if isinstance(set, ProjectableSet) and self.smoothing is None:
+            return None
+        if len(blocks := _blocks(set)) == 1:
+            return self.factor(blocks[0])  # pyright: ignore[reportArgumentType]
+        if blocks:
             return None
         parts = Parts(set.dim).add(set)
         if parts.curved or parts.stacked is None:
@@ -126,23 +129,31 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
     def at_once(self, y: Tensor, set: ConvexSet, factor: RowFactor | None) -> AtOnce | None:
-        if self.smoothing is not None and not isinstance(set, Product):
-            return None
-        value = _formula(y, set)
+        value = _formula(y, set) if self.smoothing is None else None
         return None if value is None else AtOnce(value)
 
-    def enforce(self, y: Float[Tensor, "*batch n"], set: ConvexSet, factor: RowFactor | None) -> Solution:
+    def enforce(
+        self,
+        y: Float[Tensor, "*batch n"],
+        set: ConvexSet,
+        factor: RowFactor | None,
+        warm_start: Solution | None,
+    ) -> Solution:
         if factor is not None and factor.rows.dtype != torch.float64:
             factor = None  # rounded on the way: the search needs all digits
-        return self._project(y, set, factor)
+        return self._project(y, set, factor, warm_start)
 
-    def _project(self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None) -> Solution:
+    def _project(
+        self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None, warm_start: Solution | None = None
+    ) -> Solution:
         """Projection of finite data, by the cheapest way that is exact."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
             return _audited(_closed_form(y, set), set)
-        if isinstance(set, Product):
-            blocks = zip(set.split(y), set.sets, strict=True)
-            return _joined([self._project(part, member) for part, member in blocks])  # pyright: ignore
+        if len(blocks := _blocks(set)) == 1:
+            return self._project(y, blocks[0], factor, warm_start)
+        if blocks:
+            pieces = zip(y.split([b.dim for b in blocks], -1), blocks, strict=True)
+            return _joined([self._project(piece, block) for piece, block in pieces])
         parts = Parts(set.dim).add(set)
         if parts.curved:
             if self.smoothing is not None:
@@ -156,7 +167,10 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
             box = Box(*parts.box)
             return _audited(_closed_form(y, box), box)
         rows = parts.stacked or (y.new_zeros(0, set.dim), y.new_zeros(0), y.new_zeros(0))
-        options = {"max_steps": self.max_steps, "smoothing": self.smoothing}
+        duals = None if warm_start is None else warm_start.duals
+        if duals is None or duals.shape[-1] != rows[0].shape[-2]:
+            warm_start = None  # of another set
+        options = {"max_steps": self.max_steps, "smoothing": self.smoothing, "warm_start": warm_start}
         return project_polyhedron(y, *rows, box=parts.box, factor=factor, **options)
 
     def _curved(self, y: Tensor, set: ConvexSet) -> Solution:
@@ -170,14 +184,28 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
 
 def _formula(y: Tensor, set: ConvexSet) -> Tensor | None:
     """The projection where all of it is a closed form, unless equations may contradict each other."""
-    if isinstance(set, Product):
-        blocks = [_formula(part, member) for part, member in zip(set.split(y), set.sets, strict=True)]  # pyright: ignore
-        found = [block for block in blocks if block is not None]
-        return torch.cat(found, -1) if len(found) == len(blocks) else None
-    if not isinstance(set, ProjectableSet):
+    if isinstance(set, ProjectableSet):
+        value = set.project(y)
+        return None if isinstance(set, AffineSubspace) and _may_contradict_itself(value, set) else value
+    if not (blocks := _blocks(set)):
         return None
-    value = set.project(y)
-    return None if isinstance(set, AffineSubspace) and _may_contradict_itself(value, set) else value
+    values = []
+    for piece, block in zip(y.split([b.dim for b in blocks], -1), blocks, strict=True):
+        if (value := _formula(piece, block)) is None:
+            return None
+        values.append(value)
+    return torch.cat(values, -1)
+
+
+def _blocks(set: ConstraintSet) -> list[Any]:
+    """The parts of a set on components of their own, one after the other; none where parts share components."""
+    reached, blocks = 0, []
+    for start, part in set.parts():
+        if part is set or start != reached:
+            return []
+        blocks.append(part)
+        reached += part.dim
+    return blocks if reached == set.dim else []
 
 
 def _closed_form(y: Tensor, set: ProjectableSet) -> Solution:
@@ -230,7 +258,7 @@ def _audited(solution: Solution, set: ConstraintSet) -> Solution:
             plain, AffineSubspace
         ):  # far away no equation contradicts another by more than rounding
             missed = missed | ~_holds(plain.project(torch.zeros_like(value)), plain)
-    verdict = Status.INFEASIBLE if isinstance(set, _MAY_BE_EMPTY) else Status.MISSED
+    verdict = Status.INFEASIBLE if set.may_be_empty else Status.MISSED
     status = torch.where(missed, int(verdict), solution.status)
     status = torch.where(empty, int(Status.INFEASIBLE), status).to(torch.int8)
     return replace(solution, status=status, violation=violation)
@@ -260,8 +288,9 @@ def _is_empty(set: ConstraintSet) -> Tensor:
     if isinstance(set, IntervalSet):
         return (set.lower > set.upper).any(-1)
     empty = torch.zeros((), dtype=torch.bool, device=next(iter(tensors_of(set))).device)
-    for member in getattr(set, "sets", ()):
-        empty = empty | _is_empty(member)
+    for _, part in set.parts():
+        if part is not set:
+            empty = empty | _is_empty(part)
     return empty
 
 

@@ -57,6 +57,7 @@ class HardNetConvex(ProjectionLayer[Any]):
     """
 
     accepts: ClassVar[tuple[type[ConstraintSet], ...]] = (*EuclideanProjection.accepts, ProgramSet)
+    composes: ClassVar[bool] = True
     guarantee: ClassVar[str] = "nearest point: as EuclideanProjection, or to atol for a cvxpy program"
 
     def __init__(self, *, on_failure=None, compute_dtype=None, atol: float = 1e-6) -> None:
@@ -65,11 +66,13 @@ class HardNetConvex(ProjectionLayer[Any]):
         self._projection = EuclideanProjection()
         self.tolerance = Program(atol)
 
-    def enforce(self, y: Float[Tensor, "*#batch n"], set: Any, factor: None) -> Solution:
+    def enforce(
+        self, y: Float[Tensor, "*#batch n"], set: Any, factor: None, warm_start: Solution | None
+    ) -> Solution:
         if not isinstance(set, ProgramSet):
-            return self._projection.enforce(y, set, None)
+            return self._projection.enforce(y, set, None, warm_start)
         if (rows := set.polyhedron(y)) is not None:
-            return self._projection.enforce(y, rows, None)
+            return self._projection.enforce(y, rows, None, warm_start)
         refuse_transforms("HardNetConvex", y)
         batch = y.shape[:-1]
         points, values = y.reshape(-1, set.dim), set.flat(batch)

@@ -9,17 +9,7 @@ from torch import Tensor
 
 from constrained_nn.errors import SetTypeError
 from constrained_nn.linalg import nearest_between, safe_norm
-from constrained_nn.sets import (
-    AffineSubspace,
-    Box,
-    ConstraintSet,
-    Halfspace,
-    Intersection,
-    Polyhedron,
-    Product,
-    ProjectableSet,
-    Simplex,
-)
+from constrained_nn.sets import Box, ConstraintSet, Polyhedron, ProjectableSet, take_apart
 from constrained_nn.solvers import Term
 
 
@@ -34,30 +24,19 @@ class Parts:
 
     def add(self, set: ConstraintSet, start: int = 0) -> Parts:
         """Take apart a set on the components from `start` on."""
-        after = self.n - start - set.dim
-        if isinstance(set, Intersection):
-            for member in set.sets:
-                self.add(member, start)
-        elif isinstance(set, Product):
-            for member in set.sets:
-                self.add(member, start)
-                start += member.dim
-        elif isinstance(set, Box):
-            self._add_bounds(set.lower, set.upper, start, after)
-        elif isinstance(set, Simplex):
-            self._add_bounds(set.floor, torch.full_like(set.floor, torch.inf), start, after)
-            total = set.total.unsqueeze(-1)
-            self._add_rows(set.floor.new_ones(1, set.dim), total, total, start, after)
-        elif isinstance(set, Polyhedron | AffineSubspace | Halfspace):
-            A = set.normal.unsqueeze(-2) if isinstance(set, Halfspace) else set.A
-            self._add_rows(A, set.lower, set.upper, start, after)
-        elif isinstance(set, ProjectableSet):
-            self.curved.append((start, set))
-        else:
-            raise SetTypeError(
-                f"EuclideanProjection: expected members with a Euclidean projection, got {type(set).__name__}. "
-                f"See the table 'how to choose' for the layer that enforces it."
-            )
+        for begin, part in take_apart(set, start):
+            after = self.n - begin - part.dim
+            if isinstance(part, Box):
+                self._add_bounds(part.lower, part.upper, begin, after)
+            elif isinstance(part, Polyhedron):
+                self._add_rows(part.A, part.lower, part.upper, begin, after)
+            elif isinstance(part, ProjectableSet):
+                self.curved.append((begin, part))
+            else:
+                raise SetTypeError(
+                    f"EuclideanProjection: expected members with a Euclidean projection, got {type(part).__name__}. "
+                    f"See the table 'how to choose' for the layer that enforces it."
+                )
         return self
 
     def _add_bounds(self, lower: Tensor, upper: Tensor, start: int, after: int) -> None:

@@ -12,7 +12,7 @@ from torch.utils import _pytree
 
 from constrained_nn.errors import SetTypeError, ShapeError
 from constrained_nn.sets.base import IntervalSet, are_tensors, check_batch, check_match, shrink_bounds
-from constrained_nn.sets.nonlinear.smooth import SmoothMap
+from constrained_nn.sets.nonlinear.smooth import SmoothMap, StageJacobian, TrajectoryMap
 
 _CORE = {"lower": 1, "upper": 1, "context": 1}
 
@@ -101,6 +101,11 @@ class NonlinearSet(IntervalSet):
     def jacobian(self, y: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch m n"]:
         # a function with constants in float64 gives those for any y
         return self.rows.jacobian(*self._together(y), self.lower.shape[-1]).to(y.dtype)
+
+    def stage_jacobian(self, y: Float[Tensor, "*batch n"]) -> StageJacobian | None:
+        if not isinstance(self.rows, TrajectoryMap):
+            return None
+        return self.rows.stage_jacobian(*self._together(y))
 
     def shrink(self, margin: Float[Tensor, "*#batch m"]) -> NonlinearSet:
         return NonlinearSet(self.rows, *shrink_bounds(self.lower, self.upper, margin), self.context)

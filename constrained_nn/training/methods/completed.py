@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from constrained_nn.errors import SetTypeError
 from constrained_nn.layers import Completion
 from constrained_nn.sets import IntervalSet, Polyhedron
 from constrained_nn.settings import require_real
@@ -18,7 +17,7 @@ from constrained_nn.training.methods.base import Method, squared_excess
 class Completed(Method):
     """The network outputs the free variables, a method works on those, and the equalities give the others.
 
-    The set is a `Polyhedron` whose last rows are the equalities `C y = d` of the completion.
+    The set is made of rows, of which the last are the equalities `C y = d` of the completion.
 
     Args:
         complete: The completion.
@@ -37,14 +36,9 @@ class Completed(Method):
         require_real("Completed", "weight", self.weight, least=0.0)
 
     def decide(self, raw: Tensor, set: IntervalSet, step: int | None = None) -> Tensor:
-        if not isinstance(set, Polyhedron):
-            raise SetTypeError(
-                f"Completed: expected a Polyhedron whose last rows are the equalities, got "
-                f"{type(set).__name__}. Convert with Polyhedron.of(set)."
-            )
-        k = len(self.complete.dependent)
-        d = set.upper[..., -k:]
-        rows = Polyhedron(set.A[..., :-k, :], set.lower[..., :-k], set.upper[..., :-k])
+        whole, k = Polyhedron.of(set), len(self.complete.dependent)
+        d = whole.upper[..., -k:]
+        rows = Polyhedron(whole.A[..., :-k, :], whole.lower[..., :-k], whole.upper[..., :-k])
         return self.complete(self.free.decide(raw, self.complete.reduce(rows, d), step), d)
 
     def penalty(self, raw: Tensor, y: Tensor, set: IntervalSet, step: int | None = None) -> Tensor:

@@ -228,7 +228,7 @@ def slack(model: Any, x: torch.Tensor) -> torch.Tensor:
     """`∇V·f + rate V` of a `StableDynamics`, at most 0 to rounding, over `|∇V|(|f̂| + |f|) + rate V`, its own size."""
     import torch
 
-    f = model.evaluate(x)
+    f = model.solve(x)
     value, gradient = model.certificate.value_and_gradient(x)
     size = torch.linalg.vector_norm(f.raw, dim=-1) + torch.linalg.vector_norm(f.value, dim=-1)
     size = torch.linalg.vector_norm(gradient, dim=-1) * size + model.certificate.rate * value
@@ -238,7 +238,7 @@ def slack(model: Any, x: torch.Tensor) -> torch.Tensor:
 
 def corrected(model: Any, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Whether the correction acts at these states."""
-    f = model.evaluate(x)
+    f = model.solve(x)
     return ((f.value - f.raw) / scale).abs().amax(-1) > IDLE
 
 

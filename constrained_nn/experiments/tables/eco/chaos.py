@@ -348,7 +348,7 @@ class ChaosExperiment(Experiment):
         for k in range(self.steps):
             for _ in range(self.substeps):
                 if isinstance(model, ECO):
-                    step = model.evaluate(w)
+                    step = model.solve(w)
                     active += int((step.value != step.raw).any())
                     w = step.value
                 else:
