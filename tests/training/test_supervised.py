@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from constrained_nn import Box, Completion, HardNetAffine, Polyhedron
+from constrained_nn import Ball, Box, Completion, Halfspace, HardNetAffine, Intersection, Polyhedron
 from constrained_nn.errors import ConvergenceError, FileFormatError, SetTypeError
+from constrained_nn.sets import AffineSubspace
 from constrained_nn.training import DC3, Completed, HardNet, Soft, Unconstrained, fit, make_backbone
 
 SET = Box(torch.tensor([0.0]).double(), torch.tensor([1.0]).double())
@@ -122,5 +123,7 @@ def test_completed_holds_the_equalities_and_corrects_the_rest() -> None:
     )
     y = strategy.decide(torch.tensor([[4.0, 2.0]]).double(), rows)
     torch.testing.assert_close(y, torch.tensor([[1.0, 2.0, 3.0]]).double(), rtol=0, atol=1e-6)
-    with pytest.raises(SetTypeError, match="Polyhedron"):
-        strategy.decide(torch.zeros(1, 1).double(), Box(torch.zeros(2), torch.ones(2)))
+    parts = Intersection(Halfspace(rows.A[0], rows.upper[0]), AffineSubspace(C, rows.upper[1:]))
+    assert torch.equal(strategy.decide(torch.tensor([[4.0, 2.0]]).double(), parts), y)  # pyright: ignore
+    with pytest.raises(SetTypeError, match="Ball"):
+        strategy.decide(torch.zeros(1, 2).double(), Ball(torch.zeros(3), torch.tensor(1.0)))

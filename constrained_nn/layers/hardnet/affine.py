@@ -113,7 +113,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         self.rank_rtol = rank_rtol
         self.metric = metric
 
-    def condition_number(self, set: LinearSet) -> Float[Tensor, "*batch"]:
+    def condition_number(self, set: ConstraintSet) -> Float[Tensor, "*batch"]:
         """`cond(A)`, the largest by the smallest singular value: how much the closed form can stretch a step.
 
         Above 1e15 for dependent rows in float64, infinite for more rows than outputs, 1 without rows, NaN where `A` is
@@ -128,7 +128,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         ratio = torch.where(smallest > 0, values[..., 0] / smallest, torch.inf)
         return torch.where(finite, ratio, torch.nan)
 
-    def factor(self, set: LinearSet) -> FactoredRows | None:
+    def factor(self, set: ConstraintSet) -> FactoredRows | None:
         """Thin QR of `Aᵀ`, computed once for a constant matrix; `None` where there is no use for it.
 
         That is with `metric=Euclidean()`, for a `Box`, and for a matrix that has a gradient, and so will change.
@@ -151,7 +151,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
         limit = 0.1 * feasibility_rtol(A.dtype) / torch.finfo(A.dtype).eps
         return bool((values[..., 0] <= limit * values[..., -1]).all())
 
-    def at_once(self, y: Tensor, set: LinearSet, factor: FactoredRows | None) -> AtOnce | None:
+    def at_once(self, y: Tensor, set: ConstraintSet, factor: FactoredRows | None) -> AtOnce | None:
         batch = y.shape[:-1]
         rows = _bounds_or_rows(set)
         if isinstance(rows, Box):
@@ -173,7 +173,7 @@ class HardNetAffine(ProjectionLayer[LinearSet]):
     def enforce(
         self,
         y: Float[Tensor, "*#batch n"],
-        set: LinearSet,
+        set: ConstraintSet,
         factor: FactoredRows | None,
         warm_start: Solution | None,
     ) -> Solution:
@@ -290,7 +290,7 @@ def _of_rows(warm_start: Solution | None, rows: Polyhedron) -> Solution | None:
     return warm_start if duals is not None and duals.shape[-1] == rows.A.shape[-2] else None
 
 
-def _bounds_or_rows(set: LinearSet) -> Box | Polyhedron:
+def _bounds_or_rows(set: ConstraintSet) -> Box | Polyhedron:
     """The set as one of the two forms in which it is enforced."""
     if isinstance(set, Box | Polyhedron):
         return set

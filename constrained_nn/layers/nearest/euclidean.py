@@ -110,7 +110,7 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         self.max_steps = max_steps
         self.smoothing = smoothing
 
-    def factor(self, set: ConvexSet) -> RowFactor | None:
+    def factor(self, set: ConstraintSet) -> RowFactor | None:
         """What depends on a constant matrix only; `None` for closed forms, products, curved sets and matrices
         that differ between elements."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
@@ -128,14 +128,14 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         equality = (lower == upper).reshape(-1, A.shape[-2]).all(0)
         return factor_polyhedron(A, equality if bool(equality.any()) else None, box=parts.box is not None)
 
-    def at_once(self, y: Tensor, set: ConvexSet, factor: RowFactor | None) -> AtOnce | None:
+    def at_once(self, y: Tensor, set: ConstraintSet, factor: RowFactor | None) -> AtOnce | None:
         value = _formula(y, set) if self.smoothing is None else None
         return None if value is None else AtOnce(value)
 
     def enforce(
         self,
         y: Float[Tensor, "*batch n"],
-        set: ConvexSet,
+        set: ConstraintSet,
         factor: RowFactor | None,
         warm_start: Solution | None,
     ) -> Solution:
@@ -144,7 +144,11 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         return self._project(y, set, factor, warm_start)
 
     def _project(
-        self, y: Tensor, set: ConvexSet, factor: RowFactor | None = None, warm_start: Solution | None = None
+        self,
+        y: Tensor,
+        set: ConstraintSet,
+        factor: RowFactor | None = None,
+        warm_start: Solution | None = None,
     ) -> Solution:
         """Projection of finite data, by the cheapest way that is exact."""
         if isinstance(set, ProjectableSet) and self.smoothing is None:
@@ -173,7 +177,7 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         options = {"max_steps": self.max_steps, "smoothing": self.smoothing, "warm_start": warm_start}
         return project_polyhedron(y, *rows, box=parts.box, factor=factor, **options)
 
-    def _curved(self, y: Tensor, set: ConvexSet) -> Solution:
+    def _curved(self, y: Tensor, set: ConstraintSet) -> Solution:
         wide_y, wide = y.double(), same_dtype(set, torch.float64)
         terms = Parts(set.dim).add(wide).terms(wide_y)
         plain = Parts(set.dim).add(detached(wide)).terms(wide_y)
@@ -182,7 +186,7 @@ class EuclideanProjection(ProjectionLayer[ConvexSet]):
         return replace(solution, value=value, violation=solution.violation.to(y.dtype))
 
 
-def _formula(y: Tensor, set: ConvexSet) -> Tensor | None:
+def _formula(y: Tensor, set: ConstraintSet) -> Tensor | None:
     """The projection where all of it is a closed form, unless equations may contradict each other."""
     if isinstance(set, ProjectableSet):
         value = set.project(y)
@@ -229,7 +233,7 @@ def _closed_form(y: Tensor, set: ProjectableSet) -> Solution:
     return Solution(value, status, status.to(torch.int32), value.new_zeros(batch))
 
 
-def _cleared(value: Tensor, set: ConvexSet) -> Tensor:
+def _cleared(value: Tensor, set: ConstraintSet) -> Tensor:
     """The value with rounding taken out where that is what keeps it from the set: beyond bounds, and around 0."""
     plain, point = detached(set), value.detach()
     with torch.no_grad():
