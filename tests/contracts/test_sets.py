@@ -197,7 +197,7 @@ def test_projection_is_that_of_cvxpy(case: SetCase, generator: torch.Generator) 
     projected = set.project(y)
     for i in range(3):
         single = element(set, i)
-        expected = nearest_point(numpy(y[i]), lambda z, single=single: case.rows(single, z))
+        expected = nearest_point(numpy(y[i]), lambda z, single=single: case.rows(single, z))  # pyright: ignore
         torch.testing.assert_close(
             projected[i], torch.from_numpy(expected), rtol=case.cvxpy_atol, atol=case.cvxpy_atol
         )

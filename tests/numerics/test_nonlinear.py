@@ -20,7 +20,7 @@ from constrained_nn.layers import (
     Retraced,
     Taped,
 )
-from constrained_nn.layers.hardnet.smooth_rows import SetRows
+from constrained_nn.layers.hardnet import SetRows
 from constrained_nn.sets import NonlinearSet, Polyhedron, SmoothFunction, TrajectoryMap
 from constrained_nn.solvers import ConstantDamping, GaussNewton, ResidualDamping, Status
 from constrained_nn.solvers.gauss_newton.damped_step import elastic_direction

@@ -4,7 +4,7 @@ from constrained_nn.layers.hardnet.adjoints import Adjoint, Implicit, Retraced, 
 from constrained_nn.layers.hardnet.affine import HardNetAffine
 from constrained_nn.layers.hardnet.metrics import Euclidean, Metric, Parallel
 from constrained_nn.layers.hardnet.plus_plus import HardNetPlusPlus
-from constrained_nn.layers.hardnet.smooth_rows import flat_rows, widen
+from constrained_nn.layers.hardnet.smooth_rows import SetRows, flat_rows, widen
 
 __all__ = [
     "Adjoint",
@@ -15,6 +15,7 @@ __all__ = [
     "Metric",
     "Parallel",
     "Retraced",
+    "SetRows",
     "Taped",
     "flat_rows",
     "widen",
