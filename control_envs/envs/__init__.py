@@ -34,13 +34,24 @@ def env_id(task: Task | type[Task]) -> str:
 
 
 def register(task: type[Task]) -> str:
-    """Make a task known by name and as a Gymnasium id, which is returned; registering it again replaces it.
+    """Make a task known by name and as a Gymnasium id, which is returned.
+
+    A class that is defined anew, as in a notebook, takes the place of its earlier definition.
+
+    Raises:
+        ValueError: Another task has this name.
 
     Example:
         >>> from control_envs.tasks import PendulumTask
         >>> register(PendulumTask)
         'Ctrl/Pendulum-v0'
     """
+    earlier = TASKS.get(task.name, task)
+    if (earlier.__module__, earlier.__qualname__) != (task.__module__, task.__qualname__):
+        raise ValueError(
+            f"register: expected a name of its own for {task.__qualname__}, got '{task.name}', which "
+            f"{earlier.__module__}.{earlier.__qualname__} has. Give the task another name."
+        )
     TASKS[task.name] = task
     name = env_id(task)
     gymnasium.registry.pop(name, None)

@@ -181,3 +181,16 @@ def test_limits_can_be_a_range_and_bad_ones_are_refused() -> None:
         keep_out(plant, "post", ("p", "v"), (0.0,), 1.0)
     with pytest.raises(ValueError, match=r"keep_out: expected a state"):
         keep_out(plant, "post", ("p", "z"), (0.0, 0.0), 1.0)
+
+
+@pytest.mark.once
+def test_a_name_that_is_taken_is_not_replaced() -> None:
+    from control_envs.envs import register
+
+    class Other(TASKS["pendulum"]):
+        horizon = 3
+
+    with pytest.raises(ValueError, match="'pendulum', which control_envs.tasks.pendulum.PendulumTask has"):
+        register(Other)
+    assert register(TASKS["pendulum"]) == "Ctrl/Pendulum-v0"
+    assert TASKS["pendulum"] is not Other
