@@ -190,7 +190,7 @@ def test_a_name_that_is_taken_is_not_replaced() -> None:
     class Other(TASKS["pendulum"]):
         horizon = 3
 
-    with pytest.raises(ValueError, match="'pendulum', which control_envs.tasks.pendulum.PendulumTask has"):
+    with pytest.raises(ValueError, match=r"'pendulum', which control_envs.tasks.pendulum.PendulumTask has"):
         register(Other)
     assert register(TASKS["pendulum"]) == "Ctrl/Pendulum-v0"
     assert TASKS["pendulum"] is not Other
