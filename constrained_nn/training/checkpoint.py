@@ -30,7 +30,7 @@ class History:
         diverged: Rollouts that ran away, in training and validation together, where they are counted.
     """
 
-    loss: list[float] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
     diverged: list[int] = field(default_factory=list)
 

@@ -284,6 +284,7 @@ def test_studies_of_the_examples_are_some():
         assert isinstance(read_study(file), RowsSpec)
 
 
+@pytest.mark.untyped  # its processes are stand-ins
 def test_those_that_share_a_training_never_run_at_once():
     """Work `(name, shared)`; the processes are plain records that end when asked."""
     log, alive = [], {}

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from constrained_nn.layers import Completion
-from constrained_nn.sets import IntervalSet, Polyhedron
+from constrained_nn.sets import ConstraintSet, IntervalSet, Polyhedron
 from constrained_nn.settings import require_real
 from constrained_nn.training.methods.base import Method, squared_excess
 
@@ -35,7 +35,7 @@ class Completed(Method):
     def __post_init__(self) -> None:
         require_real("Completed", "weight", self.weight, least=0.0)
 
-    def decide(self, raw: Tensor, set: IntervalSet, step: int | None = None) -> Tensor:
+    def decide(self, raw: Tensor, set: ConstraintSet, step: int | None = None) -> Tensor:
         whole, k = Polyhedron.of(set), len(self.complete.dependent)
         d = whole.upper[..., -k:]
         rows = Polyhedron(whole.A[..., :-k, :], whole.lower[..., :-k], whole.upper[..., :-k])

@@ -109,7 +109,7 @@ def fit(
             progress=report,
         )
     network.eval()
-    return history.loss
+    return [float("nan") if loss is None else loss for loss in history.loss]
 
 
 def _require_settings(epochs, learning_rate, seed, batch, final_learning_rate, max_norm, every) -> None:

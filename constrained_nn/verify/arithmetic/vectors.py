@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,7 +51,7 @@ class Vector:
         return Vector(values, [[ONE if i == j else ZERO for j in n] for i in n])
 
     @staticmethod
-    def constant(numbers: Sequence[float | arb]) -> Vector:
+    def constant(numbers: Iterable[float | arb]) -> Vector:
         """Numbers, without Jacobian."""
         return Vector([arb(v) for v in numbers])
 
