@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
@@ -37,7 +37,12 @@ class Kind(Generic[T]):
     group: str
 
 
-def find(kind: Kind[T], spec: str, known: Mapping[str, T | type[T] | str]) -> T:
+def find(
+    kind: Kind[T],
+    spec: str,
+    known: Mapping[str, T | type[T] | str],
+    options: Mapping[str, Any] | None = None,
+) -> T:
     """The object that `spec` means.
 
     Args:
@@ -45,17 +50,20 @@ def find(kind: Kind[T], spec: str, known: Mapping[str, T | type[T] | str]) -> T:
         spec: A name in `known`, the name of an entry point, `module:OBJECT` or `file.py:OBJECT`.
         known: Our own, by name; a string is `module:OBJECT`, which is imported only when it is
             asked for.
+        options: Fields to set, of a class that is a dataclass.
 
     Raises:
         UnknownNameError: There is no such name, module, file or attribute; the message suggests the
             nearest.
         FileFormatError: Importing raises, or what was found is of another kind.
+        TypeError: It has no such option.
         ValueError: Two of `known` and the entry points have this name.
     """
     if spec in known or ":" not in spec:
-        return _named(kind, spec, known)
+        return _with_options(kind, spec, _named(kind, spec, known), options)
     place, _, attribute = spec.rpartition(":")
-    return _checked(kind, spec, _attribute(spec, _imported(spec, place), attribute))
+    found = _attribute(spec, _imported(spec, place), attribute)
+    return _with_options(kind, spec, found, options)
 
 
 def names(kind: Kind[Any], known: Mapping[str, Any]) -> list[str]:
@@ -92,6 +100,42 @@ def describe_unknown(what: str, name: str, known: Iterable[str], heading: str = 
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     suggestion = f" Did you mean '{near[0]}'?" if near else ""
     return f"unknown {what} '{name}'.{suggestion} {heading}: {', '.join(known) or 'none'}."
+
+
+def make(kind: type[T], options: Mapping[str, Any], what: str) -> T:
+    """An object of a class with options.
+
+    Raises:
+        TypeError: There is no such option, or one is missing.
+    """
+    known = [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else []
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{what} has no option '{option}'. Its options: {', '.join(known) or 'none'}.")
+    return kind(**options)
+
+
+def spec_of(thing: Any, known: Mapping[str, Any]) -> str:
+    """What finds an object again: its name in `known`, or where its class was defined.
+
+    Raises:
+        TypeError: Its class is not at the top of a module, where it could be found again.
+    """
+    kind, name = type(thing), str(getattr(thing, "name", None))
+    ours = known.get(name)
+    if ours is kind or type(ours) is kind:
+        return name
+    if "." in kind.__qualname__:
+        raise TypeError(
+            f"{kind.__name__}: expected a class at the top of a module, got {kind.__qualname__}. A "
+            f"file could not name it; move it there."
+        )
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if not kind.__module__.startswith(_PREFIX) or file is None:
+        return f"{kind.__module__}:{kind.__qualname__}"
+    path, here = Path(file), Path.cwd()
+    # relative where it lies below the working folder, so that a run can be moved with it
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{kind.__qualname__}"
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -140,11 +184,11 @@ def load_file(path: str | Path) -> Any:
 # --- the steps of `find` -------------------------------------------------------------------------
 
 
-def _named(kind: Kind[T], name: str, known: Mapping[str, T | type[T] | str]) -> T:
+def _named(kind: Kind[T], name: str, known: Mapping[str, T | type[T] | str]) -> Any:
     refuse_taken(kind, name, known)
     if name in known:
         entry = known[name]
-        return _checked(kind, name, _resolved(entry) if isinstance(entry, str) else entry)
+        return _resolved(entry) if isinstance(entry, str) else entry
     offers = _offers(kind, name)
     if not offers:
         if name.endswith(".py"):
@@ -157,7 +201,7 @@ def _named(kind: Kind[T], name: str, known: Mapping[str, T | type[T] | str]) -> 
         found = offers[0].load()
     except Exception as error:
         raise FileFormatError(f"importing {what} raises {_one_line(error)}") from error
-    return _checked(kind, what, found)
+    return found
 
 
 def _resolved(place: str) -> Any:
@@ -186,9 +230,17 @@ def _attribute(spec: str, module: Any, attribute: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        public = [name for name in vars(module) if not name.startswith("_")]
+        public = [name for name in vars(module) if name.isidentifier() and not name.startswith("_")]
         message = f"'{spec}': {describe_unknown('object', attribute, public)}"
         raise UnknownNameError(message) from None
+
+
+def _with_options(kind: Kind[T], what: str, found: Any, options: Mapping[str, Any] | None) -> T:
+    """What was found, checked, and made with the options; a class alone is made without arguments."""
+    if not options:
+        return _checked(kind, what, found)
+    made = found if isinstance(found, type) and issubclass(found, kind.base) else None
+    return make(made or type(_checked(kind, what, found)), options, f"{kind.word} '{what}'")
 
 
 def _checked(kind: Kind[T], what: str, found: Any) -> T:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from constrained_nn.errors import FileFormatError
-from constrained_nn.registry import Kind, find, names
+from constrained_nn.registry import Kind, find, names, spec_of
 from control_envs.dynamics import Dynamics
 from control_envs.tasks import TASKS, Task
 
@@ -29,7 +29,7 @@ def available_tasks() -> list[str]:
     return names(KIND, TASKS)
 
 
-def find_task(spec: str) -> Task:
+def find_task(spec: str, options: Mapping[str, Any] | None = None) -> Task:
     """The task that `spec` means: a name, `module:Task` or `file.py:Task`.
 
     Raises:
@@ -37,7 +37,7 @@ def find_task(spec: str) -> Task:
         FileFormatError: Importing it raises, it is no task, or it lacks something that a task must say.
         ValueError: Its name is taken by another task.
     """
-    task = find(KIND, spec, TASKS)
+    task = find(KIND, spec, TASKS, options)
     _require_whole(spec, task)
     if task.name != spec and task.name in TASKS and TASKS[task.name] is not type(task):
         raise ValueError(
@@ -49,20 +49,7 @@ def find_task(spec: str) -> Task:
 
 def task_spec(task: Task) -> str:
     """What finds the task again: its name, or where its class was defined."""
-    if TASKS.get(task.name) is type(task):
-        return task.name
-    module, name = type(task).__module__, type(task).__qualname__
-    import sys
-
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if module.startswith("constrained_nn_file_") and file:
-        return f"{_relative(Path(file))}:{name}"
-    return f"{module}:{name}"
-
-
-def _relative(path: Path) -> Path:
-    """Relative to the working folder where it lies below it, so that a run can be moved with it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return spec_of(task, TASKS)
 
 
 def _require_whole(spec: str, task: Any) -> None:

@@ -240,3 +240,35 @@ def test_bad_settings_are_refused() -> None:
         SafeInputs([WALL], cart, dt=DT, low=-high * torch.inf, high=high)
     with pytest.raises(ValueError, match=r"gains of 'wall' in \(0, 1/dt\]"):
         SafeInputs([Requirement("wall", WALL.g, (2.0, 11.0))], cart, dt=DT, low=low, high=high)
+
+
+def test_degree_is_judged_within_the_limits() -> None:
+    """A valve that only opens: at the middle of 0 to 2 it acts, below 0 it would not."""
+    low, high = torch.zeros(1).double(), torch.full((1,), 2.0).double()
+    found = judge(
+        "g", lambda t, x, u: x[..., 0], lambda t, x, u: u.clamp_min(0.0) + 0.0 * x, STATES[:, :1], low, high
+    )
+    assert found.degree == 1
+
+
+def test_inputs_that_fade_on_the_boundary_are_told() -> None:
+    """The thrust acts on `x0` in the direction `x1`, which is next to nothing for some states."""
+
+    def thrust(t, x, u):
+        return torch.stack([x[..., 2], x[..., 3], 50.0 * x[..., 1] ** 3 * u[..., 0], u[..., 1]], -1)
+
+    found = judge("g", lambda t, x, u: x[..., 0] - 0.5, thrust, STATES, LOW, HIGH)
+    assert found.degree == 2
+    assert 0.02 < found.fades < 0.3
+
+
+def test_rows_and_limits_of_any_number_of_batch_dimensions() -> None:
+    low, high = box(1.0, 2.0)
+    safe = SafeInputs(
+        [WALL, SPEED], lambda t, x, u: cart(t, x, u.sum(-1, keepdim=True)), dt=DT, low=low, high=high
+    )
+    x = torch.rand(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    many, one = safe.condition(0.0, x), safe.condition(0.0, x[1, 2])
+    assert many.batch_shape == (2, 3)
+    torch.testing.assert_close(many.A[1, 2], one.A, rtol=0, atol=1e-14)
+    torch.testing.assert_close(many.upper[1, 2], one.upper, rtol=0, atol=1e-12)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 
+from constrained_nn.registry import spec_of
 from constrained_nn.settings import MOST_SEED, require_integer, require_real, require_widths
 from constrained_nn.training.methods import METHODS, Method, make_method
-from constrained_nn.training.names import make, name_of, options_of
+from constrained_nn.training.names import options_of
 from constrained_nn.training.tasks import find_task, task_spec
 from control_envs.tasks import Task
 
@@ -103,10 +104,9 @@ class TrainConfig:
         Raises:
             TypeError: Task or method is of a class that cannot be found by name, or an option is no JSON value.
         """
-        methods = {name: type(method) for name, method in METHODS.items()}
         values = {each.name: getattr(self, each.name) for each in fields(self)} | {
             "task": task_spec(self.task),
-            "method": name_of(self.method, methods),
+            "method": spec_of(self.method, METHODS),
             "options": options_of(self.method),
             "hidden": list(self.hidden),
         }
@@ -139,7 +139,7 @@ class TrainConfig:
         for name in ("options", "task_options"):
             if not isinstance(rest.setdefault(name, {}), dict):
                 raise TypeError(f"TrainConfig: expected {name} as a dict, got {rest[name]!r}.")
-        task = _task(rest.pop("task"), rest.pop("task_options"))
+        task = find_task(rest.pop("task"), rest.pop("task_options"))
         method = make_method(rest.pop("method"), rest.pop("options"))
         if isinstance(rest.get("hidden"), list):  # as JSON gives it
             rest["hidden"] = tuple(rest["hidden"])
@@ -160,8 +160,3 @@ def _read_gains(gains: Any) -> dict[str, tuple[float, ...]]:
             f"{{'wall': (2.0, 4.0)}}, got {gains!r}. Give rates, or leave them out to have them chosen."
         )
     return found
-
-
-def _task(name: str, options: dict[str, Any]) -> Task:
-    task = find_task(name)
-    return make(type(task), options, f"task '{name}'") if options else task

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from constrained_nn.registry import Kind, find
 from constrained_nn.training.methods.base import Condition, Method, MethodController
 from constrained_nn.training.methods.cbf_qp import CBFQP
 from constrained_nn.training.methods.completed import Completed
@@ -13,22 +14,23 @@ from constrained_nn.training.methods.hardnet import HardNet
 from constrained_nn.training.methods.nominal import Nominal
 from constrained_nn.training.methods.soft import Soft
 from constrained_nn.training.methods.unconstrained import Unconstrained
-from constrained_nn.training.names import find, make
 
 METHODS: dict[str, Method] = {
     method.name: method for method in (Unconstrained(), Soft(), DC3(), HardNet(), CBFQP(), Nominal())
 }
 
 
+KIND = Kind("method", Method, "constrained_nn.methods")
+
+
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
-    """The method of this name, or of a class `module:Name` of one's own, whose module is imported.
+    """The method that a name, `module:Name`, `file.py:Name` or an entry point means, with options.
 
     Raises:
-        UnknownNameError: No method has this name; the message suggests the nearest.
+        UnknownNameError: There is no such method; the message suggests the nearest.
         TypeError: The method has no such option.
     """
-    kinds = {known: type(method) for known, method in METHODS.items()}
-    return make(find(name, kinds, Method, "method"), options or {}, f"method '{name}'")
+    return find(KIND, name, METHODS, options)
 
 
 __all__ = [
